@@ -1,0 +1,42 @@
+"What the tests share: a small drawn catalogue, a run trained on it by the command line, and the command itself"
+import io,os,subprocess,sys
+from contextlib import contextmanager,redirect_stderr,redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+import pytest
+from fashion_fastai.cli import main
+from fashion_fastai.garments import draw_garments
+
+SHORT = ['--recipe', 'demo', '--stages', '32x24:1 48x36:1', '--batch-size', '32']
+
+def fashion(*words, cwd=None, **kwargs):
+    "Run the installed `fashion` command as a user would, with its output captured"
+    command = [str(Path(sys.executable).with_name('fashion')), *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+
+@contextmanager
+def chdir(path):
+    "Work in folder `path` for a while (Python 3.11 has this in contextlib)"
+    before = os.getcwd()
+    os.chdir(path)
+    try: yield
+    finally: os.chdir(before)
+
+def here(*words, cwd=None):
+    "The same in this process, which spares the imports; for commands that are refused"
+    out,err = io.StringIO(),io.StringIO()
+    with chdir(cwd or '.'),redirect_stdout(out),redirect_stderr(err): code = main(list(map(str, words)))
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+@pytest.fixture(scope='session')
+def garments(tmp_path_factory):
+    "A folder of 200 drawn garments in the competition's layout"
+    return draw_garments(tmp_path_factory.mktemp('data')/'garments', n=200)
+
+@pytest.fixture(scope='session')
+def run(garments, tmp_path_factory):
+    "The folder of a short run"
+    out = tmp_path_factory.mktemp('runs')/'short'
+    done = fashion('train', garments, '--out', out, *SHORT)
+    assert done.returncode == 0, done.stderr
+    return out

@@ -1,0 +1,152 @@
+"The command line as a user calls it: processes, exit codes, files"
+import json,shutil,signal,subprocess,sys
+from pathlib import Path
+import pandas as pd
+import pytest
+from conftest import SHORT,fashion,here
+from fashion_fastai.predict import score_submission
+
+def refused(done, why):
+    "Whether a command was refused with exit code 2 and one line on stderr that says `why`"
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and why in done.stderr, done.stderr
+    return True
+
+def test_help_imports_nothing_heavy():
+    code = ("import sys; from fashion_fastai.cli import main\n"
+            "try: main(['--help'])\n"
+            "except SystemExit as e: assert e.code == 0\n"
+            "print(*[o for o in ('torch','fastai','pandas','numpy','PIL','matplotlib','fastcore') if o in sys.modules], file=sys.stderr)")
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.strip() == ''
+    for command in ('demo','train','lr-find','predict'): assert command in done.stdout
+
+def test_train_leaves_a_run_folder(run):
+    assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','settings.ini']
+    history,metrics = pd.read_csv(run/'history.csv'),json.loads((run/'metrics.json').read_text())
+    assert list(history['size']) == ['32x24','48x36'] and {'category_loss','attribute_loss','accuracy','mean_f1'} <= set(history)
+    assert metrics['accuracy'] == pytest.approx(history.accuracy.iloc[-1]) and (metrics['n_train'], metrics['n_valid']) == (160, 20)
+    assert 'stages = 32x24:1 48x36:1' in (run/'settings.ini').read_text()
+
+def test_output_is_plain_where_there_is_no_terminal(garments, tmp_path):
+    done = fashion('train', garments, '--out', tmp_path/'run', *SHORT)
+    assert done.returncode == 0 and done.stderr == ''
+    assert not set('\r\x1b█') & set(done.stdout)
+    lines = done.stdout.splitlines()
+    assert sum(o.startswith('epoch ') for o in lines) == 2 and 'validation: accuracy' in lines[-2]
+
+def test_the_same_seed_gives_the_same_run(run, garments, tmp_path):
+    again,other = tmp_path/'again',tmp_path/'other'
+    assert fashion('train', garments, '--out', again, *SHORT).returncode == 0
+    assert fashion('train', garments, '--out', other, *SHORT, '--seed', 7).returncode == 0
+    losses = [pd.read_csv(o/'history.csv', dtype=str)[['train_loss','valid_loss']].values.tolist() for o in (run, again, other)]
+    assert losses[0] == losses[1] != losses[2]
+
+def test_the_same_seed_gives_the_same_run_with_worker_processes(garments, tmp_path):
+    for name in 'ab': assert fashion('train', garments, '--out', tmp_path/name, *SHORT, '--epochs', 1, '--workers', 2).returncode == 0
+    assert (tmp_path/'a'/'metrics.json').read_text().split('"n_train"')[0] == (tmp_path/'b'/'metrics.json').read_text().split('"n_train"')[0]
+
+def test_predict_writes_a_row_for_every_row(run, garments, tmp_path):
+    done = fashion('predict', run, garments/'test.csv', '--out', tmp_path, '--tta')
+    assert done.returncode == 0 and done.stderr == '', done.stderr
+    test_list = pd.read_csv(garments/'test.csv').file_path.tolist()
+    category,attribute,table = (pd.read_csv(tmp_path/f'{o}.csv') for o in ('category','attribute','predictions'))
+    assert list(category) == ['file_path','category_label'] and list(attribute) == ['file_path','attribute_label']
+    names = pd.read_csv(garments/'train.csv', nrows=0).columns[2:].tolist()
+    assert list(table) == ['file_path','category','category_probability',*names]
+    for frame in (category, attribute, table): assert frame.file_path.tolist() == test_list
+    assert attribute.attribute_label.notna().all()
+    assert (table[names] >= 0).all(axis=None) and (table[names] <= 1).all(axis=None)
+    assert set(score_submission(garments/'test_labels.csv', tmp_path)) == {'accuracy','mean_f1'}
+
+def test_predict_scores_what_training_said(run, garments, tmp_path):
+    assert fashion('predict', run/'export.pkl', garments/'val.csv', '--out', tmp_path).returncode == 0
+    scores,metrics = score_submission(garments/'val.csv', tmp_path),json.loads((run/'metrics.json').read_text())
+    for o in scores: assert scores[o] == pytest.approx(metrics[o], abs=1e-6)
+
+def test_predict_a_folder_of_odd_photos(run, tmp_path):
+    from PIL import Image
+    photos = tmp_path/'my photos'
+    (photos/'more').mkdir(parents=True)
+    photo = Image.new('RGB', (300,400), 'red')
+    for name,mode in {'a,b.jpg': 'L', 'ünï "x".png': 'RGBA', 'more/C.JPEG': 'CMYK', 'p.gif': 'P'}.items(): photo.convert(mode).save(photos/name)
+    done = fashion('predict', run, photos, '--out', tmp_path/'out')
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(tmp_path/'out'/'category.csv').file_path.tolist() == ['a,b.jpg', 'more/C.JPEG', 'p.gif', 'ünï "x".png']
+
+def test_lr_find(garments, tmp_path):
+    done = fashion('lr-find', garments, '--out', tmp_path/'lr', *SHORT)
+    assert done.returncode == 0 and 'suggested learning rate: ' in done.stdout, done.stderr
+    assert sorted(o.name for o in (tmp_path/'lr').iterdir()) == ['lr_find.csv','lr_find.png']
+    assert list((tmp_path/'lr').parent.iterdir()) == [tmp_path/'lr'] # nothing is left lying about
+
+def test_demo(tmp_path):
+    done = fashion('demo', '--n', 100, '--stages', '32x24:1', '--batch-size', 16, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path/'fashion_demo'
+    for o in ('garments/train.csv', 'run/export.pkl', 'submission/category.csv', 'submission/attribute.csv'): assert (out/o).is_file()
+    for o in ('accuracy', 'Everything lies in fashion_demo', 'Try next'): assert o in done.stdout
+    assert refused(fashion('demo', '--n', 100, '--stages', '32x24:1', cwd=tmp_path), 'holds a run already')
+
+def test_a_settings_file_in_the_working_folder(garments, tmp_path):
+    (tmp_path/'settings.ini').write_text('[mine]\nstages = 32x24:1\narch = xresnet10\nwidth = .25\nworkers = 0\nbatch_size = 16\n')
+    assert fashion('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path).returncode == 0
+    assert 'width = 0.25' in (tmp_path/'run'/'settings.ini').read_text()
+    assert refused(here('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path), 'holds a run already')
+    assert refused(here('train', garments, '--out', 'other', '--recipe', 'yours', cwd=tmp_path), "there are demo, quick, full, gpu, mine")
+
+def test_no_val_csv(garments, tmp_path):
+    data = tmp_path/'garments'
+    data.mkdir()
+    shutil.copytree(garments/'train', data/'train')
+    for o in ('train.csv','classes.txt'): shutil.copy(garments/o, data/o)
+    done = fashion('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
+    assert done.returncode == 0 and '140 training and 20 validation images' in done.stdout, done.stdout + done.stderr
+
+@pytest.mark.parametrize('line,why', [
+    ('garments/train/00001.jpg,11,1'+',0'*14, 'line 2: category_label is 11, but classes.txt names the labels 0 to 9'),
+    ('garments/train/00001.jpg,1,2'+',0'*14, "line 2: attribute 'red' is '2', neither 0 nor 1"),
+    ('garments/train/nowhere.jpg,1,1'+',0'*14, 'images are not there, the first being garments/train/nowhere.jpg')])
+def test_bad_labels(garments, tmp_path, line, why):
+    data = tmp_path/'garments'
+    shutil.copytree(garments, data)
+    header = (data/'train.csv').read_text().splitlines()[0]
+    (data/'train.csv').write_text(f'{header}\n{line}\n')
+    assert refused(here('train', data, '--out', tmp_path/'run', *SHORT), why)
+    assert not (tmp_path/'run').exists()
+
+def test_a_row_without_attributes_is_only_warned_of(garments, tmp_path):
+    data = tmp_path/'garments'
+    shutil.copytree(garments, data)
+    lines = (data/'train.csv').read_text().splitlines()
+    lines[4] = lines[4].rsplit(',', 15)[0] + ',0'*15
+    (data/'train.csv').write_text('\n'.join(lines))
+    done = fashion('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
+    assert done.returncode == 0 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith('fashion: warning: ') and 'train.csv, line 5: has no attribute' in done.stderr
+
+def test_bad_images(garments, run, tmp_path):
+    data = tmp_path/'garments'
+    shutil.copytree(garments, data)
+    (data/'test'/'00003.jpg').write_text('no photo')
+    assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out'), '00003.jpg: cannot be read as an image')
+    (data/'test'/'00003.jpg').unlink()
+    assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out'), '1 of 20 images are not there, the first being garments/test/00003.jpg')
+    (data/'train'/'00005.jpg').write_bytes((data/'train'/'00005.jpg').read_bytes()[:300])
+    assert refused(fashion('train', data, '--out', tmp_path/'run', *SHORT, '--workers', 1), '00005.jpg: cannot be read as an image')
+    assert not (tmp_path/'out').exists()
+
+def test_outputs_that_cannot_be_written(garments, run, tmp_path):
+    (tmp_path/'file').touch()
+    assert refused(here('train', garments, '--out', tmp_path/'file'/'run', *SHORT), 'cannot be written')
+    assert refused(here('predict', run, garments/'test.csv', '--out', tmp_path/'file'/'out'), 'cannot be written')
+
+def test_ctrl_c(garments, tmp_path):
+    command = [str(Path(sys.executable).with_name('fashion')), 'train', str(garments), '--out', str(tmp_path/'run'), *SHORT, '--epochs', '500']
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not process.stdout.readline().startswith('epoch 2/'): assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _,err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == 'fashion: stopped\n', err
+    assert sorted(o.name for o in (tmp_path/'run').iterdir()) == ['history.csv','settings.ini']
+    assert len(pd.read_csv(tmp_path/'run'/'history.csv')) >= 1
