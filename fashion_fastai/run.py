@@ -75,7 +75,7 @@ def lr_find_run(
         lrs,losses = learn.lr_curve
         with whole_file(Path(out)/'lr_find.csv') as f: pd.DataFrame(dict(lr=lrs, loss=losses)).to_csv(f, index=False)
         fig,ax = plt.subplots()
-        ax.semilogx(lrs, losses)
+        ax.semilogx(lrs[:-5], losses[:-5]) # as fastai does: the last points shoot up and would flatten the rest
         ax.axvline(suggestion, ls=':', c='C1', label=f'suggestion {suggestion:.2g}')
         ax.set(xlabel='learning rate', ylabel='loss')
         ax.legend()
