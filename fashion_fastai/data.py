@@ -76,10 +76,29 @@ class SquishCrop(RandTransform):
         return GarmentImage(ImageOps.mirror(resized) if self.mirror else resized)
 
 # %% ../nbs/04_data.ipynb #be891d5d
-def get_image(row): "Where the image lies, of a `LabelRow`; anything else is taken for an image"; return row.image if isinstance(row, LabelRow) else row
-def get_category(row:LabelRow): "The category's name"; return row.category
-def get_attributes(row:LabelRow): "The multi-hot attributes"; return row.attributes
-def get_is_valid(row:LabelRow): "Whether the row is for validation"; return row.is_valid
+def get_image(
+    row:LabelRow|str|Path|Image.Image, # a row of the table, or the image itself or its path
+):
+    "Where a row's image lies; anything else is taken for an image"
+    return row.image if isinstance(row, LabelRow) else row
+
+def get_category(
+    row:LabelRow, # a row of the table
+)->str:
+    "The category's name"
+    return row.category
+
+def get_attributes(
+    row:LabelRow, # a row of the table
+)->np.ndarray:
+    "The multi-hot attributes"
+    return row.attributes
+
+def get_is_valid(
+    row:LabelRow, # a row of the table
+)->bool:
+    "Whether the row is for validation"
+    return row.is_valid
 
 def fashion_block(
     vocab:Vocab, # names of the categories and attributes, in label order
