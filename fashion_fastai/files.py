@@ -13,11 +13,6 @@ from pathlib import Path
 # %% ../nbs/00_files.ipynb #46156609
 class InputError(ValueError):
     "What the user gave is at fault; the message is one clear line that says where, and what is wrong"
-    def __init__(self,
-        message:str, # one line
-    ):
-        # a data loader's worker process hands its error over with the whole traceback for a message
-        super().__init__(message.rstrip().split('InputError: ')[-1].splitlines()[0])
 
 # %% ../nbs/00_files.ipynb #619b3c13
 @contextmanager

@@ -155,8 +155,18 @@ class LabelTable:
         seed:int=42, # the same seed gives the same images
     ):
         "A smaller table, to try an idea in a fraction of the time"
-        keep = stratified_split(self.is_valid, min(1., n/len(self)), seed)
-        return LabelTable(self.frame[keep].reset_index(drop=True), self.vocab, self.data)
+        return self._rows(stratified_split(self.is_valid, min(1., n/len(self)), seed))
+
+    def without(self,
+        images:list, # paths, as they stand in `images`
+    ): # raises `InputError` if no training or no validation image is left
+        "The table without the rows of `images`"
+        keep = ~np.isin(self.images, list(images))
+        for split,name in ((~self.is_valid, 'training'), (self.is_valid, 'validation')):
+            if not (keep & split).any(): raise InputError(f"{self.data}: no {name} images are left")
+        return self._rows(keep)
+
+    def _rows(self, keep): return LabelTable(self.frame[keep].reset_index(drop=True), self.vocab, self.data)
 
 # %% ../nbs/00_labels.ipynb #8627747d
 def _read_classes(path):

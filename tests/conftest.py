@@ -28,6 +28,14 @@ def here(*words, cwd=None):
     with chdir(cwd or '.'),redirect_stdout(out),redirect_stderr(err): code = main(list(map(str, words)))
     return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
+@pytest.fixture(scope='session', autouse=True)
+def cache_home(tmp_path_factory):
+    "A folder for caches in place of the user's own, here and in the processes that are started"
+    folder = tmp_path_factory.mktemp('cache')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(folder))
+        yield folder/'fashion_fastai'
+
 @pytest.fixture(scope='session')
 def garments(tmp_path_factory):
     "A folder of 200 drawn garments in the competition's layout"
