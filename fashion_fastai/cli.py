@@ -69,6 +69,7 @@ def _train_options(p):
     p.add_argument('data', metavar='DATA', help='folder with train.csv, perhaps val.csv and classes.txt')
     p.add_argument('--out', metavar='RUN', required=True, help='the run folder')
     p.add_argument('--overwrite', action='store_true', help='replace the run that the folder holds already')
+    p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help='open the files anew in every epoch')
     _add_recipe_options(p, 'quick')
 
 def _train(args):
@@ -81,6 +82,7 @@ def _train(args):
 def _lr_find_options(p):
     p.add_argument('data', metavar='DATA', help='folder with train.csv, perhaps val.csv and classes.txt')
     p.add_argument('--out', metavar='DIR', help='folder for the curve, as lr_find.png and lr_find.csv (default: none)')
+    p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help='open the files anew in every epoch')
     _add_recipe_options(p, 'quick')
 
 def _lr_find(args):
@@ -95,15 +97,14 @@ def _predict_options(p):
     p.add_argument('--out', metavar='DIR', required=True, help='folder for category.csv, attribute.csv and predictions.csv')
     p.add_argument('--tta', action='store_true', help='average with the mirror images (default: no)')
     p.add_argument('--batch-size', type=_at_least(1), default=128, metavar='N', help='images in a forward pass (default: 128)')
-    p.add_argument('--workers', type=_at_least(0), metavar='N', help="processes that open images (default: as in training)")
+    p.add_argument('--workers', type=_at_least(0), metavar='N', help='threads that open images (default: as many as there are cores)')
+    p.add_argument('--cache', default='no', metavar='WHERE', help="auto: keep decoded photos in the user's cache folder, for lists that are predicted again; or the folder that holds the caches (default: no)")
+    p.add_argument('--precision', choices=('auto','fp32','bf16','fp16'), default='auto', help='auto: the fastest here (default: auto)')
 
 def _predict(args):
-    from fashion_fastai.callbacks import bar_or_lines
-    from fashion_fastai.predict import load_model,predict_images,write_submission
-    learn = load_model(args.model)
-    with bar_or_lines(learn): predictions = predict_images(learn, args.test, args.tta, args.batch_size, args.workers)
-    out = write_submission(predictions, args.out)
-    print(f"{len(predictions.file_paths):,} images: {out/'category.csv'}, {out/'attribute.csv'}, {out/'predictions.csv'}")
+    from fashion_fastai.run import predict_run
+    n,out = predict_run(args.model, args.test, args.out, args.precision, tta=args.tta, batch_size=args.batch_size, workers=args.workers, cache=args.cache),Path(args.out)
+    print(f"{n:,} images: {out/'category.csv'}, {out/'attribute.csv'}, {out/'predictions.csv'}")
 
 # name -> what it does, its options, its work
 COMMANDS = {'demo': ('the whole loop on drawn garments: data, training, scores, both submission files', _demo_options, _demo),

@@ -43,7 +43,10 @@ class Recipe:
     label_smoothing:float # share of the category's target spread over all categories
     attribute_weight:float # weight of the attributes' loss beside the category's
     threshold:float # probability from which an attribute is answered; the most probable one always is
-    workers:int|None # processes that open images; auto: as many as there are cores
+    precision:str # fp32, bf16 or fp16; auto: the fastest here
+    compile:bool # compile the network, where that makes its steps faster
+    cache:str # auto: keep decoded photos in the user's cache folder; no: open files; or the folder that holds the caches
+    workers:int|None # threads that open files where there is no cache, and processes that fill the cache; auto: as many as there are cores
     seed:int # of everything random
 
     def __post_init__(self):
@@ -60,7 +63,8 @@ _LIMITS = [('width', lambda o: .25 <= o <= 4, 'from 0.25 to 4'), ('epochs', lamb
     ('lr', lambda o: 0 < o < 100, 'more than 0'), ('wd', lambda o: 0 <= o < 100, 'at least 0'), ('min_scale', lambda o: 0 < o <= 1, 'more than 0 and at most 1'),
     ('dropout', lambda o: 0 <= o < 1, 'from 0 to less than 1'), ('label_smoothing', lambda o: 0 <= o < 1, 'from 0 to less than 1'),
     ('lighting', lambda o: 0 <= o < 1, 'from 0 to less than 1'), ('threshold', lambda o: 0 < o < 1, 'between 0 and 1'),
-    ('attribute_weight', lambda o: 0 <= o < 1e6, 'at least 0'), ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'), ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
+    ('attribute_weight', lambda o: 0 <= o < 1e6, 'at least 0'), ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'),
+    ('precision', lambda o: o in ('auto','fp32','bf16','fp16'), 'auto, fp32, bf16 or fp16'), ('cache', bool, 'auto, no or a folder'), ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
 
 # %% ../nbs/09_recipes.ipynb #02a24009
 SHIPPED = Path(fashion_fastai.__file__).with_name('settings.ini')

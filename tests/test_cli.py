@@ -42,9 +42,11 @@ def test_the_same_seed_gives_the_same_run(run, garments, tmp_path):
     losses = [pd.read_csv(o/'history.csv', dtype=str)[['train_loss','valid_loss']].values.tolist() for o in (run, again, other)]
     assert losses[0] == losses[1] != losses[2]
 
-def test_the_same_seed_gives_the_same_run_with_worker_processes(garments, tmp_path):
-    for name in 'ab': assert fashion('train', garments, '--out', tmp_path/name, *SHORT, '--epochs', 1, '--workers', 2).returncode == 0
-    assert (tmp_path/'a'/'metrics.json').read_text().split('"n_train"')[0] == (tmp_path/'b'/'metrics.json').read_text().split('"n_train"')[0]
+def test_the_same_seed_gives_the_same_run_without_a_cache(run, garments, tmp_path):
+    assert fashion('train', garments, '--out', tmp_path/'run', *SHORT, '--no-cache', '--workers', 2).returncode == 0
+    losses = [pd.read_csv(o/'history.csv', dtype=str)[['train_loss','valid_loss']].values.tolist() for o in (run, tmp_path/'run')]
+    assert losses[0] == losses[1]
+    assert [json.loads((o/'metrics.json').read_text())['cache'] for o in (run, tmp_path/'run')] == [True, False]
 
 def test_predict_writes_a_row_for_every_row(run, garments, tmp_path):
     done = fashion('predict', run, garments/'test.csv', '--out', tmp_path, '--tta')
@@ -133,8 +135,10 @@ def test_bad_images(garments, run, tmp_path):
     (data/'test'/'00003.jpg').unlink()
     assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out'), '1 of 20 images are not there, the first being garments/test/00003.jpg')
     (data/'train'/'00005.jpg').write_bytes((data/'train'/'00005.jpg').read_bytes()[:300])
-    assert refused(fashion('train', data, '--out', tmp_path/'run', *SHORT, '--workers', 1), '00005.jpg: cannot be read as an image')
-    assert not (tmp_path/'out').exists()
+    assert refused(fashion('train', data, '--out', tmp_path/'run', *SHORT, '--no-cache'), '00005.jpg: cannot be read as an image')
+    done = fashion('train', data, '--out', tmp_path/'run', *SHORT, '--overwrite')
+    assert done.returncode == 0 and '1 of 180 images cannot be read, and are left out' in done.stderr and '00005.jpg' in done.stderr
+    assert json.loads((tmp_path/'run'/'metrics.json').read_text())['n_train'] == 159
 
 def test_outputs_that_cannot_be_written(garments, run, tmp_path):
     (tmp_path/'file').touch()
