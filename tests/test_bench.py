@@ -1,0 +1,19 @@
+"The benches run and record what they say they measure; how fast anything is, is not for tests to say"
+import json,subprocess,sys
+from pathlib import Path
+import pytest
+
+BENCH = Path(__file__).parent.parent/'bench'
+SMALL = ['--rounds', '1', '--height', '32', '--width', '24']
+
+@pytest.mark.parametrize('name,options', [('loader', []), ('step', []), ('pack', ['--large', '10']), ('predict', []), ('memory', ['--short', '50', '--long', '100']),
+    ('gpu', ['--device', 'cpu', '--arch', 'xresnet10', '--images', '200', '--batch-size', '32', '--workers', '1']),
+    ('time_to_quality', ['--recipe', 'demo', '--overrides', 'epochs=1', '--epochs', '1'])])
+def test_bench(name, options, garments, tmp_path):
+    size = SMALL[:2] if name == 'time_to_quality' else SMALL
+    done = subprocess.run([sys.executable, '-W', 'ignore', BENCH/f'{name}.py', garments, *size, *options, '--results', tmp_path/'results'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path/'results'/f'{name}.json').read_text())
+    assert result['figures'] and all(isinstance(o['value'], float) and o['value'] == o['value'] for o in result['figures'].values())
+    assert len(result['table']) > 2 and len(set(map(len, result['table']))) == 1
+    assert {'torch','fastai','fashion_fastai','cpu','threads'} <= set(result['machine']) and result['data'] == 'garments'
