@@ -36,8 +36,13 @@ def test_each_exported_cell_is_shown_at_work(path):
     for exported,following in zip(cells, cells[1:] + ['#| export']):
         if '#| export' in exported and 'def ' in exported: assert '#| export' not in following, exported[:200]
 
+def test_modules_import_what_they_use():
+    "What a visible cell imports is not there in the module"
+    done = subprocess.run([BIN/'ruff', 'check', '--isolated', '--select', 'F821', *ROOT.glob('fashion_fastai/*.py')], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
 def test_imports_point_one_way():
-    order = ['files','labels','garments','data','model','loss','decide','callbacks','recipes','learner','predict','run','cli']
+    order = ['files','labels','garments','images','cache','augment','data','model','precision','loss','decide','callbacks','recipes','learner','predict','run','cli']
     assert {o.stem for o in (ROOT/'fashion_fastai').glob('[a-z]*.py')} == set(order)
     for i,name in enumerate(order):
         used = re.findall(r'^\s*from fashion_fastai\.(\w+) import', (ROOT/'fashion_fastai'/f'{name}.py').read_text(), flags=re.M)
