@@ -19,7 +19,7 @@ from torch import Tensor
 from fastai.data.core import TfmdDL
 from fastai.vision.all import (CategoryBlock,DataBlock,DataLoaders,FuncSplitter,MultiCategoryBlock,PILImage,TensorCategory,TensorImage,
     TensorMultiCategory,ToTensor,TransformBlock,chunked,defaults)
-from .augment import LightNormalize,SquishCrop
+from .augment import Erase,LightNormalize,SquishCrop
 from .cache import PackedImages,cache_folder,pack_images,stored_size
 from .files import InputError
 from .images import fmt_size,open_image,pixels_of
@@ -146,13 +146,14 @@ def fashion_block(
     min_scale:float=.7, # the least share of the area that a random crop keeps; 1 for no crop
     flip:bool=True, # mirror half of the training images
     lighting:float=.1, # greatest change of brightness and contrast in training, from 0 to 1; 0 for none
+    erase:float=0., # share of the training images of which a random part is covered with noise
 )->DataBlock: # its batches are (image, category, attributes)
     "A `DataBlock` that turns rows of a label table into an image and two targets"
     # `sort=False` keeps class k at k: fastai would sort the names
     blocks = (TransformBlock(partial(GarmentImage.create, size=stored_size(size)), item_tfms=ToTensor, dl_type=FashionDL),
               CategoryBlock(vocab=list(vocab.categories), sort=False), MultiCategoryBlock(encoded=True, vocab=list(vocab.attributes)))
     return DataBlock(blocks, n_inp=1, get_x=get_image, get_y=[get_category,get_attributes], splitter=FuncSplitter(get_is_valid),
-        batch_tfms=[SquishCrop(size, min_scale, flip=flip), LightNormalize(lighting)])
+        batch_tfms=[SquishCrop(size, min_scale, flip=flip), LightNormalize(lighting), *([Erase(erase)] if erase else [])])
 
 def pack_table(
     table:LabelTable, # the labelled images
@@ -171,7 +172,7 @@ def fashion_dls(
     packed:PackedImages|None=None, # the images, decoded, at the stored size of `size`; None to open files
     workers:int|None=None, # threads that open files; None for as many as there are cores, 0 to open them when they are needed
     device:str|None=None, # where batches go; None for the GPU if there is one
-    **kwargs, # passed to `fashion_block`: min_scale, flip, lighting
+    **kwargs, # passed to `fashion_block`: min_scale, flip, lighting, erase
 )->DataLoaders: # raises `InputError` if `packed` is of another size
     "fastai's `DataLoaders` over a label table"
     if packed and packed.size != stored_size(size): raise InputError(f"{packed} were packed for another size: {fmt_size(size)} needs {fmt_size(stored_size(size))}")

@@ -15,6 +15,7 @@ from textwrap import fill
 from typing import NamedTuple
 import torch
 from PIL import Image
+from fastai import optimizer
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import * # gives every Learner fit_one_cycle and lr_find
 from fastai.data.core import DataLoaders
@@ -33,6 +34,7 @@ from .loss import MultiTaskLoss,attribute_loss,category_loss
 from .model import multi_task_model
 from .precision import compile_if_faster,set_precision
 from .recipes import Recipe,parse_stages
+from .regularize import CutMix,EMA,MixUp
 
 # %% ../nbs/10_learner.ipynb #dd157df1
 class Prediction(NamedTuple):
@@ -95,13 +97,22 @@ class FashionLearner(Learner):
         stages:str|list, # '48x36:4 64x48:4', or its parsed form: ((height, width), epochs) of each stage
         lr_max:float|None=None, # highest learning rate; None for the learner's own
         n_epoch:int|None=None, # epochs, over which the stages stretch; None for the sum of the stages
+        schedule:str='one_cycle', # of the learning rate: one_cycle or flat_cos
         cbs:list|None=None, # further callbacks for this fit
-        **kwargs, # passed to `fit_one_cycle`
+        **kwargs, # passed to `fit_one_cycle` or `fit_flat_cos`
     ):
-        "Fit with growing image sizes under one one-cycle schedule"
+        "Fit with growing image sizes under one schedule of the learning rate"
         stages = parse_stages(stages) if isinstance(stages, str) else stages
         n_epoch = n_epoch or max(1, round(sum(epochs for _,epochs in stages)))
-        self.fit_one_cycle(n_epoch, lr_max, cbs=[ProgressiveResize(stages), *(cbs or [])], **kwargs)
+        fit = dict(one_cycle=self.fit_one_cycle, flat_cos=self.fit_flat_cos)[schedule]
+        fit(n_epoch, lr_max, cbs=[ProgressiveResize(stages), *(cbs or [])], **kwargs)
+
+    def fit_recipe(self,
+        recipe:Recipe, # its stages, epochs, schedule and learning rate
+        **kwargs, # passed to `fit_progressive`: cbs, …
+    ):
+        "Fit as `recipe` says"
+        self.fit_progressive(recipe.sizes, recipe.lr, recipe.n_epochs, recipe.schedule, **kwargs)
 
     def predict(self,
         item:str|Path|bytes|Image.Image, # path, PIL image, bytes or array of one picture
@@ -168,12 +179,16 @@ def fused_adamw(
     "PyTorch's fused AdamW with the constants of fastai's `Adam`, for `opt_func`; weight decay holds for all weights"
     return OptimWrapper(params, opt=partial(torch.optim.AdamW, betas=(.9,.99), eps=1e-5, fused=True), lr=lr, **kwargs)
 
+_OPTIMIZERS = {'adamw': fused_adamw, **{o.lower(): getattr(optimizer, o) for o in ('Adam','RAdam','ranger','QHAdam','Lamb','Larc','RMSProp','SGD')}}
+
 def fashion_learner(
     dls:DataLoaders, # from `fashion_dls`
     arch:str='xresnet18', # body of the network, a name in `ARCHS`
     width:float=.5, # channels of the body, as a multiple of its usual ones
     dropout:float=0., # share of the pooled features dropped in training
-    attribute_weight:float=3., # weight of the attributes' loss beside the category's
+    blur_pool:bool=False, # blur in the stem's pooling
+    category_weight:float=1., # weight of the category's loss; 0 to train the attributes alone
+    attribute_weight:float|None=3., # weight of the attributes' loss; 0 to train the category alone; None to learn both weights
     label_smoothing:float=.1, # share of the category's target spread over all categories
     threshold:float=.4, # probability from which an attribute is answered
     precision:str='fp32', # fp32, bf16 or fp16; auto for the fastest here
@@ -182,12 +197,15 @@ def fashion_learner(
 )->FashionLearner: # its network has random weights, which depend on the seed alone
     "A learner for both tasks, trained from scratch"
     n_categories,n_attributes = map(len, dls.vocab)
-    model = multi_task_model(n_categories, n_attributes, arch, width, dropout).to(dls.device)
+    model = multi_task_model(n_categories, n_attributes, arch, width, dropout, blur_pool, attribute_weight is None).to(dls.device)
     set_precision(model, precision, dls.train.crop.size, dls.train.bs)
     scaler = [MixedPrecision()] if model.precision == 'fp16' else [] # small gradients would vanish in fp16
-    loss = MultiTaskLoss(attribute_weight, label_smoothing, rule=Threshold(threshold))
+    # where the weights are learned, validation still adds with fixed ones, and can be compared from epoch to epoch
+    loss = MultiTaskLoss(3. if attribute_weight is None else attribute_weight, label_smoothing, Threshold(threshold), category_weight=category_weight, log_variances=model.log_variances)
     metrics = [AvgMetric(category_loss), AvgMetric(attribute_loss), CategoryAccuracy(), MeanF1()]
     return FashionLearner(dls, model, loss_func=loss, metrics=metrics, cbs=[History(), *scaler, *(cbs or [])], **{'opt_func': fused_adamw, **kwargs})
+
+def _pick(recipe, *names): "Some knobs of `recipe` by name"; return {o: getattr(recipe, o) for o in names}
 
 def recipe_learner(
     table:LabelTable, # the labelled images
@@ -197,8 +215,9 @@ def recipe_learner(
 )->FashionLearner:
     "The learner that `recipe` describes; the same recipe gives the same learner"
     set_seed(recipe.seed)
-    dls = fashion_dls(table, recipe.size, recipe.batch_size, packed, recipe.workers, min_scale=recipe.min_scale, flip=recipe.flip, lighting=recipe.lighting)
-    learn = fashion_learner(dls, recipe.arch, recipe.width, recipe.dropout, recipe.attribute_weight, recipe.label_smoothing, recipe.threshold,
-        recipe.precision, lr=recipe.lr, wd=recipe.wd, **kwargs)
+    dls = fashion_dls(table, recipe.size, recipe.batch_size, packed, recipe.workers, **_pick(recipe, 'min_scale', 'flip', 'lighting', 'erase'))
+    cbs = [make(value) for make,value in ((MixUp, recipe.mixup), (CutMix, recipe.cutmix), (EMA, recipe.ema)) if value]
+    names = 'arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','threshold','precision','lr','wd'
+    learn = fashion_learner(dls, **_pick(recipe, *names), opt_func=_OPTIMIZERS[recipe.optimizer], cbs=[*cbs, *(kwargs.pop('cbs', None) or [])], **kwargs)
     if recipe.compile: compile_if_faster(learn.model, recipe.size, dls.train.bs)
     return learn

@@ -7,14 +7,14 @@ __all__ = ['category_loss', 'attribute_loss', 'MultiTaskLoss']
 
 # %% ../nbs/06_loss.ipynb #8192d88a
 from typing import Callable
-import torch.nn.functional as F
+import torch, torch.nn.functional as F
 from torch import Tensor
 from fastai.torch_core import Module
 
 # %% ../nbs/06_loss.ipynb #7343ed47
 def category_loss(
     pred:tuple, # (category logits, attribute logits)
-    category:Tensor, # labels, shape (n,)
+    category:Tensor, # labels, shape (n,), or their shares in blended images, shape (n, n_categories)
     attributes:Tensor|None=None, # not looked at; here so that it can serve as a metric
     label_smoothing:float=0., # share of the target spread over all categories
     reduction:str='mean', # 'mean', 'sum' or 'none'
@@ -40,15 +40,24 @@ class MultiTaskLoss(Module):
         label_smoothing:float=.1, # share of the category's target spread over all categories, in training
         rule:Callable|None=None, # attribute probabilities (n, n_attributes) to multi-hot labels of that shape; None for those above one half
         reduction:str='mean', # 'mean', 'sum', or 'none' for a loss per image
-    ): self.attribute_weight,self.label_smoothing,self.rule,self.reduction = attribute_weight,label_smoothing,rule,reduction
+        category_weight:float=1., # weight of the category; 0 to train the attributes alone
+        log_variances:Tensor|None=None, # the model's own, shape (2,), by which training weighs category and attributes in place of the two weights
+    ):
+        self.attribute_weight,self.label_smoothing,self.rule,self.reduction = attribute_weight,label_smoothing,rule,reduction
+        self.category_weight,self.log_variances,self.temperatures = category_weight,log_variances,(1.,1.)
 
     def forward(self, pred, category, attributes):
-        # predictions that carry no gradient are being validated: their loss is the plain one, comparable whatever the smoothing
-        smoothing = self.label_smoothing if pred[0].requires_grad else 0.
-        category_part = category_loss(pred, category, label_smoothing=smoothing, reduction=self.reduction)
-        return category_part + self.attribute_weight*attribute_loss(pred, category, attributes, reduction=self.reduction)
+        # predictions that carry no gradient are being validated: their loss is the plain one, comparable whatever was smoothed or learned
+        training = pred[0].requires_grad
+        losses = (category_loss(pred, category, label_smoothing=self.label_smoothing if training else 0., reduction=self.reduction),
+                  attribute_loss(pred, category, attributes, reduction=self.reduction))
+        if training and self.log_variances is not None: # Kendall et al. 2018, arXiv:1705.07115, equation 10
+            return sum(loss*torch.exp(-o) + o/2 for loss,o in zip(losses, self.log_variances))
+        return self.category_weight*losses[0] + self.attribute_weight*losses[1]
 
-    def activation(self, pred): "Probabilities of both parts"; return pred[0].softmax(-1),pred[1].sigmoid()
+    def activation(self, pred):
+        "Probabilities of both parts; `temperatures` over 1 make them less sure"
+        return (pred[0]/self.temperatures[0]).softmax(-1),(pred[1]/self.temperatures[1]).sigmoid()
     def decodes(self, probabilities):
         "The most probable category, and the attributes by `rule`, as labels and multi-hot"
         category,attributes = probabilities

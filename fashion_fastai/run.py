@@ -83,7 +83,7 @@ def train_run(
     write_recipe(recipe, name, out/'settings.ini')
     learn.history.file = out/'history.csv'
     start = time.perf_counter()
-    with bar_or_lines(learn): learn.fit_progressive(recipe.sizes, n_epoch=recipe.n_epochs)
+    with bar_or_lines(learn): learn.fit_recipe(recipe)
     metrics = _metrics(learn, recipe, time.perf_counter()-start)
     learn.history.file = None # the exported learner has no business with this folder
     learn.export()
