@@ -249,6 +249,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fashion_fastai.model.MaxBlurPool.__init__': ( 'model.html#maxblurpool.__init__',
                                                                                      'fashion_fastai/model.py'),
                                       'fashion_fastai.model.MultiTaskModel': ('model.html#multitaskmodel', 'fashion_fastai/model.py'),
+                                      'fashion_fastai.model.MultiTaskModel.__init__': ( 'model.html#multitaskmodel.__init__',
+                                                                                        'fashion_fastai/model.py'),
                                       'fashion_fastai.model.MultiTaskModel.forward': ( 'model.html#multitaskmodel.forward',
                                                                                        'fashion_fastai/model.py'),
                                       'fashion_fastai.model.MultiTaskModel.to_precision': ( 'model.html#multitaskmodel.to_precision',

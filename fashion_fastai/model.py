@@ -60,7 +60,14 @@ DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 
 class MultiTaskModel(nn.Sequential):
     "A body and a head, computed in the precision and layout that `to_precision` has set; (n, 3, h, w) -> (n, n_categories), (n, n_attributes)"
-    precision,channels_last,log_variances = 'fp32',False,None # log_variances: of both tasks, where their weights are learned
+    precision,channels_last = 'fp32',False
+    def __init__(self,
+        body:nn.Module, # (n, 3, h, w) -> features
+        head:nn.Module, # features -> (category logits, attribute logits)
+        learned_weights:bool=False, # have two parameters by which `MultiTaskLoss` learns to weigh the tasks
+    ):
+        super().__init__(body, head)
+        self.register_parameter('log_variances', nn.Parameter(torch.zeros(2)) if learned_weights else None)
 
     def to_precision(self,
         precision:str, # fp32, bf16, or fp16 (on a GPU, and trained with a gradient scaler)
@@ -89,6 +96,4 @@ def multi_task_model(
     "The network: a shared body, and a head for both tasks"
     body = xresnet_body(arch, width, blur_pool)
     n_features = [o for o in body.modules() if isinstance(o, nn.BatchNorm2d)][-1].num_features
-    model = MultiTaskModel(body, TwoPartHead(n_features, n_categories, n_attributes, dropout))
-    if learned_weights: model.log_variances = nn.Parameter(torch.zeros(2))
-    return model
+    return MultiTaskModel(body, TwoPartHead(n_features, n_categories, n_attributes, dropout), learned_weights)
