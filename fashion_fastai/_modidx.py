@@ -69,8 +69,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'fashion_fastai/callbacks.py'),
                                           'fashion_fastai.callbacks.ProgressiveResize.before_batch': ( 'callbacks.html#progressiveresize.before_batch',
                                                                                                        'fashion_fastai/callbacks.py'),
-                                          'fashion_fastai.callbacks.ProgressiveResize.before_fit': ( 'callbacks.html#progressiveresize.before_fit',
-                                                                                                     'fashion_fastai/callbacks.py'),
                                           'fashion_fastai.callbacks.ProgressiveResize.before_train': ( 'callbacks.html#progressiveresize.before_train',
                                                                                                        'fashion_fastai/callbacks.py'),
                                           'fashion_fastai.callbacks.ProgressiveResize.size_at': ( 'callbacks.html#progressiveresize.size_at',

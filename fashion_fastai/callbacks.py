@@ -27,8 +27,6 @@ class ProgressiveResize(Callback):
         if not stages or any(epochs <= 0 for _,epochs in stages): raise InputError(f"stages {stages}: each needs a size and more than 0 epochs")
         self.stages = [(tuple(size), epochs) for size,epochs in stages]
 
-    def before_fit(self): self.run = not hasattr(self.learn, 'lr_finder')
-
     def size_at(self,
         share:float, # of the training that is done, from 0 to 1
     )->tuple: # (height, width)
@@ -40,6 +38,7 @@ class ProgressiveResize(Callback):
         return self.stages[-1][0]
 
     def before_train(self):
+        if hasattr(self.learn, 'lr_finder'): return
         dl,n = self.dls.train,len(self.dls.train)
         too_large = [size for size,_ in self.stages if size[0] > dl.crop.size[0] or size[1] > dl.crop.size[1]]
         if too_large: raise InputError(f"stage {fmt_size(too_large[0])} is larger than the images of the data loaders, {fmt_size(dl.crop.size)}")

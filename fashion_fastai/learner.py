@@ -28,7 +28,7 @@ from .cache import PackedImages
 from .callbacks import FlipTTA,History,ProgressiveResize
 from .data import fashion_dls
 from .decide import CategoryAccuracy,MeanF1,Threshold
-from .files import whole_file
+from .files import InputError,whole_file
 from .labels import LabelTable,Vocab
 from .loss import MultiTaskLoss,attribute_loss,category_loss
 from .model import multi_task_model
@@ -104,8 +104,9 @@ class FashionLearner(Learner):
         "Fit with growing image sizes under one schedule of the learning rate"
         stages = parse_stages(stages) if isinstance(stages, str) else stages
         n_epoch = n_epoch or max(1, round(sum(epochs for _,epochs in stages)))
-        fit = dict(one_cycle=self.fit_one_cycle, flat_cos=self.fit_flat_cos)[schedule]
-        fit(n_epoch, lr_max, cbs=[ProgressiveResize(stages), *(cbs or [])], **kwargs)
+        schedules = dict(one_cycle=self.fit_one_cycle, flat_cos=self.fit_flat_cos)
+        if schedule not in schedules: raise InputError(f"schedule '{schedule}' is not known; there are {', '.join(schedules)}")
+        schedules[schedule](n_epoch, lr_max, cbs=[ProgressiveResize(stages), *(cbs or [])], **kwargs)
 
     def fit_recipe(self,
         recipe:Recipe, # its stages, epochs, schedule and learning rate

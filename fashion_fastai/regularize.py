@@ -67,13 +67,13 @@ class EMA(Callback):
     ): self.decay = decay
 
     def before_fit(self):
-        self.run = not hasattr(self.learn, 'lr_finder')
-        if not self.run: return
+        self.weights,self.averages,self.n_steps = [],[],0
+        if hasattr(self.learn, 'lr_finder'): return # a mock training averages nothing
         self.weights = [o for o in chain(self.model.parameters(), self.model.buffers()) if o.is_floating_point()]
-        self.averages,self.n_steps = [o.detach().clone() for o in self.weights],0
+        self.averages = [o.detach().clone() for o in self.weights]
 
     def after_batch(self):
-        if not self.training: return
+        if not self.training or not self.averages: return
         self.n_steps += 1
         update = get_ema_multi_avg_fn(min(self.decay, self.n_steps/(self.n_steps+9)))
         update(self.averages, [o.detach() for o in self.weights], self.n_steps)
@@ -86,4 +86,4 @@ class EMA(Callback):
     def after_validate(self): self.swap()
     def after_fit(self):
         self.swap()
-        self.weights = self.averages = None # twice the model's memory, and no business of an export
+        self.weights,self.averages = [],[] # twice the model's memory, and no business of an export
