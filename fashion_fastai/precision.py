@@ -9,6 +9,7 @@ __all__ = ['precisions', 'time_precisions', 'choose_precision', 'set_precision',
 import json,platform,time
 from copy import deepcopy
 from pathlib import Path
+from typing import Callable
 import torch
 from .cache import cache_home
 from .files import InputError,whole_file
@@ -92,6 +93,7 @@ def compile_if_faster(
     model:MultiTaskModel, # is compiled in place, or left as it was
     size:tuple, # (height, width) in pixels
     batch_size:int=64, # images in a step
+    time_step:Callable=_time_step, # seconds of a step, from (model, images, training)
 )->bool: # whether `model` is compiled now
     "Compile `model` for training if that makes its steps at least a twentieth faster"
     device = next(model.parameters()).device
@@ -100,8 +102,8 @@ def compile_if_faster(
     compiled.compile()
     try:
         with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-            first = _time_step(compiled, images, True)
-            times = [[_time_step(o, images, True) for o in (plain,compiled)] for _ in range(5)]
+            first = time_step(compiled, images, True)
+            times = [[time_step(o, images, True) for o in (plain,compiled)] for _ in range(5)]
     except Exception as e: # without a compiler it can fail in many ways
         print(f"torch.compile does not work here ({type(e).__name__}: {str(e).splitlines()[0]}); going on without", flush=True)
         return False
