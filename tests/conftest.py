@@ -1,5 +1,5 @@
 "What the tests share: a small drawn catalogue, a run trained on it by the command line, and the command itself"
-import io,os,subprocess,sys
+import io,os,signal,subprocess,sys
 from contextlib import contextmanager,redirect_stderr,redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,10 @@ def fashion(*words, cwd=None, **kwargs):
     "Run the installed `fashion` command as a user would, with its output captured"
     command = [str(Path(sys.executable).with_name('fashion')), *map(str, words)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+
+def started(*words, **kwargs):
+    "A process that runs beside the test and can be interrupted, even where the tests themselves, in a shell's background, are deaf to Ctrl-C"
+    return subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **kwargs)
 
 @contextmanager
 def chdir(path):

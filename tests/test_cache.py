@@ -1,7 +1,7 @@
 "The cache under hard conditions: killed processes, two at once, no room and no permission"
 import os,signal,subprocess,sys,time
 import numpy as np
-from conftest import SHORT,fashion
+from conftest import SHORT,fashion,started
 from fashion_fastai.cache import PackedImages
 from fashion_fastai.images import pixels_of
 
@@ -18,7 +18,7 @@ packed = cache.pack_images(paths, (40,30), sys.argv[2], workers=2)
 print(len(packed))
 """
 
-def packing(garments, folder): return subprocess.Popen([sys.executable, '-c', PACK, garments, folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def packing(garments, folder): return started(sys.executable, '-c', PACK, garments, folder, stderr=subprocess.STDOUT)
 
 def whole(garments, folder):
     "Whether what lies in `folder` is what the files say"

@@ -3,7 +3,7 @@ import json,shutil,signal,subprocess,sys
 from pathlib import Path
 import pandas as pd
 import pytest
-from conftest import SHORT,fashion,here
+from conftest import SHORT,fashion,here,started
 from fashion_fastai.predict import score_submission
 
 def refused(done, why):
@@ -146,8 +146,7 @@ def test_outputs_that_cannot_be_written(garments, run, tmp_path):
     assert refused(here('predict', run, garments/'test.csv', '--out', tmp_path/'file'/'out'), 'cannot be written')
 
 def test_ctrl_c(garments, tmp_path):
-    command = [str(Path(sys.executable).with_name('fashion')), 'train', str(garments), '--out', str(tmp_path/'run'), *SHORT, '--epochs', '500']
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = started(Path(sys.executable).with_name('fashion'), 'train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 500, stderr=subprocess.PIPE)
     while not process.stdout.readline().startswith('epoch 2/'): assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _,err = process.communicate(timeout=60)
