@@ -76,7 +76,8 @@ def _train(args):
     recipe = _recipe(args)
     from fashion_fastai.run import train_run
     metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite)
-    print(f"\nvalidation: accuracy {metrics['accuracy']:.4f}, mean F1 {metrics['mean_f1']:.4f}, after {metrics['minutes']:.1f} minutes\n"
+    accuracy,mean_f1 = (f"{metrics[o]:.4f} (95% interval {' to '.join(f'{end:.3f}' for end in metrics[f'{o}_interval'])})" for o in ('accuracy','mean_f1'))
+    print(f"\nvalidation: accuracy {accuracy}, mean F1 {mean_f1}, after {metrics['minutes']:.1f} minutes\n"
           f"The run lies in {args.out}; next: {_program()} predict {args.out} {Path(args.data)/'test.csv'} --out submission")
 
 def _lr_find_options(p):
@@ -95,7 +96,7 @@ def _predict_options(p):
     p.add_argument('model', metavar='MODEL', help='a run folder, or an exported learner (a pickle: use only what you trust)')
     p.add_argument('test', metavar='TEST', help='CSV with a column file_path, or a folder of images')
     p.add_argument('--out', metavar='DIR', required=True, help='folder for category.csv, attribute.csv and predictions.csv')
-    p.add_argument('--tta', action='store_true', help='average with the mirror images (default: no)')
+    p.add_argument('--tta', action=argparse.BooleanOptionalAction, help='average with the mirror images (default: as the training did)')
     p.add_argument('--batch-size', type=_at_least(1), default=128, metavar='N', help='images in a forward pass (default: 128)')
     p.add_argument('--workers', type=_at_least(0), metavar='N', help='threads that open images (default: as many as there are cores)')
     p.add_argument('--cache', default='no', metavar='WHERE', help="auto: keep decoded photos in the user's cache folder, for lists that are predicted again; or the folder that holds the caches (default: no)")

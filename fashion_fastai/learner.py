@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
-import torch
+import numpy as np,torch
 from PIL import Image
 from fastai import optimizer
+from fastai.basics import noop
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import * # gives every Learner fit_one_cycle and lr_find
 from fastai.data.core import DataLoaders
@@ -27,7 +28,7 @@ from fastai.vision.data import get_grid
 from .cache import PackedImages
 from .callbacks import FlipTTA,History,ProgressiveResize
 from .data import fashion_dls
-from .decide import CategoryAccuracy,MeanF1,Threshold
+from .decide import Decision,Threshold,decide
 from .files import InputError,whole_file
 from .labels import LabelTable,Vocab
 from .loss import MultiTaskLoss,attribute_loss,category_loss
@@ -35,6 +36,7 @@ from .model import multi_task_model
 from .precision import compile_if_faster,set_precision
 from .recipes import Recipe,parse_stages
 from .regularize import CutMix,EMA,MixUp
+from .scores import CategoryAccuracy,MeanF1
 
 # %% ../nbs/10_learner.ipynb #dd157df1
 class Prediction(NamedTuple):
@@ -130,7 +132,19 @@ class FashionLearner(Learner):
         **kwargs, # passed to `get_preds`: with_decoded, with_loss, …
     )->tuple: # as `get_preds`: (category probabilities, attribute probabilities), targets, …
         "`get_preds` with the mean of each image's and its mirror image's probabilities (test-time augmentation)"
-        return self.get_preds(ds_idx=ds_idx, dl=dl, cbs=[*(kwargs.pop('cbs', None) or []), FlipTTA()], **kwargs)
+        flips = [] if hasattr(self, 'flip_tta') else [FlipTTA()] # twice would be the same as once
+        return self.get_preds(ds_idx=ds_idx, dl=dl, cbs=[*(kwargs.pop('cbs', None) or []), *flips], **kwargs)
+
+    def tune_decision(self,
+        rule:str='auto', # auto for the best of `RULES`, or one of them
+        folds:int=5, # parts of the validation images, each of which is scored by what was tuned on the others
+    )->Decision: # raises `InputError` for an unknown rule, or fewer validation images than folds
+        "Tune temperatures and decision rule on the validation images; every later prediction, export and submission uses them"
+        with self.no_bar(): logits,targets = self.get_preds(act=noop)
+        training_sets = torch.from_numpy(np.stack([o.attributes for o in self.dls.train_ds.items]))
+        decision = decide(tuple(o.float() for o in logits), *(o.as_subclass(torch.Tensor) for o in targets), training_sets, rule, folds)
+        self.loss_func.rule,self.loss_func.temperatures = decision.rule,decision.temperatures
+        return decision
 
     def show_results(self,
         ds_idx:int=1, # which data set, if no `dl` is given; 1: validation
@@ -191,7 +205,8 @@ def fashion_learner(
     category_weight:float=1., # weight of the category's loss; 0 to train the attributes alone
     attribute_weight:float|None=3., # weight of the attributes' loss; 0 to train the category alone; None to learn both weights
     label_smoothing:float=.1, # share of the category's target spread over all categories
-    threshold:float=.4, # probability from which an attribute is answered
+    threshold:float=.4, # probability from which an attribute is answered, until `tune_decision` finds a better rule
+    tta:bool=False, # validate and predict with the mean of an image's and its mirror image's probabilities
     precision:str='fp32', # fp32, bf16 or fp16; auto for the fastest here
     cbs:list|None=None, # further callbacks
     **kwargs, # passed to `Learner`: lr, wd, path, opt_func, …
@@ -200,11 +215,12 @@ def fashion_learner(
     n_categories,n_attributes = map(len, dls.vocab)
     model = multi_task_model(n_categories, n_attributes, arch, width, dropout, blur_pool, attribute_weight is None).to(dls.device)
     set_precision(model, precision, dls.train.crop.size, dls.train.bs)
+    flips = [FlipTTA()] if tta else []
     scaler = [MixedPrecision()] if model.precision == 'fp16' else [] # small gradients would vanish in fp16
     # where the weights are learned, validation still adds with fixed ones, and can be compared from epoch to epoch
     loss = MultiTaskLoss(3. if attribute_weight is None else attribute_weight, label_smoothing, Threshold(threshold), category_weight=category_weight, log_variances=model.log_variances)
     metrics = [AvgMetric(category_loss), AvgMetric(attribute_loss), CategoryAccuracy(), MeanF1()]
-    return FashionLearner(dls, model, loss_func=loss, metrics=metrics, cbs=[History(), *scaler, *(cbs or [])], **{'opt_func': fused_adamw, **kwargs})
+    return FashionLearner(dls, model, loss_func=loss, metrics=metrics, cbs=[History(), *flips, *scaler, *(cbs or [])], **{'opt_func': fused_adamw, **kwargs})
 
 def _pick(recipe, *names): "Some knobs of `recipe` by name"; return {o: getattr(recipe, o) for o in names}
 
@@ -218,7 +234,7 @@ def recipe_learner(
     set_seed(recipe.seed)
     dls = fashion_dls(table, recipe.size, recipe.batch_size, packed, recipe.workers, **_pick(recipe, 'min_scale', 'flip', 'lighting', 'erase'))
     cbs = [make(value) for make,value in ((MixUp, recipe.mixup), (CutMix, recipe.cutmix), (EMA, recipe.ema)) if value]
-    names = 'arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','threshold','precision','lr','wd'
+    names = 'arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','threshold','tta','precision','lr','wd'
     learn = fashion_learner(dls, **_pick(recipe, *names), opt_func=_OPTIMIZERS[recipe.optimizer], cbs=[*cbs, *(kwargs.pop('cbs', None) or [])], **kwargs)
     if recipe.compile: compile_if_faster(learn.model, recipe.size, dls.train.bs)
     return learn

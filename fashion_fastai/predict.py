@@ -18,11 +18,11 @@ from fastcore.basics import chunked
 from .cache import cache_folder,pack_images,stored_size
 from .callbacks import with_flip
 from .data import ahead
-from .decide import f1_per_image
 from .files import InputError,whole_file
 from .labels import Vocab,read_test_list
 from .learner import FashionLearner
 from .precision import set_precision
+from .scores import f1_per_image
 
 # %% ../nbs/12_predict.ipynb #b9723400
 def load_model(
@@ -79,7 +79,7 @@ def _cores_shared_by(threads):
 def predict_batches(
     learn:FashionLearner, # the trained model
     test:str|Path, # CSV with a column file_path, or a folder of images
-    tta:bool=False, # average with the mirror images: better, and takes twice as long
+    tta:bool|None=None, # average with the mirror images, which takes twice as long; None: where the recipe of the training did
     batch_size:int=128, # images in a forward pass
     workers:int|None=None, # threads that open images, and on a CPU that compute; None for as many as there are cores
     cache:str='no', # no: open files; auto: keep decoded photos in the user's cache folder; or the folder that holds the caches
@@ -89,6 +89,7 @@ def predict_batches(
     images,size = read_test_list(test),stored_size(learn.dls.valid.crop.size)
     packed = None if cache == 'no' else pack_images(images.image, size, cache_folder(test, size, None if cache == 'auto' else cache), workers)
     if packed and (bad := next((o for o in images.image if o in packed.bad), None)): raise InputError(packed.bad[bad])
+    if tta is None: tta = hasattr(learn, 'flip_tta')
     on_gpu,threads = learn.dls.valid.on_gpu,max(1, defaults.cpus if workers is None else workers)
     dl = learn.dls.test_dl(images.image.tolist(), bs=batch_size, num_workers=threads if on_gpu else 0, packed=packed)
     learn.model.eval()

@@ -59,7 +59,9 @@ class Recipe:
     label_smoothing:float # share of the category's target spread over all categories
     category_weight:float # weight of the category's loss; 0 to train the attributes alone
     attribute_weight:float|None # weight of the attributes' loss; 0 to train the category alone; auto: both weights are learned
-    threshold:float # probability from which an attribute is answered; the most probable one always is
+    threshold:float # probability from which an attribute is answered while training; the most probable one always is
+    rule:str # how label sets are decided in the end: auto (what does best on held-out parts of the validation images), half, threshold, per_label, expected_f1 or label_sets; fixed: by the key threshold, untuned
+    tta:bool # validate and predict with the mean of an image's and its mirror image's probabilities
     precision:str # fp32, bf16 or fp16; auto: the fastest here
     compile:bool # compile the network, where that makes its steps faster
     cache:str # auto: keep decoded photos in the user's cache folder; no: open files; or the folder that holds the caches
@@ -80,10 +82,12 @@ class Recipe:
 
 _OPTIMIZERS = 'adamw','adam','radam','ranger','qhadam','lamb','larc','rmsprop','sgd'
 
+_RULES = 'auto','half','threshold','per_label','expected_f1','label_sets','fixed'
+
 _LIMITS = [('width', lambda o: .25 <= o <= 4, 'from 0.25 to 4'), ('epochs', lambda o: o > 0, 'at least 1'), ('batch_size', lambda o: o > 1, 'at least 2'),
     ('lr', lambda o: 0 < o < 100, 'more than 0'), ('wd', lambda o: 0 <= o < 100, 'at least 0'), ('min_scale', lambda o: 0 < o <= 1, 'more than 0 and at most 1'),
     ('dropout', lambda o: 0 <= o < 1, 'from 0 to less than 1'), ('label_smoothing', lambda o: 0 <= o < 1, 'from 0 to less than 1'),
-    ('lighting', lambda o: 0 <= o < 1, 'from 0 to less than 1'), ('threshold', lambda o: 0 < o < 1, 'between 0 and 1'),
+    ('lighting', lambda o: 0 <= o < 1, 'from 0 to less than 1'), ('threshold', lambda o: 0 < o < 1, 'between 0 and 1'), ('rule', lambda o: o in _RULES, ', '.join(_RULES)),
     ('category_weight', lambda o: 0 <= o < 1e6, 'at least 0'), ('attribute_weight', lambda o: 0 <= o < 1e6, 'at least 0'),
     ('erase', lambda o: 0 <= o <= 1, 'from 0 to 1'), ('mixup', lambda o: 0 <= o <= 1, 'from 0 to 1'), ('cutmix', lambda o: 0 <= o <= 1, 'from 0 to 1'),
     ('ema', lambda o: 0 <= o < 1, 'from 0 to less than 1'), ('schedule', lambda o: o in ('one_cycle','flat_cos'), 'one_cycle or flat_cos'),

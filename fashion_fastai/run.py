@@ -20,6 +20,7 @@ from .garments import draw_garments
 from .learner import FashionLearner,recipe_learner
 from .predict import load_model,predict_batches,score_submission,write_submission
 from .recipes import Recipe,write_recipe
+from .scores import f1_per_image,label_scores,mean_interval
 
 # %% ../nbs/13_run.ipynb #d16653ab
 def data_learner(
@@ -57,12 +58,22 @@ def _claim_folder(out):
         for o in RUN_FILES: (out/o).unlink(missing_ok=True)
     except OSError as e: raise InputError(f"{out}: cannot be written ({e.strerror})") from e
 
-def _metrics(learn, recipe, seconds):
+def _scores(learn, decision):
+    "Both scores with their intervals, and those of every category and attribute; no image is scored by a rule that was tuned on it"
+    with learn.no_bar(): _,(category,attributes),(found,answers) = learn.get_preds(with_decoded=True)
+    if decision: answers = decision.answers
+    right,f1 = category == found,f1_per_image(answers, attributes)
+    def table(*args): return label_scores(*args).round(4).to_dict('index')
+    rule = decision and dict(name=decision.name, rule=str(decision.rule), temperatures=[round(o, 3) for o in decision.temperatures], cross_fitted={k: round(v, 4) for k,v in decision.scores.items()})
+    return dict(accuracy=right.float().mean().item(), accuracy_interval=mean_interval(right), mean_f1=f1.mean().item(), mean_f1_interval=mean_interval(f1),
+        decision=rule or dict(name='fixed', rule=str(learn.loss_func.rule)), categories=table(learn.vocab.categories, found, category), attributes=table(learn.vocab.attributes, answers, attributes))
+
+def _metrics(learn, recipe, decision, seconds):
     "What metrics.json holds: the scores on the validation images, and how they came about"
     n_train,n_valid = len(learn.dls.train_ds),len(learn.dls.valid_ds)
-    values = dict(zip(('valid_loss', *learn.metrics.attrgot('name')), learn.recorder.values[-1][1:]))
+    losses = {k: v for k,v in learn.history.rows[-1].items() if k in ('valid_loss','category_loss','attribute_loss')}
     versions = dict(fashion_fastai=fashion_fastai.__version__, fastai=fastai.__version__, torch=torch.__version__, python=platform.python_version())
-    return dict(values, n_train=n_train, n_valid=n_valid, size=recipe.size, epochs=recipe.n_epochs, minutes=round(seconds/60, 3),
+    return dict(losses, **_scores(learn, decision), n_train=n_train, n_valid=n_valid, size=recipe.size, epochs=recipe.n_epochs, minutes=round(seconds/60, 3),
         images_per_second=round(n_train*recipe.n_epochs/seconds, 1), device=str(learn.dls.device), precision=learn.model.precision,
         channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None, versions=versions)
 
@@ -84,7 +95,11 @@ def train_run(
     learn.history.file = out/'history.csv'
     start = time.perf_counter()
     with bar_or_lines(learn): learn.fit_recipe(recipe)
-    metrics = _metrics(learn, recipe, time.perf_counter()-start)
+    seconds = time.perf_counter()-start
+    # fewer validation images than folds cannot choose a rule
+    decision = learn.tune_decision(recipe.rule) if recipe.rule != 'fixed' and len(learn.dls.valid_ds) >= 5 else None
+    if decision: print(f"decision: {decision}", flush=True)
+    metrics = _metrics(learn, recipe, decision, seconds)
     learn.history.file = None # the exported learner has no business with this folder
     learn.export()
     with whole_file(out/'metrics.json') as f: f.write_text(json.dumps(metrics, indent=1))

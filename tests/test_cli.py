@@ -2,9 +2,9 @@
 import json,shutil,signal,subprocess,sys
 from pathlib import Path
 import pandas as pd
-import pytest
+import pytest,torch
 from conftest import SHORT,fashion,here,started
-from fashion_fastai.predict import score_submission
+from fashion_fastai.predict import load_model,score_submission
 
 def refused(done, why):
     "Whether a command was refused with exit code 2 and one line on stderr that says `why`"
@@ -61,10 +61,24 @@ def test_predict_writes_a_row_for_every_row(run, garments, tmp_path):
     assert (table[names] >= 0).all(axis=None) and (table[names] <= 1).all(axis=None)
     assert set(score_submission(garments/'test_labels.csv', tmp_path)) == {'accuracy','mean_f1'}
 
-def test_predict_scores_what_training_said(run, garments, tmp_path):
+@pytest.mark.parametrize('options', [['--rule', 'fixed'], ['--rule', 'fixed', '--tta', 'yes']], ids=' '.join)
+def test_predict_scores_what_training_said(options, garments, tmp_path):
+    run = tmp_path/'run'
+    assert fashion('train', garments, '--out', run, *SHORT, *options).returncode == 0
     assert fashion('predict', run/'export.pkl', garments/'val.csv', '--out', tmp_path).returncode == 0
     scores,metrics = score_submission(garments/'val.csv', tmp_path),json.loads((run/'metrics.json').read_text())
     for o in scores: assert scores[o] == pytest.approx(metrics[o], abs=1e-6)
+
+def test_the_tuned_decision_is_what_predict_uses(run, garments, tmp_path):
+    metrics = json.loads((run/'metrics.json').read_text())
+    assert metrics['mean_f1'] == pytest.approx(max(metrics['decision']['cross_fitted'].values()), abs=1e-4) # not that of a rule on the images it was tuned on
+    assert fashion('predict', run, garments/'val.csv', '--out', tmp_path).returncode == 0
+    learn,rows = load_model(run),(tmp_path/'attribute.csv').read_text().splitlines()[1:]
+    probabilities = torch.tensor(pd.read_csv(tmp_path/'predictions.csv').iloc[:, 3:].values).float()
+    assert str(learn.loss_func.rule) == metrics['decision']['rule']
+    answers = [set(o.nonzero()[:,0].tolist()) for o in learn.loss_func.rule(probabilities)]
+    same = sum({int(k) for k in row.split(',')[1].split()} == answer for row,answer in zip(rows, answers))
+    assert same >= len(rows) - 1 # the table's probabilities are rounded
 
 def test_predict_a_folder_of_odd_photos(run, tmp_path):
     from PIL import Image
