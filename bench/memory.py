@@ -4,7 +4,8 @@ from pathlib import Path
 import pandas as pd
 from fashion_fastai.labels import read_labels
 from fashion_fastai.learner import recipe_learner
-from fashion_fastai.predict import load_model,predict_batches,write_submission
+from fashion_fastai.modelfiles import load_model,save_model
+from fashion_fastai.predict import predict_batches,write_submission
 from fashion_fastai.recipes import read_recipe
 from record import arguments,data_folder,save
 
@@ -25,11 +26,11 @@ def main():
     with data_folder(args.data) as (data,cache):
         table,folder = read_labels(data),cache.parent
         recipe = read_recipe('quick', None, stages=f'{args.height}x{args.width}:1', cache='no', precision='fp32')
-        recipe_learner(table, recipe, path=folder).export()
+        save_model(recipe_learner(table, recipe), folder/'model')
         memory = {}
         for n in (args.short, args.long):
             pd.DataFrame(dict(file_path=(table.images*(n//len(table) + 1))[:n])).to_csv(folder/'list.csv', index=False)
-            memory[n] = statistics.median(peak_memory(folder/'export.pkl', folder/'list.csv', folder/'out') for _ in range(args.rounds))
+            memory[n] = statistics.median(peak_memory(folder/'model', folder/'list.csv', folder/'out') for _ in range(args.rounds))
             print(f"{n:,} rows: {memory[n]:.0f} MB", flush=True)
         save('memory', args, [['rows','peak memory, MB'], *[[n, o] for n,o in memory.items()]],
             {f'peak memory of {args.long:,} rows over {args.short:,}': (memory[args.long]/memory[args.short], '1.1 at the most')})

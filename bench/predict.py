@@ -5,7 +5,8 @@ import pandas as pd, torch
 from fastai.vision.all import Learner
 from fashion_fastai.labels import read_labels
 from fashion_fastai.learner import recipe_learner
-from fashion_fastai.predict import load_model,predict_batches
+from fashion_fastai.modelfiles import load_model,save_model
+from fashion_fastai.predict import predict_batches
 from fashion_fastai.recipes import read_recipe
 from peer import loss,peer_dls
 from record import arguments,data_folder,ratio,rounds,save
@@ -24,9 +25,8 @@ def main():
     with data_folder(args.data) as (data,cache):
         table = read_labels(data)
         recipe = read_recipe('quick', None, stages=f'{args.height}x{args.width}:1', cache='no')
-        learn = recipe_learner(table, recipe, path=cache.parent)
-        learn.export()
-        ours = load_model(cache.parent/'export.pkl', 'auto')
+        learn = recipe_learner(table, recipe)
+        ours = load_model(save_model(learn, cache.parent/'model'), 'auto')
         plain_dls = peer_dls(data, recipe.size, workers=args.workers)
         plain = Learner(plain_dls, deepcopy(learn.model).to_precision('fp32'), loss_func=loss)
         frame,test = pd.read_csv(data/'train.csv'),data/'train.csv'

@@ -93,7 +93,7 @@ def _lr_find(args):
     print(f"suggested learning rate: {suggestion:.2g}" + (f" (curve: {Path(args.out)/'lr_find.png'})" if args.out else ''))
 
 def _predict_options(p):
-    p.add_argument('model', metavar='MODEL', help='a run folder, or an exported learner (a pickle: use only what you trust)')
+    p.add_argument('model', metavar='MODEL', help='a run folder, or an exported learner (a pickle, which runs what is inside it: name only what you trust)')
     p.add_argument('test', metavar='TEST', help='CSV with a column file_path, or a folder of images')
     p.add_argument('--out', metavar='DIR', required=True, help='folder for category.csv, attribute.csv and predictions.csv')
     p.add_argument('--tta', action=argparse.BooleanOptionalAction, help='average with the mirror images (default: as the training did)')

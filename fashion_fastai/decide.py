@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RULES', 'best_temperature', 'best_temperatures', 'Threshold', 'best_threshold', 'best_thresholds', 'ExpectedF1',
-           'LabelSets', 'best_label_sets', 'Decision', 'decide']
+           'LabelSets', 'best_label_sets', 'rule_params', 'rule_from_params', 'best_constant_set', 'Decision', 'decide']
 
 # %% ../nbs/07_decide.ipynb #414cface
 from functools import partial
@@ -39,6 +39,7 @@ class Threshold:
     def __init__(self,
         threshold:float|list=.5, # probability from which an attribute is answered; or one for each attribute
     ): self.threshold = threshold
+    def params(self): return dict(threshold=self.threshold)
     def __repr__(self):
         one = not isinstance(self.threshold, list)
         return f'Threshold({self.threshold:.3g})' if one else f"Threshold([{', '.join(f'{o:.2f}' for o in self.threshold)}])"
@@ -89,6 +90,7 @@ def _counts(probabilities):
 
 class ExpectedF1:
     "A decision rule: the set with the highest expected F1, if attributes were independent of each other"
+    def params(self): return {}
     def __repr__(self): return 'ExpectedF1()'
     def __call__(self,
         probabilities:Tensor, # of the attributes, shape (n, n_attributes)
@@ -102,13 +104,22 @@ class ExpectedF1:
         return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, torch.arange(p.shape[1], device=p.device) < n_chosen)
 
 # %% ../nbs/07_decide.ipynb #d084aa73
+def _best_answers(belongs):
+    "The sets with the highest expected F1; `belongs[:,i,s-1]` is the chance that attribute i is in the true set, and that has s attributes: shape (n, n_attributes, n_attributes)"
+    s = torch.arange(1, belongs.shape[1]+1, device=belongs.device)
+    worth = belongs@(2/(s[:,None] + s)).to(belongs.dtype) # what attribute i adds to the expected F1 of an answer of k attributes: shape (n, n_attributes, k)
+    best,order = worth.sort(1, descending=True)
+    n_chosen = best.cumsum(1).diagonal(dim1=1, dim2=2).argmax(1)[:,None] + 1
+    order = order.gather(2, (n_chosen-1)[:,None].expand(-1, len(s), 1))[:,:,0]
+    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, s <= n_chosen)
+
 class LabelSets:
     "A decision rule: the set with the highest expected F1, given which attributes exclude or imply one another in the training labels"
     def __init__(self,
-        sets:Tensor, # the different sets of the training labels, multi-hot, shape (n_sets, n_attributes)
-        log_weights:Tensor, # of each set: the logarithm of its frequency over that of independent attributes, shape (n_sets,)
+        sets:Tensor|list, # the different sets of the training labels, multi-hot, shape (n_sets, n_attributes)
+        log_weights:Tensor|list, # of each set: the logarithm of its frequency over that of independent attributes, shape (n_sets,)
         exponent:float=1., # of the weights, from 0 to 1
-    ): self.sets,self.log_weights,self.exponent = sets,log_weights,exponent
+    ): self.sets,self.log_weights,self.exponent = torch.as_tensor(sets).bool(),torch.as_tensor(log_weights),exponent
 
     @classmethod
     def from_labels(cls,
@@ -124,6 +135,7 @@ class LabelSets:
         independent = torch.where(sets, prior.log(), (1-prior).log()).sum(1)
         return cls(sets, ((counts/len(attributes)).log() - independent).float(), exponent)
 
+    def params(self): return dict(sets=self.sets.int().tolist(), log_weights=self.log_weights.tolist(), exponent=self.exponent)
     def __repr__(self): return f'LabelSets({len(self.sets)} sets, exponent {self.exponent:g})'
 
     def __call__(self,
@@ -137,14 +149,7 @@ class LabelSets:
         n_attributes = probabilities.shape[1]
         sizes,members = self.sets.sum(1),self.sets.float()
         chance = (torch.logit(probabilities.float(), eps=1e-6)@members.T + self.exponent*self.log_weights).softmax(1) # of each set
-        # chance that attribute i belongs to the set, and the set has s attributes
-        belongs = torch.stack([chance[:,sizes == s]@members[sizes == s] for s in range(1, n_attributes+1)], 2)
-        s = torch.arange(1, n_attributes+1, device=probabilities.device)
-        worth = belongs@(2/(s[:,None] + s)) # what attribute i adds to the expected F1 of an answer of k attributes: shape (n, n_attributes, k)
-        best,order = worth.sort(1, descending=True)
-        n_chosen = best.cumsum(1).diagonal(dim1=1, dim2=2).argmax(1)[:,None] + 1
-        order = order.gather(2, (n_chosen-1)[:,None].expand(-1, n_attributes, 1))[:,:,0]
-        return torch.zeros_like(probabilities, dtype=torch.bool).scatter_(1, order, torch.arange(n_attributes, device=order.device) < n_chosen)
+        return _best_answers(torch.stack([chance[:,sizes == s]@members[sizes == s] for s in range(1, n_attributes+1)], 2))
 
 def best_label_sets(
     training_sets:Tensor, # multi-hot label sets of the training images, shape (n, n_attributes)
@@ -155,6 +160,35 @@ def best_label_sets(
     rule = LabelSets.from_labels(training_sets)
     rules = [LabelSets(rule.sets, rule.log_weights, o) for o in (0.,.125,.25,.375,.5,.75,1.)]
     return max(rules, key=lambda o: _mean_f1(o, probabilities, attributes))
+
+# %% ../nbs/07_decide.ipynb #5080bb89
+_RULE_TYPES = {o.__name__: o for o in (Threshold, ExpectedF1, LabelSets)}
+
+def rule_params(
+    rule:Callable|None, # a decision rule; None for one half, with no least answer
+)->dict|None: # of numbers, texts and lists; raises `InputError` for a rule that is not of this toolkit
+    "What `rule_from_params` makes the same rule of"
+    if rule is None: return None
+    if type(rule) not in _RULE_TYPES.values(): raise InputError(f"the decision rule {rule} cannot be written as text; there are {', '.join(_RULE_TYPES)}")
+    return dict(name=type(rule).__name__, **rule.params())
+
+def rule_from_params(
+    params:dict|None, # from `rule_params`
+)->Callable|None: # raises `InputError` for an unknown name
+    "The rule that `params` describe"
+    if params is None: return None
+    params = dict(params)
+    if (name := params.pop('name', None)) not in _RULE_TYPES: raise InputError(f"rule '{name}' is not known; there are {', '.join(_RULE_TYPES)}")
+    return _RULE_TYPES[name](**params)
+
+# %% ../nbs/07_decide.ipynb #e3b43cc1
+def best_constant_set(
+    attributes:Tensor, # multi-hot label sets, shape (n, n_attributes)
+)->Tensor: # booleans, shape (n_attributes,)
+    "The label set that scores the highest Mean F1 as the answer for every image"
+    attributes = attributes.double()
+    sizes = attributes.sum(1)
+    return _best_answers(torch.stack([attributes[sizes == s].sum(0)/len(attributes) for s in range(1, attributes.shape[1]+1)], 1)[None])[0]
 
 # %% ../nbs/07_decide.ipynb #006e8f33
 RULES = 'half','threshold','per_label','expected_f1','label_sets'

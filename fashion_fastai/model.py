@@ -96,4 +96,6 @@ def multi_task_model(
     "The network: a shared body, and a head for both tasks"
     body = xresnet_body(arch, width, blur_pool)
     n_features = [o for o in body.modules() if isinstance(o, nn.BatchNorm2d)][-1].num_features
-    return MultiTaskModel(body, TwoPartHead(n_features, n_categories, n_attributes, dropout), learned_weights)
+    model = MultiTaskModel(body, TwoPartHead(n_features, n_categories, n_attributes, dropout), learned_weights)
+    model.architecture = dict(arch=arch, width=width, dropout=dropout, blur_pool=blur_pool, learned_weights=learned_weights) # from which it can be built again
+    return model

@@ -6,11 +6,10 @@
 __all__ = ['RUN_FILES', 'data_learner', 'train_run', 'lr_find_run', 'predict_run', 'demo_run']
 
 # %% ../nbs/13_run.ipynb #16486dcf
-import json,platform,time,warnings
+import json,time,warnings
 from pathlib import Path
-import fastai,pandas as pd,torch
+import pandas as pd
 from matplotlib import pyplot as plt
-import fashion_fastai
 from .cache import terminal_bar
 from .callbacks import bar_or_lines
 from .data import pack_table
@@ -18,7 +17,8 @@ from .files import InputError,whole_file
 from .labels import read_labels
 from .garments import draw_garments
 from .learner import FashionLearner,recipe_learner
-from .predict import load_model,predict_batches,score_submission,write_submission
+from .modelfiles import MODEL_FILES,load_model,save_model,versions
+from .predict import predict_batches,score_submission,write_submission
 from .recipes import Recipe,write_recipe
 from .scores import f1_per_image,label_scores,mean_interval
 
@@ -44,7 +44,7 @@ def data_learner(
     return recipe_learner(table, recipe, packed, **kwargs)
 
 # %% ../nbs/13_run.ipynb #095f2614
-RUN_FILES = ('settings.ini', 'history.csv', 'metrics.json', 'export.pkl')
+RUN_FILES = 'settings.ini','history.csv','metrics.json',*MODEL_FILES,'export.pkl'
 
 def _check_folder(out, overwrite):
     "Refuse a folder that holds a run already"
@@ -72,10 +72,9 @@ def _metrics(learn, recipe, decision, seconds):
     "What metrics.json holds: the scores on the validation images, and how they came about"
     n_train,n_valid = len(learn.dls.train_ds),len(learn.dls.valid_ds)
     losses = {k: v for k,v in learn.history.rows[-1].items() if k in ('valid_loss','category_loss','attribute_loss')}
-    versions = dict(fashion_fastai=fashion_fastai.__version__, fastai=fastai.__version__, torch=torch.__version__, python=platform.python_version())
     return dict(losses, **_scores(learn, decision), n_train=n_train, n_valid=n_valid, size=recipe.size, epochs=recipe.n_epochs, minutes=round(seconds/60, 3),
         images_per_second=round(n_train*recipe.n_epochs/seconds, 1), device=str(learn.dls.device), precision=learn.model.precision,
-        channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None, versions=versions)
+        channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None, versions=versions())
 
 def train_run(
     data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
@@ -101,6 +100,7 @@ def train_run(
     if decision: print(f"decision: {decision}", flush=True)
     metrics = _metrics(learn, recipe, decision, seconds)
     learn.history.file = None # the exported learner has no business with this folder
+    save_model(learn, out)
     learn.export()
     with whole_file(out/'metrics.json') as f: f.write_text(json.dumps(metrics, indent=1))
     return metrics

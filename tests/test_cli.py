@@ -4,7 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest,torch
 from conftest import SHORT,fashion,here,started
-from fashion_fastai.predict import load_model,score_submission
+from fashion_fastai.modelfiles import load_model
+from fashion_fastai.predict import score_submission
 
 def refused(done, why):
     "Whether a command was refused with exit code 2 and one line on stderr that says `why`"
@@ -22,7 +23,7 @@ def test_help_imports_nothing_heavy():
     for command in ('demo','train','lr-find','predict'): assert command in done.stdout
 
 def test_train_leaves_a_run_folder(run):
-    assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','settings.ini']
+    assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini']
     history,metrics = pd.read_csv(run/'history.csv'),json.loads((run/'metrics.json').read_text())
     assert list(history['size']) == ['32x24','48x36'] and {'category_loss','attribute_loss','accuracy','mean_f1'} <= set(history)
     assert metrics['accuracy'] == pytest.approx(history.accuracy.iloc[-1]) and (metrics['n_train'], metrics['n_valid']) == (160, 20)
@@ -65,7 +66,8 @@ def test_predict_writes_a_row_for_every_row(run, garments, tmp_path):
 def test_predict_scores_what_training_said(options, garments, tmp_path):
     run = tmp_path/'run'
     assert fashion('train', garments, '--out', run, *SHORT, *options).returncode == 0
-    assert fashion('predict', run/'export.pkl', garments/'val.csv', '--out', tmp_path).returncode == 0
+    done = fashion('predict', run/'export.pkl', garments/'val.csv', '--out', tmp_path)
+    assert done.returncode == 0 and 'a pickle runs whatever code' in done.stderr and len(done.stderr.splitlines()) == 1
     scores,metrics = score_submission(garments/'val.csv', tmp_path),json.loads((run/'metrics.json').read_text())
     for o in scores: assert scores[o] == pytest.approx(metrics[o], abs=1e-6)
 
