@@ -97,6 +97,7 @@ def _predict_options(p):
     p.add_argument('test', metavar='TEST', help='CSV with a column file_path, or a folder of images')
     p.add_argument('--out', metavar='DIR', required=True, help='folder for category.csv, attribute.csv and predictions.csv')
     p.add_argument('--tta', action=argparse.BooleanOptionalAction, help='average with the mirror images (default: as the training did)')
+    p.add_argument('--strict', action='store_true', help='refuse images that cannot be read (default: they are answered unseen, by what is most frequent, and listed in bad_images.csv)')
     p.add_argument('--batch-size', type=_at_least(1), default=128, metavar='N', help='images in a forward pass (default: 128)')
     p.add_argument('--workers', type=_at_least(0), metavar='N', help='threads that open images (default: as many as there are cores)')
     p.add_argument('--cache', default='no', metavar='WHERE', help="auto: keep decoded photos in the user's cache folder, for lists that are predicted again; or the folder that holds the caches (default: no)")
@@ -104,7 +105,7 @@ def _predict_options(p):
 
 def _predict(args):
     from fashion_fastai.run import predict_run
-    n,out = predict_run(args.model, args.test, args.out, args.precision, tta=args.tta, batch_size=args.batch_size, workers=args.workers, cache=args.cache),Path(args.out)
+    n,out = predict_run(args.model, args.test, args.out, args.precision, tta=args.tta, batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict),Path(args.out)
     print(f"{n:,} images: {out/'category.csv'}, {out/'attribute.csv'}, {out/'predictions.csv'}")
 
 # name -> what it does, its options, its work

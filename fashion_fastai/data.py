@@ -86,6 +86,7 @@ class FashionDL(TfmdDL):
         **kwargs, # passed to `TfmdDL`: bs, shuffle, device, after_batch, …
     ):
         items = getattr(dataset, 'items', None) or []
+        self.bad = None # path -> why it cannot be read, for images that are black for that; None to raise instead
         self.packed,self.sizes = packed if len(items) else None,[] # sizes: of the batches of the next pass, where they are not all the same
         self.rows = self.packed and self.packed.rows_of(map(get_image, items))
         self.threads = defaults.cpus if num_workers is None else num_workers
@@ -125,7 +126,12 @@ class FashionDL(TfmdDL):
     )->Tensor: # shape (n, height, width, 3), uint8
         "The images of `sources` as they are stored, opened by the loader's threads"
         size = stored_size(self.crop.size)
-        def pixels(source): return pixels_of(source if isinstance(source, (str,Path,bytes,Image.Image)) else GarmentImage.create(source), size)
+        def pixels(source):
+            try: return pixels_of(source if isinstance(source, (str,Path,bytes,Image.Image)) else GarmentImage.create(source), size)
+            except InputError as e:
+                if self.bad is None: raise
+                self.bad[str(source)] = str(e)
+                return 0
         images = np.empty((len(sources), *size, 3), np.uint8)
         def fill(start):
             for i in range(start, len(sources), max(self.threads, 1)): images[i] = pixels(sources[i])

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RULES', 'best_temperature', 'best_temperatures', 'Threshold', 'best_threshold', 'best_thresholds', 'ExpectedF1',
-           'LabelSets', 'best_label_sets', 'rule_params', 'rule_from_params', 'best_constant_set', 'Decision', 'decide']
+           'LabelSets', 'best_label_sets', 'rule_params', 'rule_from_params', 'best_constant_set', 'ConstantAnswer',
+           'constant_answer', 'Decision', 'decide']
 
 # %% ../nbs/07_decide.ipynb #414cface
 from functools import partial
@@ -189,6 +190,21 @@ def best_constant_set(
     attributes = attributes.double()
     sizes = attributes.sum(1)
     return _best_answers(torch.stack([attributes[sizes == s].sum(0)/len(attributes) for s in range(1, attributes.shape[1]+1)], 1)[None])[0]
+
+class ConstantAnswer(NamedTuple):
+    "What to answer without having seen the picture"
+    category_shares:list # of the training images, for each category
+    attribute_shares:list # of the training images, for each attribute
+    attributes:list # multi-hot: the best constant label set
+
+def constant_answer(
+    categories:Tensor, # labels of the training images, shape (n,)
+    attributes:Tensor, # multi-hot, shape (n, n_attributes)
+    n_categories:int, # how many there are
+)->ConstantAnswer:
+    "The answer that does best on these labels, and its probabilities"
+    shares = torch.bincount(categories, minlength=n_categories)/len(categories)
+    return ConstantAnswer(shares.tolist(), attributes.float().mean(0).tolist(), best_constant_set(attributes).int().tolist())
 
 # %% ../nbs/07_decide.ipynb #006e8f33
 RULES = 'half','threshold','per_label','expected_f1','label_sets'

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
-import numpy as np,torch
+import torch
 from PIL import Image
 from fastai import optimizer
 from fastai.basics import noop
@@ -28,7 +28,7 @@ from fastai.vision.data import get_grid
 from .cache import PackedImages
 from .callbacks import FlipTTA,History,ProgressiveResize
 from .data import fashion_dls
-from .decide import Decision,Threshold,decide
+from .decide import Decision,Threshold,constant_answer,decide
 from .files import InputError,whole_file
 from .labels import LabelTable,Vocab
 from .loss import MultiTaskLoss,attribute_loss,category_loss
@@ -52,6 +52,8 @@ class Prediction(NamedTuple):
 
 # %% ../nbs/10_learner.ipynb #00f180bc
 _RIGHT,_WRONG,_UNKNOWN = '#0072b2','#d55e00','black' # blue and vermilion: told apart by the colour-blind too
+
+def _plain(tensor): "Without fastai's type"; return tensor.detach().cpu().as_subclass(torch.Tensor)
 
 class FashionLearner(Learner):
     "A `Learner` of one network with two targets, a category and attributes"
@@ -141,8 +143,7 @@ class FashionLearner(Learner):
     )->Decision: # raises `InputError` for an unknown rule, or fewer validation images than folds
         "Tune temperatures and decision rule on the validation images; every later prediction, export and submission uses them"
         with self.no_bar(): logits,targets = self.get_preds(act=noop)
-        training_sets = torch.from_numpy(np.stack([o.attributes for o in self.dls.train_ds.items]))
-        decision = decide(tuple(o.float() for o in logits), *(o.as_subclass(torch.Tensor) for o in targets), training_sets, rule, folds)
+        decision = decide(tuple(o.float() for o in logits), *map(_plain, targets), _plain(self.dls.train.targets[1]), rule, folds)
         self.loss_func.rule,self.loss_func.temperatures = decision.rule,decision.temperatures
         return decision
 
@@ -220,7 +221,9 @@ def fashion_learner(
     # where the weights are learned, validation still adds with fixed ones, and can be compared from epoch to epoch
     loss = MultiTaskLoss(3. if attribute_weight is None else attribute_weight, label_smoothing, Threshold(threshold), category_weight=category_weight, log_variances=model.log_variances)
     metrics = [AvgMetric(category_loss), AvgMetric(attribute_loss), CategoryAccuracy(), MeanF1()]
-    return FashionLearner(dls, model, loss_func=loss, metrics=metrics, cbs=[History(), *flips, *scaler, *(cbs or [])], **{'opt_func': fused_adamw, **kwargs})
+    learn = FashionLearner(dls, model, loss_func=loss, metrics=metrics, cbs=[History(), *flips, *scaler, *(cbs or [])], **{'opt_func': fused_adamw, **kwargs})
+    learn.constant = constant_answer(*map(_plain, dls.train.targets), n_categories) # what it answers to photos that cannot be read
+    return learn
 
 def _pick(recipe, *names): "Some knobs of `recipe` by name"; return {o: getattr(recipe, o) for o in names}
 

@@ -17,7 +17,7 @@ import fashion_fastai
 from .augment import LightNormalize
 from .callbacks import FlipTTA
 from .data import fashion_block
-from .decide import rule_from_params,rule_params
+from .decide import ConstantAnswer,rule_from_params,rule_params
 from .files import InputError,whole_file
 from .labels import LabelRow,Vocab
 from .learner import FashionLearner,fused_adamw
@@ -48,7 +48,7 @@ def save_model(
     about = dict(format=FORMAT, architecture=model.architecture, categories=list(learn.vocab.categories), attributes=list(learn.vocab.attributes),
         size=list(learn.dls.valid.crop.size), mean=normalize.mean.flatten().tolist(), std=normalize.std.flatten().tolist(), rule=rule_params(loss.rule),
         temperatures=list(loss.temperatures), tta=hasattr(learn, 'flip_tta'), precision=model.precision, channels_last=model.channels_last,
-        weights_sha256=hashlib.sha256(weights).hexdigest(), versions=versions())
+        constant=learn.constant._asdict(), weights_sha256=hashlib.sha256(weights).hexdigest(), versions=versions())
     with whole_file(folder/'model.safetensors') as f: f.write_bytes(weights)
     with whole_file(folder/'model.json') as f: f.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding='utf-8')
     return folder
@@ -81,6 +81,7 @@ def _build(about, weights):
     learn = FashionLearner(dls.new_empty(), model, loss_func=loss, opt_func=fused_adamw, metrics=[CategoryAccuracy(), MeanF1()], cbs=[FlipTTA()] if about['tta'] else [], path=Path())
     normalize = _normalize(learn)
     normalize.mean,normalize.std = (torch.tensor(about[o], device=normalize.mean.device).view(1, -1, 1, 1) for o in ('mean','std'))
+    learn.constant = ConstantAnswer(**about['constant'])
     model.load_state_dict(weights)
     model.to_precision(about['precision'], about['channels_last'])
     return learn

@@ -65,6 +65,7 @@ class Recipe:
     precision:str # fp32, bf16 or fp16; auto: the fastest here
     compile:bool # compile the network, where that makes its steps faster
     cache:str # auto: keep decoded photos in the user's cache folder; no: open files; or the folder that holds the caches
+    max_bad:float # greatest share of images that cannot be read and are left out; training refuses when there are more
     workers:int|None # threads that open files where there is no cache, and processes that fill the cache; auto: as many as there are cores
     seed:int # of everything random
 
@@ -92,7 +93,7 @@ _LIMITS = [('width', lambda o: .25 <= o <= 4, 'from 0.25 to 4'), ('epochs', lamb
     ('erase', lambda o: 0 <= o <= 1, 'from 0 to 1'), ('mixup', lambda o: 0 <= o <= 1, 'from 0 to 1'), ('cutmix', lambda o: 0 <= o <= 1, 'from 0 to 1'),
     ('ema', lambda o: 0 <= o < 1, 'from 0 to less than 1'), ('schedule', lambda o: o in ('one_cycle','flat_cos'), 'one_cycle or flat_cos'),
     ('optimizer', lambda o: o in _OPTIMIZERS, ', '.join(_OPTIMIZERS)), ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'),
-    ('precision', lambda o: o in ('auto','fp32','bf16','fp16'), 'auto, fp32, bf16 or fp16'), ('cache', bool, 'auto, no or a folder'), ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
+    ('precision', lambda o: o in ('auto','fp32','bf16','fp16'), 'auto, fp32, bf16 or fp16'), ('cache', bool, 'auto, no or a folder'), ('max_bad', lambda o: 0 <= o <= 1, 'from 0 to 1'), ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
 
 # %% ../nbs/09_recipes.ipynb #02a24009
 SHIPPED = Path(fashion_fastai.__file__).with_name('settings.ini')

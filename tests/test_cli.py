@@ -88,9 +88,25 @@ def test_predict_a_folder_of_odd_photos(run, tmp_path):
     (photos/'more').mkdir(parents=True)
     photo = Image.new('RGB', (300,400), 'red')
     for name,mode in {'a,b.jpg': 'L', 'ünï "x".png': 'RGBA', 'more/C.JPEG': 'CMYK', 'p.gif': 'P'}.items(): photo.convert(mode).save(photos/name)
+    photo.save(photos/'moving.gif', save_all=True, append_images=[Image.new('RGB', (300,400), 'blue')])
+    photo.save(photos/'w.webp')
+    Image.new('I;16', (30,40), 40_000).save(photos/'sixteen bits.png')
+    Image.new('RGB', (1,1), 'red').save(photos/'one pixel.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6 # lies on its side
+    photo.save(photos/'turned.jpg', exif=exif)
+    # what is no photo, or none that should be opened
+    jpeg = (photos/'turned.jpg').read_bytes()
+    for name,raw in {'cut.jpg': jpeg[:len(jpeg)//2], 'empty.jpg': b'', 'text.jpg': b'a shirt', 'page.jpg': b'<!doctype html><html><body>404</body></html>'}.items(): (photos/name).write_bytes(raw)
+    Image.new('1', (20_000, 20_000)).save(photos/'bomb.png')
+    bad = {'bomb.png','cut.jpg','empty.jpg','text.jpg','page.jpg'}
     done = fashion('predict', run, photos, '--out', tmp_path/'out')
-    assert done.returncode == 0, done.stderr
-    assert pd.read_csv(tmp_path/'out'/'category.csv').file_path.tolist() == ['a,b.jpg', 'more/C.JPEG', 'p.gif', 'ünï "x".png']
+    assert done.returncode == 0 and '5 of 14 images cannot be read' in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    answered = pd.read_csv(tmp_path/'out'/'category.csv').file_path.tolist()
+    assert answered == sorted(o.relative_to(photos).as_posix() for o in photos.rglob('*.*')) and 'ünï "x".png' in answered and 'a,b.jpg' in answered
+    assert set(pd.read_csv(tmp_path/'out'/'bad_images.csv').file_path) == bad
+    table = pd.read_csv(tmp_path/'out'/'predictions.csv').set_index('file_path')
+    assert table.loc[sorted(bad)].nunique().max() == 1 and table.loc[['w.webp','one pixel.png']].iloc[:, 2:].ne(table.loc['cut.jpg'].iloc[2:]).any(axis=None)
 
 def test_lr_find(garments, tmp_path):
     done = fashion('lr-find', garments, '--out', tmp_path/'lr', *SHORT)
@@ -147,14 +163,21 @@ def test_bad_images(garments, run, tmp_path):
     data = tmp_path/'garments'
     shutil.copytree(garments, data)
     (data/'test'/'00003.jpg').write_text('no photo')
-    assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out'), '00003.jpg: cannot be read as an image')
+    assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out', '--strict'), '00003.jpg: cannot be read as an image')
+    done = fashion('predict', run, data/'test.csv', '--out', tmp_path/'out')
+    assert done.returncode == 0 and done.stderr.startswith('fashion: warning: 1 of 20 images cannot be read') and len(done.stderr.splitlines()) == 1
+    assert pd.read_csv(tmp_path/'out'/'bad_images.csv').file_path.tolist() == ['garments/test/00003.jpg']
+    for o in ('category','attribute'): assert len(pd.read_csv(tmp_path/'out'/f'{o}.csv').dropna()) == 20
     (data/'test'/'00003.jpg').unlink()
     assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out'), '1 of 20 images are not there, the first being garments/test/00003.jpg')
     (data/'train'/'00005.jpg').write_bytes((data/'train'/'00005.jpg').read_bytes()[:300])
-    assert refused(fashion('train', data, '--out', tmp_path/'run', *SHORT, '--no-cache'), '00005.jpg: cannot be read as an image')
-    done = fashion('train', data, '--out', tmp_path/'run', *SHORT, '--overwrite')
-    assert done.returncode == 0 and '1 of 180 images cannot be read, and are left out' in done.stderr and '00005.jpg' in done.stderr
-    assert json.loads((tmp_path/'run'/'metrics.json').read_text())['n_train'] == 159
+    for options in ([], ['--no-cache', '--overwrite']):
+        done = fashion('train', data, '--out', tmp_path/'run', *SHORT, *options)
+        assert done.returncode == 0 and '1 of 180 images cannot be read, and are left out' in done.stderr and '00005.jpg' in done.stderr
+        assert json.loads((tmp_path/'run'/'metrics.json').read_text())['n_train'] == 159
+        assert pd.read_csv(tmp_path/'run'/'bad_images.csv').file_path.tolist() == ['garments/train/00005.jpg']
+    assert refused(here('train', data, '--out', tmp_path/'other', *SHORT, '--max-bad', 0.001), '1 of 180 images cannot be read, more than max_bad')
+    assert not (tmp_path/'other').exists()
 
 def test_outputs_that_cannot_be_written(garments, run, tmp_path):
     (tmp_path/'file').touch()
