@@ -7,25 +7,44 @@ __all__ = ['InputError', 'whole_file']
 
 # %% ../nbs/00_files.ipynb #d9199f82
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager,suppress
+from glob import escape
 from pathlib import Path
 
 # %% ../nbs/00_files.ipynb #46156609
 class InputError(ValueError):
     "What the user gave is at fault; the message is one clear line that says where, and what is wrong"
+    def __init__(self,
+        message:str='', # the line
+    ):
+        super().__init__(message)
+        self.message = ' '.join(message.splitlines()) # what it quotes of a file may go over lines
+
+    def __str__(self): return self.message # fastai writes the name of its callback into `args`, over two lines
 
 # %% ../nbs/00_files.ipynb #619b3c13
+def _clear_leftovers(path):
+    "Remove what killed processes have left beside `path`"
+    if os.name != 'posix': return # elsewhere there is no harmless way to ask whether a process lives
+    for o in path.parent.glob(f'.{escape(path.stem)}.*{escape(path.suffix)}'):
+        pid = o.name[len(path.stem)+2:len(o.name)-len(path.suffix)]
+        try: pid.isdecimal() and int(pid) != os.getpid() and os.kill(int(pid), 0)
+        except (ProcessLookupError, OverflowError): o.unlink(missing_ok=True)
+        except OSError: pass # it lives, and is somebody else's
+
 @contextmanager
 def whole_file(
     path:str|Path, # where the file shall be; its folder is made when missing
 ):
     "A temporary path beside `path` to write to; it takes `path`'s place when the block ends well, and is removed when it does not"
     path = Path(path)
-    try: path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise InputError(f"{path}: cannot be written ({e.strerror})") from e
     beside = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(path)
         yield beside
+        with beside.open('rb+') as f: os.fsync(f.fileno()) # else a power failure may leave the name without the content
         os.replace(beside, path)
-    except OSError as e: raise InputError(f"{path}: cannot be written ({e.strerror})") from e
-    finally: beside.unlink(missing_ok=True)
+    except OSError as e: raise InputError(f"{path}: cannot be written ({e.strerror or e})") from e
+    finally:
+        with suppress(OSError): beside.unlink(missing_ok=True)
