@@ -1,0 +1,162 @@
+"Tables as people really write them, and as nobody should: each is read rightly, or refused by one clear line"
+import csv,io,os,warnings
+import numpy as np, pandas as pd
+import pytest
+from hypothesis import HealthCheck,given,settings,strategies as st
+from fashion_fastai.files import InputError
+from fashion_fastai.labels import read_labels,read_test_list
+
+CLASSES = ['shirt','trousers','skirt']
+ATTRIBUTES = ['red','long sleeve','wool']
+ROWS = [['garments/train/0.jpg','0','1','0','0'], ['garments/train/a b.jpg','1','0','1','1'], ['garments/train/c,d.jpg','2','1','1','0'], ['garments/train/ünï.jpg','1','0','0','1'],
+        ["garments/train/o'neil.jpg",'0','0','1','0'], ['garments/train/5.jpg','2','1','1','1']]
+HEADER = ['file_path','category_label',*ATTRIBUTES]
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    "A folder with the photos of `ROWS`, empty files, since nobody opens them here"
+    data = tmp_path_factory.mktemp('tables')/'garments'
+    (data/'train').mkdir(parents=True)
+    for file_path,*_ in ROWS: (data.parent/file_path).touch()
+    (data/'classes.txt').write_text('\n'.join(CLASSES))
+    return data
+
+def as_csv(rows, separator=',', end='\n', quoting=csv.QUOTE_MINIMAL):
+    "Rows of cells as the text of a CSV"
+    out = io.StringIO()
+    csv.writer(out, delimiter=separator, lineterminator=end, quoting=quoting).writerows(rows)
+    return out.getvalue()
+
+def read(data, raw):
+    "The table in the bytes `raw` as {path of the image: [category, attributes …]}, or why it is refused"
+    (data/'train.csv').write_bytes(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning) # of rows without an attribute
+        try: table = read_labels(data)
+        except InputError as e:
+            assert str(e) and len(str(e).splitlines()) == 1 and 'garments' in str(e), str(e)
+            return str(e)
+    labels = {os.path.realpath(image): [int(k), *map(int, a)] for image,k,a in zip(table.images, table.categories, table.attributes)}
+    assert len(labels) == len(table) and table.vocab.categories == tuple(CLASSES)
+    return labels
+
+TRUTH = {row[0]: [int(o) for o in row[1:]] for row in ROWS}
+def truth(data): return {os.path.realpath(data.parent/k): v for k,v in TRUTH.items()}
+
+# what changes nothing in the meaning of a table
+HARMLESS = dict(
+    as_it_is=lambda rows: rows, stray_spaces=lambda rows: [[f' {o}  ' if i else o for i,o in enumerate(row)] for row in rows],
+    absolute=lambda rows, data=None: [rows[0]] + [[str(data.parent/row[0]), *row[1:]] for row in rows[1:]],
+    up_and_down=lambda rows: [rows[0]] + [[f'garments/../garments/./{row[0].removeprefix("garments/")}', *row[1:]] for row in rows[1:]],
+    from_the_folder=lambda rows: [rows[0]] + [[row[0].removeprefix('garments/'), *row[1:]] for row in rows[1:]],
+    empty_lines=lambda rows: [rows[0], [], *rows[1:3], [' ']*len(rows[0]), *rows[3:], ['']*len(rows[0]), []])
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(name=st.sampled_from(sorted(HARMLESS)), bom=st.booleans(), end=st.sampled_from(['\n','\r\n']), quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), compact=st.booleans())
+def test_harmless_oddities_are_read_rightly(data, name, bom, end, quoting, compact):
+    rows = [HEADER, *ROWS]
+    if compact: rows = [['file_path','category_label','attribute_label']] + [[*row[:2], ' '.join(str(k) for k,o in enumerate(row[2:]) if o == '1')] for row in ROWS]
+    rows = HARMLESS[name](rows, **({'data': data} if name == 'absolute' else {}))
+    raw = ('\ufeff' if bom else '').encode() + as_csv(rows, end=end, quoting=quoting).encode()
+    found = read(data, raw)
+    assert found == truth(data), found
+
+@pytest.mark.parametrize('change,why', [
+    (lambda rows: [['path',*HEADER[1:]], *rows[1:]], 'has no column file_path; it has path, category_label'),
+    (lambda rows: [[HEADER[0],'category',*HEADER[2:]], *rows[1:]], 'has no column category_label'),
+    (lambda rows: [row[:2] for row in rows], 'has no attribute columns'),
+    (lambda rows: [[*HEADER[:3],'red','wool'], *rows[1:]], "column 'red' occurs twice"),
+    (lambda rows: [*rows, rows[1]], 'garments/train/0.jpg has occurred before'),
+    (lambda rows: [*rows[:2], [rows[2][0],'1.0',*rows[2][2:]], *rows[3:]], "line 3: category_label is '1.0', not a whole number"),
+    (lambda rows: [*rows[:2], [rows[2][0],'3',*rows[2][2:]], *rows[3:]], 'line 3: category_label is 3, but classes.txt names the labels 0 to 2'),
+    (lambda rows: [*rows[:2], [rows[2][0],'-1',*rows[2][2:]], *rows[3:]], "line 3: category_label is '-1'"),
+    (lambda rows: [*rows[:2], [*rows[2][:2],'nan','0','1'], *rows[3:]], "line 3: attribute 'red' is 'nan', neither 0 nor 1"),
+    (lambda rows: [*rows[:2], [*rows[2][:2],'0.0','0','1'], *rows[3:]], "line 3: attribute 'red' is '0.0', neither 0 nor 1"),
+    (lambda rows: [*rows[:2], rows[2][:4], *rows[3:]], "line 3: attribute 'wool' is '', neither 0 nor 1"),
+    (lambda rows: [*rows[:2], [*rows[2],'1'], *rows[3:]], 'is not a readable CSV file'),
+    (lambda rows: [*rows[:2], ['garments/train/nowhere.jpg',*rows[2][1:]], *rows[3:]], 'images are not there, the first being garments/train/nowhere.jpg'),
+    (lambda rows: [*rows[:2], ['',*rows[2][1:]], *rows[3:]], 'line 3: file_path is empty'),
+    (lambda rows: rows[:1], 'has a header, but no rows'), (lambda rows: [], 'is empty')])
+def test_what_is_wrong_is_named(data, change, why):
+    found = read(data, as_csv(change([HEADER, *ROWS])).encode())
+    assert isinstance(found, str) and why in found, found
+
+def test_a_file_that_is_no_table(data):
+    for raw,why in ((b'\xff\xfe\x00\x01', 'is not a readable CSV file'), (b'\x00'*100, 'has no column file_path'), ('file_path;category_label;red\nx;1;0\n'.encode(), 'has no column file_path'), (as_csv([HEADER, *ROWS]).encode('utf-16'), 'is not a readable CSV file')):
+        assert why in read(data, raw)
+
+def says(raw):
+    "What Python's own reader finds in a table, as {file_path: [category, attributes in the header's order]}; a cell that is no label is None"
+    def number(o): return int(o) if o.isascii() and o.isdecimal() else None
+    rows = [[o.strip() for o in row] for row in csv.reader(io.StringIO(raw.decode('utf-8-sig'), newline=''), skipinitialspace=True)]
+    header,*rows = [row for row in rows if any(row)]
+    named = [dict(zip(header, row)) for row in rows]
+    attributes = [o for o in header if o not in ('file_path','category_label')]
+    return {o['file_path']: [number(o.get('category_label', '')), *(number(o.get(a, '')) for a in attributes)] for o in named}
+
+CELLS = st.sampled_from(['', ' ', '0', '1', '2', '3', '-1', '1.0', '1e0', 'nan', 'NaN', 'None', 'True', '01', '+1', '１', '²', '"', "'", '1,', '0x1', '99999999999', 'garments/train/0.jpg', '../garments/train/5.jpg', 'ünï', '\x00', '\ufeff1', '1\n', '\r']) | st.text(max_size=4)
+
+@st.composite
+def tables(draw):
+    "A table with some of its cells, columns, lines or bytes changed"
+    rows = [list(row) for row in draw(st.sampled_from([[HEADER, *ROWS], [HEADER[:3], *(row[:3] for row in ROWS)]]))]
+    for _ in range(draw(st.integers(0, 3))):
+        i,what = draw(st.integers(0, len(rows)-1)),draw(st.sampled_from(['cell','drop','twice','swap','column','short','long']))
+        if what == 'cell' and rows[i]: rows[i][draw(st.integers(0, len(rows[i])-1))] = draw(CELLS)
+        if what == 'drop' and len(rows) > 1: rows.pop(i)
+        if what == 'twice': rows.insert(i, list(rows[i]))
+        if what == 'swap': rows[i],rows[-1] = rows[-1],rows[i]
+        if what == 'column': rows = [row[:2][::-1] + row[2:] for row in rows]
+        if what == 'short': rows[i] = rows[i][:-1]
+        if what == 'long': rows[i] = [*rows[i], draw(CELLS)]
+    raw = as_csv(rows, draw(st.sampled_from([',',',',',',';','\t'])), draw(st.sampled_from(['\n','\n','\r\n','\r'])), draw(st.sampled_from([csv.QUOTE_MINIMAL,csv.QUOTE_ALL]))).encode('utf-8', 'surrogatepass')
+    for _ in range(draw(st.integers(0, 2))): # and then somebody's editor
+        at = draw(st.integers(0, len(raw)))
+        raw = raw[:at] + draw(st.sampled_from([b'', b'"', b',', b'\n', b'\r', b'\x00', b'\xff', b' ', b'1', b'\xef\xbb\xbf'])) + raw[at + draw(st.integers(0, 2)):]
+    return raw
+
+def check_table(data, raw):
+    "Read rightly or refused: never a traceback, never a label that the file does not say"
+    found = read(data, raw)
+    if isinstance(found, str): return
+    said = {}
+    for file_path,labels in says(raw).items():
+        for root in (data.parent, data):
+            if os.path.isfile(root/file_path): said.setdefault(os.path.realpath(root/file_path), labels)
+    for image,labels in found.items(): assert labels == said[image], (image, labels, said.get(image))
+
+fuzz = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+@settings(max_examples=150, derandomize=True, **fuzz)
+@given(raw=tables())
+def test_no_broken_table_gives_a_wrong_label(data, raw): check_table(data, raw)
+
+@pytest.mark.soak
+@settings(max_examples=10_000, **fuzz)
+@given(raw=tables())
+def test_ten_thousand_broken_tables(data, raw): check_table(data, raw)
+
+@settings(max_examples=60, derandomize=True, **fuzz)
+@given(raw=tables())
+def test_no_broken_test_list_loses_a_row(data, raw):
+    (data/'test.csv').write_bytes(raw)
+    try: frame = read_test_list(data/'test.csv')
+    except InputError as e:
+        assert str(e) and len(str(e).splitlines()) == 1
+        return
+    rows = [[o.strip() for o in row] for row in csv.reader(io.StringIO(raw.decode('utf-8-sig'), newline=''), skipinitialspace=True)]
+    header,*rows = [row for row in rows if any(row)]
+    assert frame.file_path.tolist() == [dict(zip(header, row)).get('file_path', '') for row in rows]
+
+@pytest.mark.soak
+def test_two_million_rows(tmp_path):
+    "Each photo is named once; `./` makes other names for it"
+    data,n = tmp_path/'large',2_000_000
+    data.mkdir()
+    for i in range(1000): (data/f'{i}.jpg').touch()
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(dict(file_path=[f"{'/'.join(format(i//1000, 'b').replace('0', '.').replace('1', './/'))}/{i%1000}.jpg" for i in range(n)], category_label=rng.integers(0, 10, n)))
+    for k in range(15): frame[f'attribute {k}'] = (rng.random(n) < .3).astype(int) if k else 1
+    frame.to_csv(data/'train.csv', index=False)
+    table = read_labels(data)
+    assert len(table) == n and (table.categories == frame.category_label).all() and (table.attributes == frame.iloc[:, 2:]).all(axis=None)
