@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 README ?= README.md
 
-.PHONY: help demo test bench notebooks readme
+.PHONY: help demo test soak bench notebooks readme
 
 help:      ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:[^#]*## /	/'
@@ -14,7 +14,11 @@ demo: .venv/ready    ## the whole loop on drawn garments: data, training, scores
 test: export XDG_CACHE_HOME = $(CURDIR)/.venv/cache
 test: .venv/ready    ## every notebook, then the tests of what notebooks cannot show
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not soak' tests
+
+soak: export XDG_CACHE_HOME = $(CURDIR)/.venv/cache
+soak: .venv/ready    ## the long tests: twenty kills, many broken tables
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m soak tests
 
 # DATA=folder for photos of your own in place of drawn ones; time_to_quality and gpu take longer, and are run by hand
 bench: .venv/ready    ## packing, loader, step, prediction and its memory, beside plain fastai where it has the like; records go to bench/results/

@@ -20,7 +20,7 @@ from .images import fmt_size
 # %% ../nbs/08_callbacks.ipynb #a6ca25a2
 class ProgressiveResize(Callback):
     "Train at a schedule of image sizes; validation, `lr_find` and prediction keep the data loaders' size"
-    run_valid = False
+    run_valid,kept = False,('size',) # kept: what a checkpoint remembers
     def __init__(self,
         stages:list, # ((height, width), epochs) of each stage; where a fit is longer or shorter than all of them, they stretch or shrink with it
     ):
@@ -72,7 +72,7 @@ class FlipTTA(Callback):
 # %% ../nbs/08_callbacks.ipynb #9088f5e7
 class History(Callback):
     "A row for each trained epoch, over all fits of a learner"
-    order = 51 # after the Recorder
+    order,kept = 51,('rows',) # after the Recorder; kept: what a checkpoint remembers
     def __init__(self,
         file:str|Path|None=None, # CSV that is written anew, whole, after every epoch; None for no file
     ): self.file,self.rows = file,[]

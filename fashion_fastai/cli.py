@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'main']
 
 # %% ../nbs/15_cli.ipynb #3b45f3a7
-import argparse,shutil,sys,warnings
+import argparse,errno,shutil,sys,warnings
 from pathlib import Path
 from . import __version__
 from .files import InputError
@@ -16,7 +16,8 @@ def _add_recipe_options(parser, default):
     "`--recipe`, `--settings` and an option for every key of a recipe, each with its value in the recipes"
     from fastcore.docments import docments
     from fashion_fastai.recipes import Recipe,recipe_defaults
-    parser.add_argument('--recipe', metavar='NAME', default=default, help=f'a section of settings.ini (default: {default})')
+    parser.set_defaults(usual_recipe=default)
+    parser.add_argument('--recipe', metavar='NAME', help=f'a section of settings.ini (default: {default})')
     parser.add_argument('--settings', metavar='FILE', help="settings file with recipes or keys of your own (default: the working folder's settings.ini, if it has one)")
     keys = parser.add_argument_group('keys of settings.ini', 'each overrides the recipe')
     meanings = docments(Recipe)
@@ -28,6 +29,7 @@ def _recipe(args):
     "The recipe that the command line asks for"
     from fashion_fastai.recipes import read_recipe,recipe_defaults
     given = {o: getattr(args, o) for o in recipe_defaults() if getattr(args, o) is not None}
+    args.recipe = args.recipe or args.usual_recipe
     return read_recipe(args.recipe, args.settings, **given)
 
 # %% ../nbs/15_cli.ipynb #931eecb6
@@ -44,11 +46,12 @@ def _demo_options(p):
     p.add_argument('--out', metavar='DIR', default='fashion_demo', help='folder for everything (default: fashion_demo)')
     p.add_argument('--n', type=_at_least(10), metavar='N', default=3000, help='garments to draw (default: 3000)')
     p.add_argument('--overwrite', action='store_true', help='replace the run of an earlier demo')
+    p.add_argument('--resume', action='store_true', help='go on with a demo that was stopped')
     _add_recipe_options(p, 'demo')
 
 def _demo(args):
     from fashion_fastai.run import demo_run
-    scores = demo_run(args.out, _recipe(args), args.n, args.overwrite)
+    scores = demo_run(args.out, _recipe(args), args.n, args.overwrite, args.resume)
     out,fashion = Path(args.out),_program()
     print(f"""
 On the drawn test images: accuracy {scores['accuracy']:.3f}, mean F1 {scores['mean_f1']:.3f} (3 in 100 labels are wrong on purpose, so 1.000 cannot be had)
@@ -69,13 +72,18 @@ def _train_options(p):
     p.add_argument('data', metavar='DATA', help='folder with train.csv, perhaps val.csv and classes.txt')
     p.add_argument('--out', metavar='RUN', required=True, help='the run folder')
     p.add_argument('--overwrite', action='store_true', help='replace the run that the folder holds already')
+    p.add_argument('--resume', action='store_true', help='go on with the unfinished run that the folder holds, as it began; begin one where there is none')
     p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help='open the files anew in every epoch')
     _add_recipe_options(p, 'quick')
 
 def _train(args):
+    begun = Path(args.out)/'settings.ini'
+    if args.resume and begun.is_file() and not (args.recipe or args.settings):
+        from fashion_fastai.recipes import recorded_recipe
+        (args.recipe,_),args.settings = recorded_recipe(begun),begun
     recipe = _recipe(args)
     from fashion_fastai.run import train_run
-    metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite)
+    metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume)
     accuracy,mean_f1 = (f"{metrics[o]:.4f} (95% interval {' to '.join(f'{end:.3f}' for end in metrics[f'{o}_interval'])})" for o in ('accuracy','mean_f1'))
     print(f"\nvalidation: accuracy {accuracy}, mean F1 {mean_f1}, after {metrics['minutes']:.1f} minutes\n"
           f"The run lies in {args.out}; next: {_program()} predict {args.out} {Path(args.data)/'test.csv'} --out submission")
@@ -127,6 +135,9 @@ def _parser(argv):
         if name == named: add_options(command)
     return parser
 
+# a full or read-only disk, a folder that is closed to us: a user's to mend
+_NOT_OURS = errno.ENOSPC,errno.EDQUOT,errno.EFBIG,errno.EROFS,errno.EACCES,errno.EPERM,errno.EIO
+
 def main(
     argv:list|None=None, # words of the command line; None for the process's own
 )->int: # exit code: 0 done, 2 the input is at fault; a bug raises, with which Python exits 1
@@ -142,7 +153,11 @@ def main(
     except InputError as e:
         print(f'fashion: {e}', file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print('fashion: stopped', file=sys.stderr)
+    except KeyboardInterrupt as e:
+        print(f'fashion: stopped {e}'.rstrip(), file=sys.stderr)
         return 130 # as shells say of Ctrl-C
+    except OSError as e:
+        if e.errno not in _NOT_OURS: raise
+        print(f"fashion: {e.filename or 'a file'}: {e.strerror}", file=sys.stderr)
+        return 2
     return 0

@@ -86,6 +86,7 @@ class FashionDL(TfmdDL):
         **kwargs, # passed to `TfmdDL`: bs, shuffle, device, after_batch, …
     ):
         items = getattr(dataset, 'items', None) or []
+        self.resumed = None # how many batches of a broken-off pass are done, and what to call before the first of the others
         self.bad = None # path -> why it cannot be read, for images that are black for that; None to raise instead
         self.packed,self.sizes = packed if len(items) else None,[] # sizes: of the batches of the next pass, where they are not all the same
         self.rows = self.packed and self.packed.rows_of(map(get_image, items))
@@ -100,6 +101,10 @@ class FashionDL(TfmdDL):
 
     def create_batches(self, samps):
         batches = map(torch.tensor, chunked(samps, self.bs, self.drop_last))
+        if self.resumed:
+            (n_done,before_next),self.resumed = self.resumed,None
+            batches = islice(batches, n_done, None)
+            before_next() # PyTorch's iterator has drawn a random number before this
         at_once = self.threads == 0 or (self.rows is not None and not self.on_gpu)
         return map(self.gather, batches) if at_once else ahead(self.gather, batches)
 
@@ -143,7 +148,17 @@ class FashionDL(TfmdDL):
     def before_iter(self):
         super().before_iter()
         # `sizes` hold for one pass, so that an interrupted one leaves nothing to restore
-        if not getattr(self.dataset, 'split_idx', None): self.crop.sizes,self.sizes = deque(self.sizes),[]
+        if not getattr(self.dataset, 'split_idx', None): self.crop.sizes,self.sizes = deque(self.sizes[self.n_done:]),[]
+
+    @property
+    def n_done(self)->int: "How many batches of the next pass are done already"; return self.resumed[0] if self.resumed else 0
+
+    def resume(self,
+        n_done:int, # batches
+        before_next:Callable, # what to call before the next one is made: restoring random states
+    ):
+        "Let the next pass be the rest of one that was broken off; the order is that of `rng`, as it was before that one"
+        self.resumed = n_done,before_next
 
 # %% ../nbs/04_data.ipynb #2d124ede
 def fashion_block(

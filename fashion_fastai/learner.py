@@ -7,7 +7,7 @@ __all__ = ['Prediction', 'FashionLearner', 'fused_adamw', 'fashion_learner', 're
 
 # %% ../nbs/10_learner.ipynb #e51d70cf
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager,nullcontext
 from copy import copy,deepcopy
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from fastai import optimizer
 from fastai.basics import noop
+from fastai.callback.core import CancelEpochException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import * # gives every Learner fit_one_cycle and lr_find
 from fastai.data.core import DataLoaders
@@ -25,6 +26,7 @@ from fastai.learner import AvgMetric,Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_random_states,set_random_states,set_seed
 from fastai.vision.data import get_grid
+from fastcore.foundation import L
 from .cache import PackedImages
 from .callbacks import FlipTTA,History,ProgressiveResize
 from .data import fashion_dls
@@ -59,6 +61,17 @@ class FashionLearner(Learner):
     "A `Learner` of one network with two targets, a category and attributes"
     @property
     def vocab(self)->Vocab: "The names behind the labels"; return Vocab(tuple(self.dls.vocab[0]), tuple(self.dls.vocab[1]))
+
+    def _do_fit(self): # fastai's, but for a fit that goes on where another was broken off
+        real = hasattr(self, 'checkpoint') and not hasattr(self, 'lr_finder')
+        with self.checkpoint.session() if real else nullcontext(0) as first:
+            for epoch in range(first, self.n_epoch):
+                self.epoch = epoch
+                self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+
+    def all_batches(self):
+        self.n_iter = len(self.dl)
+        for o in enumerate(self.dl, getattr(self.dl, 'n_done', 0)): self.one_batch(*o)
 
     @contextmanager
     def preserved(self):
@@ -102,7 +115,7 @@ class FashionLearner(Learner):
         lr_max:float|None=None, # highest learning rate; None for the learner's own
         n_epoch:int|None=None, # epochs, over which the stages stretch; None for the sum of the stages
         schedule:str='one_cycle', # of the learning rate: one_cycle or flat_cos
-        cbs:list|None=None, # further callbacks for this fit
+        cbs:list|None=None, # further callbacks for this fit, such as a `Checkpoint`
         **kwargs, # passed to `fit_one_cycle` or `fit_flat_cos`
     ):
         "Fit with growing image sizes under one schedule of the learning rate"
@@ -110,7 +123,7 @@ class FashionLearner(Learner):
         n_epoch = n_epoch or max(1, round(sum(epochs for _,epochs in stages)))
         schedules = dict(one_cycle=self.fit_one_cycle, flat_cos=self.fit_flat_cos)
         if schedule not in schedules: raise InputError(f"schedule '{schedule}' is not known; there are {', '.join(schedules)}")
-        schedules[schedule](n_epoch, lr_max, cbs=[ProgressiveResize(stages), *(cbs or [])], **kwargs)
+        schedules[schedule](n_epoch, lr_max, cbs=[ProgressiveResize(stages), *L(cbs)], **kwargs)
 
     def fit_recipe(self,
         recipe:Recipe, # its stages, epochs, schedule and learning rate
@@ -173,7 +186,10 @@ class FashionLearner(Learner):
         try:
             with whole_file(path/fname) as f:
                 self.path = Path() # where it was trained means nothing where it is loaded
-                super().export(f.absolute(), **kwargs)
+                try: super().export(f.absolute(), **kwargs)
+                except RuntimeError as e: # PyTorch's word for a full disk
+                    if 'PytorchStreamWriter' not in str(e): raise
+                    raise InputError(f"{path/fname}: cannot be written (is the disk full?)") from e
         finally: self.dls,self.opt,self.path = dls,opt,path
 
 def _show_result(ax, image, truth, category, probability, attributes):

@@ -62,6 +62,7 @@ class CutMix(_Blend):
 # %% ../nbs/08_regularize.ipynb #5764d347
 class EMA(Callback):
     "Average weights and BatchNorm's statistics over the steps; validate the averages, and keep them at the end of the fit"
+    kept = 'averages','n_steps' # what a checkpoint remembers
     def __init__(self,
         decay:float=.998, # share of the average that a step leaves as it was: .998 averages over some 500 steps
     ): self.decay = decay

@@ -6,12 +6,16 @@
 __all__ = ['RUN_FILES', 'read_data', 'data_learner', 'train_run', 'lr_find_run', 'predict_run', 'demo_run']
 
 # %% ../nbs/13_run.ipynb #16486dcf
-import json,time,warnings
+import json,warnings
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 import pandas as pd
+from filelock import FileLock,Timeout
 from matplotlib import pyplot as plt
 from .cache import stored_size,terminal_bar,unreadable_images
 from .callbacks import bar_or_lines
+from .checkpoint import Checkpoint,Diverged,fingerprint,room_in_memory
 from .data import pack_table
 from .files import InputError,whole_file
 from .labels import read_labels
@@ -19,7 +23,7 @@ from .garments import draw_garments
 from .learner import FashionLearner,recipe_learner
 from .modelfiles import MODEL_FILES,load_model,save_model,versions
 from .predict import predict_batches,score_submission,write_bad_images,write_submission
-from .recipes import Recipe,write_recipe
+from .recipes import Recipe,recorded_recipe,write_recipe
 from .scores import f1_per_image,label_scores,mean_interval
 
 # %% ../nbs/13_run.ipynb #d16653ab
@@ -59,19 +63,37 @@ def data_learner(
     return recipe_learner(table, recipe, packed, **kwargs)
 
 # %% ../nbs/13_run.ipynb #095f2614
-RUN_FILES = 'settings.ini','history.csv','metrics.json','bad_images.csv',*MODEL_FILES,'export.pkl'
+RUN_FILES = 'settings.ini','history.csv','metrics.json','bad_images.csv','checkpoint.pt',*MODEL_FILES,'export.pkl'
 
-def _check_folder(out, overwrite):
-    "Refuse a folder that holds a run already"
-    there = [o for o in RUN_FILES if (out/o).exists()]
-    if there and not overwrite: raise InputError(f"{out}: holds a run already ({', '.join(there)}); choose another folder, or say --overwrite")
+def _check_folder(out, overwrite, resume):
+    "Refuse a folder that holds a run already, unless it is asked for"
+    finished,there = (out/'metrics.json').exists(),any((out/o).exists() for o in RUN_FILES)
+    if finished and not overwrite: raise InputError(f"{out}: holds a run already, which is finished; choose another folder, or say --overwrite")
+    if there and not (overwrite or resume): raise InputError(f"{out}: holds a run already, which is not finished; say --resume to go on with it, or --overwrite to begin anew")
 
-def _claim_folder(out):
-    "Make the run folder, and take away the files of an earlier run: old ones beside new ones would tell a false story"
+# what may change between two parts of a run, since it changes nothing in its results
+_MAY_CHANGE = 'cache','workers','checkpoint_minutes','max_bad'
+
+def _check_recipe(out, recipe):
+    "Refuse to go on with a run in folder `out` by another recipe than it began with"
+    _,began_as = recorded_recipe(out/'settings.ini')
+    for key,value in asdict(recipe).items():
+        was = getattr(began_as, key)
+        if was != value and key not in _MAY_CHANGE: raise InputError(f"{out}: the run began with {key} {was}, not {value}; a run goes on as it began")
+
+@contextmanager
+def _alone_in(out):
+    "Make folder `out`, and let nobody else train into it for a while"
+    lock = FileLock(out/'.lock')
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for o in RUN_FILES: (out/o).unlink(missing_ok=True)
-    except OSError as e: raise InputError(f"{out}: cannot be written ({e.strerror})") from e
+        lock.acquire(timeout=0)
+    except Timeout: raise InputError(f"{out}: another process is training into this folder") from None
+    except OSError as e: raise InputError(f"{out}: cannot be written ({e.strerror or e})") from e
+    try: yield
+    finally:
+        (out/'.lock').unlink(missing_ok=True)
+        lock.release()
 
 def _scores(learn, decision):
     "Both scores with their intervals, and those of every category and attribute; no image is scored by a rule that was tuned on it"
@@ -91,27 +113,18 @@ def _metrics(learn, recipe, decision, seconds):
         images_per_second=round(n_train*recipe.n_epochs/seconds, 1), device=str(learn.dls.device), precision=learn.model.precision,
         channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None, versions=versions())
 
-def train_run(
-    data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
-    out:str|Path, # the run folder
-    recipe:Recipe, # every knob
-    name:str='run', # section of the run folder's settings.ini
-    overwrite:bool=False, # replace a run that `out` holds already
-)->dict: # what metrics.json holds; raises `InputError` for bad labels, images or folders
-    "Train on `data` as `recipe` says, and leave the run in folder `out`"
-    out = Path(out)
-    _check_folder(out, overwrite)
-    table,packed,bad = read_data(data, recipe)
-    learn = recipe_learner(table, recipe, packed, path=out)
-    _claim_folder(out)
-    write_bad_images(bad, out)
-    layout = ', channels last' if learn.model.channels_last else ''
-    print(f"{recipe.arch} at width {recipe.width:g} on {learn.dls.device} in {learn.model.precision}{layout}, {recipe.n_epochs} epochs, stages {recipe.stages}", flush=True)
-    write_recipe(recipe, name, out/'settings.ini')
-    learn.history.file = out/'history.csv'
-    start = time.perf_counter()
-    with bar_or_lines(learn): learn.fit_recipe(recipe)
-    seconds = time.perf_counter()-start
+def _fit(learn, recipe, out, checkpoint):
+    "Fit as `recipe` says; who stops or fails is told what is left"
+    try:
+        with bar_or_lines(learn): learn.fit_recipe(recipe, cbs=checkpoint)
+    except Diverged as e:
+        if not checkpoint.has_saved: raise
+        save_model(learn, out)
+        raise Diverged(f"{e}; they are kept in {out/MODEL_FILES[0]}") from None
+    except KeyboardInterrupt as e: raise KeyboardInterrupt(f"{e}; {out} is kept, and --resume goes on with it") from None
+
+def _finish(learn, recipe, out, seconds):
+    "Choose the decision rule, and write the model and its scores; returns the scores"
     # fewer validation images than folds cannot choose a rule
     decision = learn.tune_decision(recipe.rule) if recipe.rule != 'fixed' and len(learn.dls.valid_ds) >= 5 else None
     if decision: print(f"decision: {decision}", flush=True)
@@ -119,8 +132,41 @@ def train_run(
     learn.history.file = None # the exported learner has no business with this folder
     save_model(learn, out)
     learn.export()
-    with whole_file(out/'metrics.json') as f: f.write_text(json.dumps(metrics, indent=1))
+    with whole_file(out/'metrics.json') as f: f.write_text(json.dumps(metrics, indent=1)) # by which a run is known to be finished
     return metrics
+
+def _train_in(out, learn, table, bad, recipe, name, resume):
+    "Train `learn` in folder `out`, which is ours alone"
+    if not resume: # old files beside new ones would tell a false story
+        for o in RUN_FILES: (out/o).unlink(missing_ok=True)
+        write_recipe(recipe, name, out/'settings.ini')
+    write_bad_images(bad, out)
+    layout = ', channels last' if learn.model.channels_last else ''
+    print(f"{recipe.arch} at width {recipe.width:g} on {learn.dls.device} in {learn.model.precision}{layout}, {recipe.n_epochs} epochs, stages {recipe.stages}", flush=True)
+    learn.history.file = out/'history.csv'
+    checkpoint = Checkpoint(out/'checkpoint.pt', resume, recipe.checkpoint_minutes, dict(labels=fingerprint(table)))
+    _fit(learn, recipe, out, checkpoint)
+    metrics = _finish(learn, recipe, out, checkpoint.seconds)
+    checkpoint.file.unlink(missing_ok=True) # a finished run has no use for it
+    return metrics
+
+def train_run(
+    data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
+    out:str|Path, # the run folder
+    recipe:Recipe, # every knob
+    name:str='run', # section of the run folder's settings.ini
+    overwrite:bool=False, # replace a run that `out` holds already
+    resume:bool=False, # go on with an unfinished run that `out` holds; begin one where there is none
+)->dict: # what metrics.json holds; raises `InputError` for bad labels, images or folders, a run of another recipe or other labels, and a loss that runs away
+    "Train on `data` as `recipe` says, and leave the run in folder `out`"
+    out = Path(out)
+    _check_folder(out, overwrite, resume)
+    resume = resume and (out/'settings.ini').is_file()
+    if resume: _check_recipe(out, recipe)
+    table,packed,bad = read_data(data, recipe)
+    with room_in_memory(recipe.batch_size, recipe.size):
+        learn = recipe_learner(table, recipe, packed, path=out)
+        with _alone_in(out): return _train_in(out, learn, table, bad, recipe, name, resume)
 
 def lr_find_run(
     data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
@@ -128,8 +174,10 @@ def lr_find_run(
     out:str|Path|None=None, # folder for the curve as lr_find.png and lr_find.csv; None for none
 )->float: # the suggested highest learning rate
     "The LR finder's suggestion for training on `data` as `recipe` says"
-    learn = data_learner(data, recipe)
-    with bar_or_lines(learn): suggestion = learn.lr_find(show_plot=False).valley
+    table,packed,_ = read_data(data, recipe)
+    with room_in_memory(recipe.batch_size, recipe.size):
+        learn = recipe_learner(table, recipe, packed)
+        with bar_or_lines(learn): suggestion = learn.lr_find(show_plot=False).valley
     if out:
         lrs,losses = learn.lr_curve
         with whole_file(Path(out)/'lr_find.csv') as f: pd.DataFrame(dict(lr=lrs, loss=losses)).to_csv(f, index=False)
@@ -157,7 +205,8 @@ def predict_run(
         for o in batches:
             n += len(o.file_paths)
             yield o
-    write_submission(counted(predict_batches(load_model(model, precision), test, progress=terminal_bar, **kwargs)), out)
+    learn = load_model(model, precision)
+    with room_in_memory(kwargs.get('batch_size', 128), learn.dls.valid.crop.size): write_submission(counted(predict_batches(learn, test, progress=terminal_bar, **kwargs)), out)
     return n
 
 # %% ../nbs/13_run.ipynb #0e38d371
@@ -166,6 +215,7 @@ def demo_run(
     recipe:Recipe, # every knob
     n:int=3000, # garments to draw for training, validation and test together
     overwrite:bool=False, # replace the run that `out` holds already
+    resume:bool=False, # go on with an unfinished run that `out` holds
 )->dict: # accuracy and mean_f1 of the submission
     "Draw garments, train on them, and hand in both submission files"
     out = Path(out)
@@ -175,7 +225,7 @@ def demo_run(
         print(f"1 of 3: drawing {n:,} garments into {data}", flush=True)
         draw_garments(data, n=n, progress=terminal_bar)
     print("2 of 3: training", flush=True)
-    train_run(data, run, recipe, 'demo', overwrite)
+    train_run(data, run, recipe, 'demo', overwrite, resume)
     print("3 of 3: predicting the test images", flush=True)
     predict_run(run, data/'test.csv', submission)
     return score_submission(data/'test_labels.csv', submission)

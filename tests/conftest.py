@@ -9,10 +9,15 @@ from fashion_fastai.garments import draw_garments
 
 SHORT = ['--recipe', 'demo', '--stages', '32x24:1 48x36:1', '--batch-size', '32']
 
-def fashion(*words, cwd=None, **kwargs):
-    "Run the installed `fashion` command as a user would, with its output captured"
-    command = [str(Path(sys.executable).with_name('fashion')), *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+def fashion(*words, cwd=None, command=(Path(sys.executable).with_name('fashion'),), **kwargs):
+    "Run the installed `fashion` command, or another `command` in its place, as a user would, with its output captured"
+    return subprocess.run(list(map(str, [*command, *words])), cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+
+def refused(done, why):
+    "Whether a command was refused with exit code 2 and one line on stderr that says `why`"
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and why in done.stderr, done.stderr
+    return True
 
 def started(*words, **kwargs):
     "A process that runs beside the test and can be interrupted, even where the tests themselves, in a shell's background, are deaf to Ctrl-C"

@@ -1,17 +1,10 @@
 "The command line as a user calls it: processes, exit codes, files"
-import json,shutil,signal,subprocess,sys
-from pathlib import Path
+import json,shutil,subprocess,sys
 import pandas as pd
 import pytest,torch
-from conftest import SHORT,fashion,here,started
+from conftest import SHORT,fashion,here,refused
 from fashion_fastai.modelfiles import load_model
 from fashion_fastai.predict import score_submission
-
-def refused(done, why):
-    "Whether a command was refused with exit code 2 and one line on stderr that says `why`"
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.splitlines()) == 1 and why in done.stderr, done.stderr
-    return True
 
 def test_help_imports_nothing_heavy():
     code = ("import sys; from fashion_fastai.cli import main\n"
@@ -178,17 +171,3 @@ def test_bad_images(garments, run, tmp_path):
         assert pd.read_csv(tmp_path/'run'/'bad_images.csv').file_path.tolist() == ['garments/train/00005.jpg']
     assert refused(here('train', data, '--out', tmp_path/'other', *SHORT, '--max-bad', 0.001), '1 of 180 images cannot be read, more than max_bad')
     assert not (tmp_path/'other').exists()
-
-def test_outputs_that_cannot_be_written(garments, run, tmp_path):
-    (tmp_path/'file').touch()
-    assert refused(here('train', garments, '--out', tmp_path/'file'/'run', *SHORT), 'cannot be written')
-    assert refused(here('predict', run, garments/'test.csv', '--out', tmp_path/'file'/'out'), 'cannot be written')
-
-def test_ctrl_c(garments, tmp_path):
-    process = started(Path(sys.executable).with_name('fashion'), 'train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 500, stderr=subprocess.PIPE)
-    while not process.stdout.readline().startswith('epoch 2/'): assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _,err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err == 'fashion: stopped\n', err
-    assert sorted(o.name for o in (tmp_path/'run').iterdir()) == ['history.csv','settings.ini']
-    assert len(pd.read_csv(tmp_path/'run'/'history.csv')) >= 1
