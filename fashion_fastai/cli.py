@@ -116,11 +116,29 @@ def _predict(args):
     n,out = predict_run(args.model, args.test, args.out, args.precision, tta=args.tta, batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict),Path(args.out)
     print(f"{n:,} images: {out/'category.csv'}, {out/'attribute.csv'}, {out/'predictions.csv'}")
 
+def _port(text):
+    "An option's type: the number of a port"
+    if text.isdecimal() and 0 < int(text) < 65536: return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a port, a whole number from 1 to 65535")
+
+def _serve_options(p):
+    p.add_argument('model', metavar='RUN', help='a run folder, or another with model.json and model.safetensors')
+    p.add_argument('--host', metavar='ADDRESS', default='127.0.0.1', help='address to listen at; 0.0.0.0 lets other machines in, without a password (default: 127.0.0.1, this machine alone)')
+    p.add_argument('--port', type=_port, metavar='N', help='port to listen at (default: the first free one from 7860)')
+    p.add_argument('--examples', metavar='FOLDER', help='pictures to try, the first 24 of a folder (default: drawn garments)')
+    p.add_argument('--no-browser', dest='browser', action='store_false', help='open no browser (default: one is opened where there is a screen)')
+    p.add_argument('--precision', choices=('auto','fp32','bf16','fp16'), default='auto', help='auto: the fastest here (default: auto)')
+
+def _serve(args):
+    from fashion_fastai.serve import serve_run
+    serve_run(args.model, args.browser, host=args.host, port=args.port, precision=args.precision, examples=args.examples)
+
 # name -> what it does, its options, its work
 COMMANDS = {'demo': ('the whole loop on drawn garments: data, training, scores, both submission files', _demo_options, _demo),
             'train': ('train on a data folder, and leave a run folder', _train_options, _train),
             'lr-find': ("the LR finder's curve and its suggestion", _lr_find_options, _lr_find),
-            'predict': ('predict a list of images, and write the submission files', _predict_options, _predict)}
+            'predict': ('predict a list of images, and write the submission files', _predict_options, _predict),
+            'serve': ('a web page to try a model with a picture', _serve_options, _serve)}
 
 # %% ../nbs/15_cli.ipynb #fb2e74ab
 def _parser(argv):

@@ -13,7 +13,7 @@ def test_help_imports_nothing_heavy():
             "print(*[o for o in ('torch','fastai','pandas','numpy','PIL','matplotlib','fastcore') if o in sys.modules], file=sys.stderr)")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr.strip() == ''
-    for command in ('demo','train','lr-find','predict'): assert command in done.stdout
+    for command in ('demo','train','lr-find','predict','serve'): assert command in done.stdout
 
 def test_train_leaves_a_run_folder(run):
     assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini']

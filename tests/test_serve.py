@@ -1,0 +1,249 @@
+"The web page as people meet it: served by the command, opened in a browser, sent good and bad files, ended"
+import importlib.util,json,os,shutil,signal,socket,sys,threading,time,urllib.error,urllib.request,zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+import pandas as pd
+import pytest
+from PIL import Image
+from conftest import here,started
+from fashion_fastai import serve,uploads
+from fashion_fastai.modelfiles import load_model
+from fashion_fastai.predict import predict_images
+
+def needs(name):
+    "A test is skipped without an optional package, but not where all of them should be there"
+    return pytest.mark.skipif(not importlib.util.find_spec(name) and not os.environ.get('CI'), reason=f"{name} is not installed: pip install -e '.[dev,web]'")
+
+# the command in a process that tells what it asks of the network, takes small uploads only, and answers lists slowly
+SERVE = """
+import socket,sys,time
+import fashion_fastai.serve,fashion_fastai.uploads,fashion_fastai.cli
+fashion_fastai.serve.MAX_UPLOAD = 200*2**10
+look_up,batches = socket.getaddrinfo,fashion_fastai.uploads.predict_batches
+def told(host, *args, **kwargs):
+    if host not in ('127.0.0.1', 'localhost'): print(f'looked up {host}', file=sys.stderr, flush=True)
+    return look_up(host, *args, **kwargs)
+def slow(*args, **kwargs):
+    for o in batches(*args, batch_size=5, **kwargs):
+        time.sleep(.3)
+        yield o
+socket.getaddrinfo,fashion_fastai.uploads.predict_batches = told,slow
+sys.exit(fashion_fastai.cli.main(['serve', *sys.argv[1:]]))
+"""
+
+@contextmanager
+def served(run, folder, *options):
+    "The command's process, the page's address, what it has said on stderr, and its temporary folder"
+    temporary,err = folder/'temporary',folder/'err'
+    temporary.mkdir()
+    with open(err, 'a') as file:
+        process = started(sys.executable, '-W', 'ignore', '-c', SERVE, run, *options, stderr=file, env={**os.environ, 'TMPDIR': str(temporary), 'http_proxy': 'http://127.0.0.1:9'})
+        try:
+            line = process.stdout.readline()
+            assert ' is at http://' in line, line + err.read_text()
+            yield SimpleNamespace(process=process, url=line.split(' is at ')[1].split()[0], err=err.read_text, files=lambda: [o for o in temporary.rglob('*') if o.is_file()])
+        finally:
+            process.kill()
+            process.wait()
+
+@pytest.fixture(scope='module')
+def page(run, tmp_path_factory):
+    "A page that several tests share; at the end it leaves nothing behind"
+    with served(run, tmp_path_factory.mktemp('served')) as page:
+        yield page
+        page.process.send_signal(signal.SIGINT)
+        assert page.process.wait(timeout=120) == 130 and page.files() == []
+        assert 'looked up' not in page.err() and page.err().endswith('fashion: stopped\n')
+
+def fetched(url): return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=120)
+def posted(url, body, kind='application/json'): return json.load(fetched(urllib.request.Request(url, body, {'Content-Type': kind})))
+
+def uploaded(url, path):
+    "What gradio calls a file after it was uploaded, as its browser side would say it"
+    body = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n--edge--\r\n' % (path.name.encode(), path.read_bytes())
+    return dict(path=posted(f'{url}gradio_api/upload', body, 'multipart/form-data; boundary=edge')[0], orig_name=path.name, meta=dict(_type='gradio.FileData'))
+
+def asked(url, name, *data): "Send a question to the queue"; return f"{url}gradio_api/call/{name}/{posted(f'{url}gradio_api/call/{name}', json.dumps(dict(data=data)).encode())['event_id']}"
+
+def answered(question):
+    "'complete' and the answer, or 'error' and why"
+    with fetched(question) as lines:
+        for line in lines:
+            if line.startswith((b'event: complete', b'event: error')): return line.split()[1].decode(),json.loads(next(lines).split(b'data: ', 1)[1])
+
+def ask(url, name, *data): return answered(asked(url, name, *data))
+
+@pytest.fixture(scope='module')
+def shop(garments, tmp_path_factory):
+    "A zip of the test images, and of a page that is no image"
+    path = tmp_path_factory.mktemp('zip')/'shop.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        for o in sorted((garments/'test').iterdir()): archive.write(o, o.name)
+        archive.writestr('page.jpg', '<html>')
+    return path
+
+def check_table(file, learn, garments):
+    "Whether a table has the answers of `predict_images` to the test images, and a row for the page that is none"
+    frame,straight = pd.read_csv(file, keep_default_na=False),predict_images(learn, garments/'test')
+    assert frame.file_path.tolist() == [*straight.file_paths, 'page.jpg']
+    assert frame.problem.tolist() == ['']*20 + ['cannot be read as an image'] and frame.category[20] == ''
+    assert frame.category.tolist()[:20] == [learn.vocab.categories[k] for k in straight.category]
+    assert frame.iloc[:20, 4:-1].astype(float).values == pytest.approx(straight.attribute_probabilities, abs=1e-3)
+
+@needs('gradio')
+def test_answers(page, run, garments, shop):
+    learn,photo = load_model(run, 'auto'),garments/'test'/'00001.jpg'
+    picture,expected = uploaded(page.url, photo),learn.predict(photo)
+    state,(category,attributes,overlay,rows) = ask(page.url, 'picture', picture, '')
+    assert state == 'complete' and category['label'] == expected.category
+    assert {o['label'] for o in attributes['confidences']} == set(expected.attributes)
+    for o in category['confidences']: assert o['confidence'] == pytest.approx(expected.category_probabilities[o['label']], abs=1e-3)
+    assert len(rows['data']) == len(learn.vocab.categories) + len(learn.vocab.attributes)
+    other = ask(page.url, 'look', picture, expected.attributes[0])[1][0]
+    images = [fetched(f"{page.url}gradio_api/file={o['path']}").read() for o in (overlay, other)]
+    assert images[0] != images[1]
+    state,(said,_,file) = ask(page.url, 'pictures', [uploaded(page.url, shop)])
+    assert state == 'complete' and said == '21 pictures, 1 of which could not be read: see the last column.'
+    check_table(fetched(f"{page.url}gradio_api/file={file['path']}"), learn, garments)
+    assert [o for o in page.files() if 'lists' in o.parts] == [] # no picture of a list is kept
+
+@needs('gradio')
+def test_what_is_refused(page, run, garments, tmp_path):
+    (tmp_path/'page.jpg').write_text('<html>')
+    (tmp_path/'large.jpg').write_bytes(bytes(200*2**10 + 1))
+    Image.new('1', (9000,9000)).save(tmp_path/'wide.png')
+    with zipfile.ZipFile(tmp_path/'evil.zip', 'w') as archive: archive.write(garments/'test'/'00001.jpg', '../evil.jpg')
+    picture = uploaded(page.url, garments/'test'/'00001.jpg')
+    private = str(garments/'test'/'00002.jpg')
+    for name,data,why in (('picture', (uploaded(page.url, tmp_path/'page.jpg'), ''), 'page.jpg: cannot be read as an image'),
+                          ('picture', (uploaded(page.url, tmp_path/'wide.png'), ''), 'wide.png: has more than 64 million pixels'),
+                          ('picture', ({**picture, 'path': picture['path'] + 'x'}, ''), '00001.jpg: is no longer on the server'),
+                          ('picture', ({**picture, 'path': private}, ''), ''), ('picture', (dict(path=private), ''), '00002.jpg: only uploads are answered'),
+                          ('picture', ({**picture, 'path': 'https://example.com/dress.jpg'}, ''), 'only uploads are answered'),
+                          ('pictures', ([dict(path=private)],), ''), ('pictures', ([{**picture, 'path': private}],), ''),
+                          ('look', (picture, 'wings'), 'wings'), ('look', (uploaded(page.url, tmp_path/'page.jpg'), ''), 'page.jpg: cannot be read'),
+                          ('pictures', ([uploaded(page.url, tmp_path/'evil.zip')],), 'evil.zip: holds a path that leads out of it'),
+                          ('pictures', (None,), 'no pictures were sent')):
+        state,answer = ask(page.url, name, *data)
+        assert state == 'error' and why in str(answer) and 'temporary' not in str(answer), (name, data, answer)
+    for path in ('file=https://example.com/dress.jpg', 'proxy=https://example.com/dress.jpg', f'file={private}', f"file={run/'model.json'}"):
+        with pytest.raises(urllib.error.HTTPError) as refused: fetched(f'{page.url}gradio_api/{path}')
+        assert refused.value.code == 403
+    with pytest.raises(urllib.error.HTTPError) as refused: uploaded(page.url, tmp_path/'large.jpg')
+    assert refused.value.code == 413 and b'maximum allowed size of 204800 bytes' in refused.value.read()
+    assert not [o for o in page.files() if o.name == 'evil.jpg']
+
+@needs('gradio')
+def test_a_list_keeps_nobody_waiting(run, garments, shop, monkeypatch):
+    "While the list of one visitor is answered, another one gets an answer to a picture"
+    batches,go_on = uploads.predict_batches,threading.Event()
+    def held(*args, **kwargs):
+        assert go_on.wait(120)
+        yield from batches(*args, **kwargs)
+    monkeypatch.setattr(uploads, 'predict_batches', held)
+    def settings(): return {k: v for k,v in os.environ.items() if k.startswith('GRADIO') or k.lower() == 'no_proxy' or k == 'HF_HUB_OFFLINE'}
+    before = settings()
+    with serve.serving(run) as url:
+        question = asked(url, 'pictures', [uploaded(url, shop)])
+        assert ask(url, 'picture', uploaded(url, garments/'test'/'00001.jpg'), '')[0] == 'complete'
+        go_on.set()
+        assert answered(question)[0] == 'complete'
+    assert settings() == before
+
+@needs('gradio')
+def test_kill_in_the_middle_of_a_list(run, shop, tmp_path):
+    "It is given up after the batch at hand, and nothing stays behind"
+    with served(run, tmp_path) as page:
+        asked(page.url, 'pictures', [uploaded(page.url, shop)])
+        end = time.time() + 60
+        while not [o for o in page.files() if o.name == '000019.jpg']: assert time.time() < end and not time.sleep(.02)
+        page.process.send_signal(signal.SIGTERM)
+        assert page.process.wait(timeout=120) == 143 and page.files() == [] and page.err() == ''
+
+def test_the_command_is_refused(run, tmp_path, monkeypatch):
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        port = taken.getsockname()[1]
+        for words,why in ((['--port', port], f'127.0.0.1, port {port}: cannot be listened at'), (['--host', '192.0.2.1'], '192.0.2.1: cannot be listened at')):
+            done = here('serve', run, *words)
+            assert done.returncode == 2 and why in done.stderr and len(done.stderr.splitlines()) == 1
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    done = here('serve', run)
+    assert done.returncode == 2 and done.stderr == "fashion: the web page needs gradio, which is not installed here: pip install 'fashion_fastai[web]'\n"
+
+@needs('gradio')
+def test_what_is_not_there(run, tmp_path):
+    for words,why in (([tmp_path], 'there is no model.json in this folder'), ([run, '--examples', tmp_path/'none'], 'none: there is no such folder of examples')):
+        done = here('serve', *words)
+        assert done.returncode == 2 and why in done.stderr and len(done.stderr.splitlines()) == 1
+
+@pytest.fixture(scope='module')
+def browser():
+    "Headless Chromium, the system's own"
+    sync_api = pytest.importorskip('playwright.sync_api', reason="playwright is not installed: pip install -e '.[dev,web]'") if not os.environ.get('CI') else importlib.import_module('playwright.sync_api')
+    chromium = next(filter(None, map(shutil.which, ('chromium','chromium-browser','google-chrome'))), None)
+    if not chromium: (pytest.fail if os.environ.get('CI') else pytest.skip)('there is no chromium: apt-get install chromium')
+    flags = 'no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update disable-sync disable-dev-shm-usage'
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=[f'--{o}' for o in flags.split()])
+        yield browser
+        browser.close()
+
+@contextmanager
+def opened(browser, url, width):
+    "A tab of the page, which asks nobody else for anything, and is no wider than the screen"
+    hosts,errors = set(),[]
+    tab = browser.new_page(viewport=dict(width=width, height=844))
+    tab.errors = errors
+    tab.set_default_timeout(120_000)
+    tab.on('request', lambda o: hosts.add(urlsplit(o.url).hostname) if o.url.startswith(('http','ws')) else None)
+    tab.on('console', lambda o: errors.append(o.text) if o.type == 'error' else None)
+    tab.on('pageerror', lambda o: errors.append(str(o)))
+    tab.goto(url)
+    try:
+        yield tab
+        assert tab.evaluate('document.documentElement.scrollWidth') <= width and hosts == {'127.0.0.1'}
+    finally: tab.close()
+
+@needs('gradio')
+@pytest.mark.parametrize('width', [1280, 390])
+def test_a_picture_in_a_browser(width, page, browser, run, garments, tmp_path):
+    "On a desk and on a phone"
+    learn,photo = load_model(run, 'auto'),garments/'test'/'00001.jpg'
+    expected = learn.predict(photo)
+    with opened(browser, page.url, width) as tab:
+        tab.set_input_files('#picture input[type=file]', photo)
+        overlay = tab.locator('#overlay img')
+        overlay.wait_for()
+        assert tab.locator('#category h2').inner_text() == expected.category
+        shown = tab.locator('#attributes').inner_text().split()
+        for o in learn.vocab.attributes: assert (o in shown) == (o in expected.attributes)
+        first = overlay.get_attribute('src')
+        tab.locator('#label input').click()
+        tab.get_by_role('option', name=expected.attributes[0], exact=True).click()
+        tab.wait_for_function("first => document.querySelector('#overlay img').src != first", arg=first)
+        tab.locator('.gallery-item').first.click() # an example
+        tab.wait_for_function("() => document.querySelector('#picture img').src.includes('dress.jpg')")
+        assert tab.errors == []
+    (tmp_path/'page.jpg').write_text('<html>')
+    with opened(browser, page.url, width) as tab:
+        tab.set_input_files('#picture input[type=file]', tmp_path/'page.jpg')
+        tab.get_by_text('page.jpg: cannot be read as an image').wait_for()
+
+@needs('gradio')
+@pytest.mark.parametrize('width', [1280, 390])
+def test_a_zip_in_a_browser(width, page, browser, run, garments, shop, tmp_path):
+    with opened(browser, page.url, width) as tab:
+        tab.get_by_role('tab', name='Many pictures').click()
+        tab.set_input_files('#files input[type=file]', shop)
+        tab.get_by_text('shop.zip').wait_for()
+        tab.click('#start')
+        with tab.expect_download() as download: tab.locator('#file a').first.click()
+        check_table(download.value.path(), load_model(run, 'auto'), garments)
+        assert 'page.jpg' in tab.locator('#table').inner_text() and tab.errors == []
+    (tmp_path/'large.zip').write_bytes(bytes(200*2**10 + 1))
+    with opened(browser, page.url, width) as tab:
+        tab.get_by_role('tab', name='Many pictures').click()
+        tab.set_input_files('#files input[type=file]', tmp_path/'large.zip')
+        tab.get_by_text('maximum allowed size of 200.0 Kb').first.wait_for()
