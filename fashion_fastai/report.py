@@ -91,8 +91,8 @@ def _drawn(interp, learn):
 _PAGE = '''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"><title>{{ title }}</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 72rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere }
-h1 { font-size: 1.6rem; margin: .5rem 0 0 } h2 { font-size: 1.2rem; margin: 2.2rem 0 .3rem; border-bottom: 1px solid #ddd } h3 { font-size: 1rem; margin: 1rem 0 .3rem }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 72rem; margin: 0 auto; padding: 1rem }
+h1, p, .settings td + td { overflow-wrap: anywhere } td:first-child { white-space: nowrap } h1 { font-size: 1.6rem; margin: .5rem 0 0 } h2 { font-size: 1.2rem; margin: 2.2rem 0 .3rem; border-bottom: 1px solid #ddd } h3 { font-size: 1rem; margin: 1rem 0 .3rem }
 p { margin: .4rem 0; max-width: 48rem } .quiet { color: #555; font-size: .9rem } .fault { color: #a33e00 }
 .scores, .side { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem } .side > * { min-width: 0; max-width: 100% } .scores b { display: block; font-size: 2rem; line-height: 1.2 }
 .box { overflow-x: auto; max-width: 100% } table { border-collapse: collapse; font-size: .9rem } td, th { padding: .15rem .8rem .15rem 0; text-align: left; border-bottom: 1px solid #eee; vertical-align: top }
@@ -132,6 +132,7 @@ def _page(run, interp, learn, faults):
     about = [run.recipe and f'recipe {run.recipe}', m.get('data'), *counts, f"{m['minutes']:.1f} minutes" if 'minutes' in m else '']
     crossed = decision.get('cross_fitted')
     speed = f"{m['images_per_second']:,.0f} training images per second" if 'images_per_second' in m else ''
+    if sum(m.get('seconds', {}).values()) < 54*m.get('minutes', 0.): speed += '; the parts since it was resumed'
     return Environment(autoescape=True).from_string(_PAGE).render(title=f'Run {run.folder.absolute().name}', about=' · '.join(filter(None, about)), faults=faults,
         scores=m and _score_cards(m, _lazy_scores(interp, learn) if interp and learn else None), rule=decision.get('name'),
         cross_fitted=crossed and dict(header=['', 'mean F1'], rows=[[k, f'{o:.4f}'] for k,o in sorted(crossed.items(), key=lambda o: -o[1])]),
@@ -161,10 +162,11 @@ def keep_report(
     run:str|Path, # the folder of a finished run
     interp:FashionInterpretation, # what its network says of the validation images
     learn:FashionLearner, # its learner
+    draw:bool=True, # write report.html too
 ):
     "Keep `interp` as validation.npz and write report.html; if that fails, whatever the reason, only warn of it"
     try:
         interp.save(Path(run)/'validation.npz')
-        write_report(run, learn)
+        if draw: write_report(run, learn)
     # a report is for looking at: nothing that goes wrong in drawing it may cost a training
     except Exception as e: warnings.warn(f"{run}: the run is saved, but its report could not be made ({type(e).__name__}: {' '.join(str(e).split())[:300]}); fashion report tries again")
