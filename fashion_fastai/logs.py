@@ -61,6 +61,24 @@ def check_log(
     if log not in LOGS: raise InputError(f"log '{log}' is not known; there are {', '.join(LOGS)}")
     if log != 'no': _fastai_callback(log)
 
+def _plain_tensorboard(callback):
+    "fastai's `callback`, which logs the optimiser's numbers alone: it fails on settings of PyTorch's own optimisers that are none"
+    class PlainTensorBoard(callback):
+        def after_batch(self):
+            if not self.training: return
+            numbers = {f'{k}_{i}': v for i,o in enumerate(self.opt.hypers) for k,v in o.items() if isinstance(v, float)}
+            for k,v in {'train_loss': self.smooth_loss, **numbers}.items(): self.writer.add_scalar(k, v, self.train_iter)
+    return PlainTensorBoard
+
+def _plain_wandb(callback):
+    "fastai's `callback` without its search through all objects of the learner for settings, which fails on some; the recipe is logged in its place"
+    class PlainWandb(callback):
+        def before_fit(self):
+            self.learn.gather_args = dict
+            try: super().before_fit()
+            finally: del self.learn.gather_args
+    return PlainWandb
+
 @contextmanager
 def log_callbacks(
     log:str, # one of `LOGS`
@@ -71,11 +89,10 @@ def log_callbacks(
     check_log(log)
     run = Path(run).absolute()
     if log == 'no': yield []
-    elif log == 'tensorboard': yield [_fastai_callback(log)(run/'tensorboard', trace_model=False, log_preds=False)]
+    elif log == 'tensorboard': yield [_plain_tensorboard(_fastai_callback(log))(run/'tensorboard', trace_model=False, log_preds=False)]
     else:
-        callback = _fastai_callback(log)(log_preds=False)
         import wandb
         run.mkdir(parents=True, exist_ok=True)
         try: logged = wandb.init(project='fashion_fastai', name=run.name, dir=run, config=config)
         except wandb.errors.Error as e: raise InputError(f"log = wandb: {' '.join(str(e).split())} (WANDB_MODE=offline in the environment logs into the run folder alone)") from e
-        with logged: yield [callback]
+        with logged: yield [_plain_wandb(_fastai_callback(log))(log_preds=False)]
