@@ -58,7 +58,7 @@ On the drawn test images: accuracy {scores['accuracy']:.3f}, mean F1 {scores['me
 
 Everything lies in {out}:
   {out/'garments'}    the photos and their CSV files, in the competition's layout
-  {out/'run'}         the training: settings.ini, history.csv, metrics.json, export.pkl
+  {out/'run'}         the training: report.html (open it in a browser), settings.ini, history.csv, metrics.json, model.safetensors
   {out/'submission'}  category.csv and attribute.csv as Kaggle wants them; predictions.csv for you
 
 Try next:
@@ -86,7 +86,7 @@ def _train(args):
     metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume)
     accuracy,mean_f1 = (f"{metrics[o]:.4f} (95% interval {' to '.join(f'{end:.3f}' for end in metrics[f'{o}_interval'])})" for o in ('accuracy','mean_f1'))
     print(f"\nvalidation: accuracy {accuracy}, mean F1 {mean_f1}, after {metrics['minutes']:.1f} minutes\n"
-          f"The run lies in {args.out}; next: {_program()} predict {args.out} {Path(args.data)/'test.csv'} --out submission")
+          f"The run lies in {args.out}{' (look at report.html)' if (Path(args.out)/'report.html').is_file() else ''}; next: {_program()} predict {args.out} {Path(args.data)/'test.csv'} --out submission")
 
 def _lr_find_options(p):
     p.add_argument('data', metavar='DATA', help='folder with train.csv, perhaps val.csv and classes.txt')
@@ -116,6 +116,23 @@ def _predict(args):
     n,out = predict_run(args.model, args.test, args.out, args.precision, tta=args.tta, batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict),Path(args.out)
     print(f"{n:,} images: {out/'category.csv'}, {out/'attribute.csv'}, {out/'predictions.csv'}")
 
+def _report_options(p): p.add_argument('run', metavar='RUN', help='the folder of a run, finished or not')
+
+def _report(args):
+    from fashion_fastai.report import write_report
+    print(write_report(args.run))
+
+def _runs_options(p):
+    p.add_argument('folder', metavar='FOLDER', help='a folder with run folders in it, at any depth')
+    p.add_argument('--csv', metavar='FILE', help='write the table there too')
+
+def _runs(args):
+    from fashion_fastai.files import whole_file
+    from fashion_fastai.runs import compare_runs,print_runs
+    table = compare_runs(args.folder)
+    if args.csv:
+        with whole_file(args.csv) as f: table.to_csv(f, index=False)
+    print(print_runs(table))
 def _port(text):
     "An option's type: the number of a port"
     if text.isdecimal() and 0 < int(text) < 65536: return int(text)
@@ -138,6 +155,8 @@ COMMANDS = {'demo': ('the whole loop on drawn garments: data, training, scores, 
             'train': ('train on a data folder, and leave a run folder', _train_options, _train),
             'lr-find': ("the LR finder's curve and its suggestion", _lr_find_options, _lr_find),
             'predict': ('predict a list of images, and write the submission files', _predict_options, _predict),
+            'report': ('draw a run on one page, report.html in its folder', _report_options, _report),
+            'runs': ('the runs in a folder side by side, the best first', _runs_options, _runs),
             'serve': ('a web page to try a model with a picture', _serve_options, _serve)}
 
 # %% ../nbs/15_cli.ipynb #fb2e74ab

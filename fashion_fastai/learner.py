@@ -173,8 +173,8 @@ class FashionLearner(Learner):
         with self.no_bar(): probabilities,_,(categories,attributes) = self.get_preds(dl=[batch], with_decoded=True)
         shown = dl.decode_batch(batch, max_n=max_n)
         axes = get_grid(len(shown), figsize=figsize)
-        for ax,(image,*truth),category,p,chosen in zip(axes, shown, categories, probabilities[0], attributes):
-            _show_result(ax, image, truth, self.vocab.categories[category], p.max(), [self.vocab.attributes[i] for i in chosen.nonzero()[:,0]])
+        for ax,(image,*truth),category,p,q,chosen in zip(axes, shown, categories, *probabilities, attributes):
+            _show_result(ax, image, truth, self.vocab.categories[category], p.max(), [self.vocab.attributes[i] for i in chosen.nonzero()[:,0]], dict(zip(self.vocab.attributes, q.tolist())))
         axes[0].figure.tight_layout(h_pad=3.5) # room for the attributes below each picture
 
     def export(self,
@@ -192,14 +192,15 @@ class FashionLearner(Learner):
                     raise InputError(f"{path/fname}: cannot be written (is the disk full?)") from e
         finally: self.dls,self.opt,self.path = dls,opt,path
 
-def _show_result(ax, image, truth, category, probability, attributes):
-    "Draw one picture of `show_results` on `ax`; `truth` is (category, attributes), or empty where it is not known"
+def _show_result(ax, image, truth, category, probability, attributes, probabilities):
+    "Draw one picture of `show_results` on `ax`; `truth` is (category, attributes), or empty where it is not known; `probabilities` are those of the attributes, by name"
     true_category,true_attributes = (truth[0], set(truth[1])) if truth else (category, set(attributes))
     def colour(right): return _UNKNOWN if not truth else _RIGHT if right else _WRONG
     image.show(ctx=ax)
     is_what = '' if category == true_category else f'\n(is {true_category})'
     ax.set_title(f'{category} {probability:.0%}{is_what}', color=colour(not is_what), fontsize=10)
-    names = [o if o in true_attributes else f'+{o}' for o in attributes] + [f'-{o}' for o in sorted(true_attributes - set(attributes))]
+    signs = {**{o: '' if o in true_attributes else '+' for o in attributes}, **{o: '-' for o in sorted(true_attributes - set(attributes))}}
+    names = [f'{sign}{o}\N{NO-BREAK SPACE}{probabilities[o]:.0%}' for o,sign in signs.items()] # a name and its number stay on one line
     ax.text(.5, -.04, fill(', '.join(names), 28), transform=ax.transAxes, ha='center', va='top', fontsize=8, color=colour(set(attributes) == true_attributes))
 
 # %% ../nbs/10_learner.ipynb #119563f8

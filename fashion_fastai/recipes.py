@@ -67,6 +67,8 @@ class Recipe:
     compile:bool # compile the network, where that makes its steps faster
     cache:str # auto: keep decoded photos in the user's cache folder; no: open files; or the folder that holds the caches
     checkpoint_minutes:float # minutes of an epoch after which the training is saved before the epoch's end; at its end it always is
+    log:str # no; tensorboard or wandb: log the training's curves there too, with the packages of fashion_fastai[log]; wandb sends them to a server, unless WANDB_MODE is offline
+    report:bool # draw report.html at the end of a training
     max_bad:float # greatest share of images that cannot be read and are left out; training refuses when there are more
     workers:int|None # threads that open files where there is no cache, and processes that fill the cache; auto: as many as there are cores
     seed:int # of everything random
@@ -85,6 +87,8 @@ class Recipe:
 
 _OPTIMIZERS = 'adamw','adam','radam','ranger','qhadam','lamb','larc','rmsprop','sgd'
 
+_LOGS = 'no','tensorboard','wandb'
+
 _RULES = 'auto','half','threshold','per_label','expected_f1','label_sets','fixed'
 
 _LIMITS = [('width', lambda o: .25 <= o <= 4, 'from 0.25 to 4'), ('epochs', lambda o: o > 0, 'at least 1'), ('batch_size', lambda o: o > 1, 'at least 2'),
@@ -96,7 +100,7 @@ _LIMITS = [('width', lambda o: .25 <= o <= 4, 'from 0.25 to 4'), ('epochs', lamb
     ('ema', lambda o: 0 <= o < 1, 'from 0 to less than 1'), ('schedule', lambda o: o in ('one_cycle','flat_cos'), 'one_cycle or flat_cos'),
     ('optimizer', lambda o: o in _OPTIMIZERS, ', '.join(_OPTIMIZERS)), ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'),
     ('precision', lambda o: o in ('auto','fp32','bf16','fp16'), 'auto, fp32, bf16 or fp16'), ('cache', bool, 'auto, no or a folder'), ('max_bad', lambda o: 0 <= o <= 1, 'from 0 to 1'),
-    ('checkpoint_minutes', lambda o: 0 <= o < 1e6, 'at least 0'), ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
+    ('checkpoint_minutes', lambda o: 0 <= o < 1e6, 'at least 0'), ('log', lambda o: o in _LOGS, ', '.join(_LOGS)), ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
 
 # %% ../nbs/09_recipes.ipynb #02a24009
 SHIPPED = Path(fashion_fastai.__file__).with_name('settings.ini')

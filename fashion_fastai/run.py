@@ -6,7 +6,7 @@
 __all__ = ['RUN_FILES', 'read_data', 'data_learner', 'train_run', 'lr_find_run', 'predict_run', 'demo_run']
 
 # %% ../nbs/13_run.ipynb #16486dcf
-import json,warnings
+import json,shutil,warnings
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +20,13 @@ from .data import pack_table
 from .files import InputError,whole_file
 from .labels import read_labels
 from .garments import draw_garments
+from .interpret import FashionInterpretation
 from .learner import FashionLearner,recipe_learner
+from .logs import PartTimes,check_log,log_callbacks
 from .modelfiles import MODEL_FILES,load_model,save_model,versions
 from .predict import predict_batches,score_submission,write_bad_images,write_submission
 from .recipes import Recipe,recorded_recipe,write_recipe
+from .report import keep_report,machine
 from .scores import f1_per_image,label_scores,mean_interval
 
 # %% ../nbs/13_run.ipynb #d16653ab
@@ -63,7 +66,7 @@ def data_learner(
     return recipe_learner(table, recipe, packed, **kwargs)
 
 # %% ../nbs/13_run.ipynb #095f2614
-RUN_FILES = 'settings.ini','history.csv','metrics.json','bad_images.csv','checkpoint.pt',*MODEL_FILES,'export.pkl'
+RUN_FILES = 'settings.ini','history.csv','metrics.json','bad_images.csv','checkpoint.pt',*MODEL_FILES,'export.pkl','validation.npz','report.html'
 
 def _check_folder(out, overwrite, resume):
     "Refuse a folder that holds a run already, unless it is asked for"
@@ -72,7 +75,7 @@ def _check_folder(out, overwrite, resume):
     if there and not (overwrite or resume): raise InputError(f"{out}: holds a run already, which is not finished; say --resume to go on with it, or --overwrite to begin anew")
 
 # what may change between two parts of a run, since it changes nothing in its results
-_MAY_CHANGE = 'cache','workers','checkpoint_minutes','max_bad'
+_MAY_CHANGE = 'cache','workers','checkpoint_minutes','max_bad','log','report'
 
 def _check_recipe(out, recipe):
     "Refuse to go on with a run in folder `out` by another recipe than it began with"
@@ -95,59 +98,61 @@ def _alone_in(out):
         (out/'.lock').unlink(missing_ok=True)
         lock.release()
 
-def _scores(learn, decision):
+def _scores(interp, decision):
     "Both scores with their intervals, and those of every category and attribute; no image is scored by a rule that was tuned on it"
-    with learn.no_bar(): _,(category,attributes),(found,answers) = learn.get_preds(with_decoded=True)
-    if decision: answers = decision.answers
-    right,f1 = category == found,f1_per_image(answers, attributes)
+    right,f1 = interp.right,f1_per_image(interp.answers, interp.attributes)
     def table(*args): return label_scores(*args).round(4).to_dict('index')
     rule = decision and dict(name=decision.name, rule=str(decision.rule), temperatures=[round(o, 3) for o in decision.temperatures], cross_fitted={k: round(v, 4) for k,v in decision.scores.items()})
     return dict(accuracy=right.float().mean().item(), accuracy_interval=mean_interval(right), mean_f1=f1.mean().item(), mean_f1_interval=mean_interval(f1),
-        decision=rule or dict(name='fixed', rule=str(learn.loss_func.rule)), categories=table(learn.vocab.categories, found, category), attributes=table(learn.vocab.attributes, answers, attributes))
+        decision=rule or dict(name='fixed', rule=interp.rule), categories=table(interp.vocab.categories, interp.logits[0].argmax(1), interp.category), attributes=table(interp.vocab.attributes, interp.answers, interp.attributes))
 
-def _metrics(learn, recipe, decision, seconds):
+def _metrics(learn, recipe, interp, decision, seconds, times):
     "What metrics.json holds: the scores on the validation images, and how they came about"
     n_train,n_valid = len(learn.dls.train_ds),len(learn.dls.valid_ds)
     losses = {k: v for k,v in learn.history.rows[-1].items() if k in ('valid_loss','category_loss','attribute_loss')}
-    return dict(losses, **_scores(learn, decision), n_train=n_train, n_valid=n_valid, size=recipe.size, epochs=recipe.n_epochs, minutes=round(seconds/60, 3),
+    return dict(losses, **_scores(interp, decision), n_train=n_train, n_valid=n_valid, size=recipe.size, epochs=recipe.n_epochs, minutes=round(seconds/60, 3),
         images_per_second=round(n_train*recipe.n_epochs/seconds, 1), device=str(learn.dls.device), precision=learn.model.precision,
-        channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None, versions=versions())
+        channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None, seconds={k: round(o, 3) for k,o in times.seconds.items()}, machine=machine(), versions=versions())
 
-def _fit(learn, recipe, out, checkpoint):
+def _fit(learn, recipe, out, checkpoint, cbs):
     "Fit as `recipe` says; who stops or fails is told what is left"
     try:
-        with bar_or_lines(learn): learn.fit_recipe(recipe, cbs=checkpoint)
+        with bar_or_lines(learn): learn.fit_recipe(recipe, cbs=[checkpoint, *cbs])
     except Diverged as e:
         if not checkpoint.has_saved: raise
         save_model(learn, out)
         raise Diverged(f"{e}; they are kept in {out/MODEL_FILES[0]}") from None
     except KeyboardInterrupt as e: raise KeyboardInterrupt(f"{e}; {out} is kept, and --resume goes on with it") from None
 
-def _finish(learn, recipe, out, seconds):
-    "Choose the decision rule, and write the model and its scores; returns the scores"
+def _finish(learn, recipe, out, seconds, times, data):
+    "Choose the decision rule, and write the model and its scores; returns the scores, and what they were made of"
     # fewer validation images than folds cannot choose a rule
-    decision = learn.tune_decision(recipe.rule) if recipe.rule != 'fixed' and len(learn.dls.valid_ds) >= 5 else None
+    with times.part('decision'): decision = learn.tune_decision(recipe.rule) if recipe.rule != 'fixed' and len(learn.dls.valid_ds) >= 5 else None
     if decision: print(f"decision: {decision}", flush=True)
-    metrics = _metrics(learn, recipe, decision, seconds)
+    with times.part('scores'): interp = FashionInterpretation.from_learner(learn, decision)
+    metrics = dict(data=str(data), **_metrics(learn, recipe, interp, decision, seconds, times))
     learn.history.file = None # the exported learner has no business with this folder
     save_model(learn, out)
     learn.export()
     with whole_file(out/'metrics.json') as f: f.write_text(json.dumps(metrics, indent=1)) # by which a run is known to be finished
-    return metrics
+    return metrics,interp
 
-def _train_in(out, learn, table, bad, recipe, name, resume):
+def _train_in(out, learn, table, bad, recipe, name, resume, logs):
     "Train `learn` in folder `out`, which is ours alone"
     if not resume: # old files beside new ones would tell a false story
         for o in RUN_FILES: (out/o).unlink(missing_ok=True)
+        shutil.rmtree(out/'tensorboard', ignore_errors=True)
         write_recipe(recipe, name, out/'settings.ini')
     write_bad_images(bad, out)
     layout = ', channels last' if learn.model.channels_last else ''
     print(f"{recipe.arch} at width {recipe.width:g} on {learn.dls.device} in {learn.model.precision}{layout}, {recipe.n_epochs} epochs, stages {recipe.stages}", flush=True)
     learn.history.file = out/'history.csv'
     checkpoint = Checkpoint(out/'checkpoint.pt', resume, recipe.checkpoint_minutes, dict(labels=fingerprint(table)))
-    _fit(learn, recipe, out, checkpoint)
-    metrics = _finish(learn, recipe, out, checkpoint.seconds)
+    times = PartTimes()
+    _fit(learn, recipe, out, checkpoint, [times, *logs])
+    metrics,interp = _finish(learn, recipe, out, checkpoint.seconds, times, table.data)
     checkpoint.file.unlink(missing_ok=True) # a finished run has no use for it
+    keep_report(out, interp, learn, recipe.report)
     return metrics
 
 def train_run(
@@ -161,12 +166,13 @@ def train_run(
     "Train on `data` as `recipe` says, and leave the run in folder `out`"
     out = Path(out)
     _check_folder(out, overwrite, resume)
+    check_log(recipe.log)
     resume = resume and (out/'settings.ini').is_file()
     if resume: _check_recipe(out, recipe)
     table,packed,bad = read_data(data, recipe)
     with room_in_memory(recipe.batch_size, recipe.size):
         learn = recipe_learner(table, recipe, packed, path=out)
-        with _alone_in(out): return _train_in(out, learn, table, bad, recipe, name, resume)
+        with log_callbacks(recipe.log, out, asdict(recipe)) as logs,_alone_in(out): return _train_in(out, learn, table, bad, recipe, name, resume, logs)
 
 def lr_find_run(
     data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt

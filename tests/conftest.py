@@ -7,7 +7,7 @@ import pytest
 from fashion_fastai.cli import main
 from fashion_fastai.garments import draw_garments
 
-SHORT = ['--recipe', 'demo', '--stages', '32x24:1 48x36:1', '--batch-size', '32']
+SHORT = ['--recipe', 'demo', '--stages', '32x24:1 48x36:1', '--batch-size', '32', '--report', 'no']
 
 def fashion(*words, cwd=None, command=(Path(sys.executable).with_name('fashion'),), **kwargs):
     "Run the installed `fashion` command, or another `command` in its place, as a user would, with its output captured"

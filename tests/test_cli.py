@@ -13,10 +13,10 @@ def test_help_imports_nothing_heavy():
             "print(*[o for o in ('torch','fastai','pandas','numpy','PIL','matplotlib','fastcore') if o in sys.modules], file=sys.stderr)")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr.strip() == ''
-    for command in ('demo','train','lr-find','predict','serve'): assert command in done.stdout
+    for command in ('demo','train','lr-find','predict','report','runs','serve'): assert command in done.stdout
 
 def test_train_leaves_a_run_folder(run):
-    assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini']
+    assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','validation.npz']
     history,metrics = pd.read_csv(run/'history.csv'),json.loads((run/'metrics.json').read_text())
     assert list(history['size']) == ['32x24','48x36'] and {'category_loss','attribute_loss','accuracy','mean_f1'} <= set(history)
     assert metrics['accuracy'] == pytest.approx(history.accuracy.iloc[-1]) and (metrics['n_train'], metrics['n_valid']) == (160, 20)
@@ -111,7 +111,7 @@ def test_demo(tmp_path):
     done = fashion('demo', '--n', 100, '--stages', '32x24:1', '--batch-size', 16, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     out = tmp_path/'fashion_demo'
-    for o in ('garments/train.csv', 'run/export.pkl', 'submission/category.csv', 'submission/attribute.csv'): assert (out/o).is_file()
+    for o in ('garments/train.csv', 'run/export.pkl', 'run/report.html', 'submission/category.csv', 'submission/attribute.csv'): assert (out/o).is_file()
     for o in ('accuracy', 'Everything lies in fashion_demo', 'Try next'): assert o in done.stdout
     assert refused(fashion('demo', '--n', 100, '--stages', '32x24:1', cwd=tmp_path), 'holds a run already')
 
