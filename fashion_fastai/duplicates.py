@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Look', 'look_at', 'difference_hash', 'look_at_all', 'near_pairs', 'near_duplicate_groups']
 
-# %% ../nbs/03_duplicates.ipynb #3ab1a6f1
-import hashlib
+# %% ../nbs/03_duplicates.ipynb #794dc117
+import hashlib,io
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import cpu_count
 from typing import Callable,NamedTuple

@@ -244,12 +244,13 @@ _IMAGE_SUFFIXES = ('.jpg','.jpeg','.png','.webp','.bmp','.gif','.tif','.tiff')
 
 def read_test_list(
     test:str|Path, # CSV with a column file_path, or a folder that is searched for images
+    strict:bool=True, # refuse a list with images that are not there; otherwise these are None
 )->pd.DataFrame: # columns file_path (as it stands in the list) and image (where it lies), in the order of the list
     "The images to predict; a folder's are named by their path inside it, in alphabetical order"
     test = Path(test)
     if not test.is_dir():
         file_paths = _read_cells(test).file_path.tolist()
-        return pd.DataFrame(dict(file_path=file_paths, image=find_images(file_paths, test.parent)))
+        return pd.DataFrame(dict(file_path=file_paths, image=find_images(file_paths, test.parent, strict=strict)))
     images = sorted(o for o in test.rglob('*') if o.suffix.lower() in _IMAGE_SUFFIXES and o.is_file())
     if not images: raise InputError(f"{test}: no images in this folder; it is searched for {', '.join(_IMAGE_SUFFIXES)}")
     return pd.DataFrame(dict(file_path=[o.relative_to(test).as_posix() for o in images], image=list(map(str, images))))

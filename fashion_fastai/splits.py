@@ -61,6 +61,13 @@ def _grouped_folds(categories, groups, n, seed):
         warnings.simplefilter('ignore') # that some categories have fewer rows than there are folds
         return [o for _,o in StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(categories, categories, groups) if len(o)]
 
+def _spare_last(categories, groups, is_valid, fold):
+    "The rows of `fold` without those groups that hold a category of which nothing would be left for training"
+    left = ~is_valid
+    left[fold] = False
+    lost = np.setdiff1d(categories[fold], categories[left])
+    return fold[~np.isin(groups[fold], groups[fold][np.isin(categories[fold], lost)])]
+
 def grouped_split(
     categories:list, # category of each row, any array of n values
     groups:list|None=None, # group of each row; None if each stands for itself
@@ -74,7 +81,7 @@ def grouped_split(
     is_valid,together = np.zeros(len(categories), bool),np.flatnonzero(~alone)
     is_valid[alone] = stratified_split(categories[alone], share, seed) # dealing tens of thousands of rows one by one would take half a minute
     wanted = share*len(categories) - is_valid.sum()
-    folds = _grouped_folds(categories[together], groups[together], max(round(1/share), 2), seed) + [together[:0]]*bool(is_valid.any())
-    if folds: is_valid[together[min(folds, key=lambda o: abs(len(o) - wanted))]] = True
-    lost = np.setdiff1d(categories, categories[~is_valid])
-    return is_valid & ~np.isin(groups, groups[np.isin(categories, lost)])
+    folds = [together[o] for o in _grouped_folds(categories[together], groups[together], max(round(1/share), 2), seed)]
+    folds = [o for o in (_spare_last(categories, groups, is_valid, o) for o in folds) if len(o)] + [together[:0]]*bool(is_valid.any())
+    if folds: is_valid[min(folds, key=lambda o: abs(len(o) - wanted))] = True
+    return is_valid
