@@ -31,19 +31,19 @@ def _read_names(path):
     if not names: raise InputError(f"{path}: names nothing")
     return names
 
-def _complain(path, head, n_columns, numbers):
-    "Raise an `InputError` that names the first line of `path` which has not `n_columns` columns, all whole numbers but the first if `numbers`"
+def _complain(path, head, n_columns, n_values, pattern):
+    "Raise an `InputError` that names the first line of `path` which has not `n_columns` columns, or a value among the last `n_values` that is not like `pattern`"
     with path.open(encoding='utf-8', errors='replace') as file:
         for i,line in enumerate(file, 1):
             parts = line.split()
             if i <= head or not parts: continue
             if len(parts) != n_columns: raise InputError(f"{path}, line {i}: has {len(parts)} columns, not {n_columns}")
-            if numbers and (bad := [o for o in parts[-numbers:] if not re.fullmatch('-?[0-9]{1,3}' if numbers > 4 else '-?[0-9]{1,9}', o)]): raise InputError(f"{path}, line {i}: '{bad[0]}' is not a whole number here")
+            if bad := [o for o in parts[-n_values:] if not re.fullmatch(pattern, o)]: raise InputError(f"{path}, line {i}: '{bad[0]}' is no value for this list")
 
 def _read_list(path, n_values, kind='int32', head=2, named=True, progress=None):
-    "Names (None if not `named`) and values, shape (n, n_values), of a list with `head` lines before the first row; positive values alone, as booleans, if `kind` is int8"
+    "Names (None if not `named`) and values, shape (n, n_values), of a list with `head` lines before the first row; if `kind` is int8, the values are -1, 0 and 1, and what is kept of them is whether they are 1"
     try:
-        with path.open(encoding='utf-8', errors='replace') as file: first = file.readline().strip()
+        with path.open(encoding='utf-8-sig', errors='replace') as file: first = file.readline().strip()
     except OSError as e: raise InputError(f"{path}: there is no such file" if isinstance(e, FileNotFoundError) else f"{path}: cannot be read ({e.strerror})") from None
     if head and not first.isdecimal(): raise InputError(f"{path}, line 1: '{first[:50]}' is not the number of rows")
     columns = list(range(n_values + named))
@@ -55,10 +55,11 @@ def _read_list(path, n_values, kind='int32', head=2, named=True, progress=None):
             if chunk.pop('more').fillna('').ne('').any(): raise ValueError('a row has more columns')
             if named: names += chunk[0].tolist()
             values = chunk.iloc[:, int(named):].to_numpy()
-            parts.append(values > 0 if kind == 'int8' else values)
+            if kind == 'int8' and (abs(values) > 1).any(): raise ValueError('a value is not -1, 0 or 1')
+            parts.append(values == 1 if kind == 'int8' else values)
     except pd.errors.EmptyDataError: raise InputError(f"{path}: is empty") from None
     except (pd.errors.ParserError, ValueError, OverflowError) as e:
-        _complain(path, head, len(columns), n_values*(kind != str))
+        _complain(path, head, len(columns), n_values, {str: '.*', 'int8': '-1|0|1'}.get(kind, '-?[0-9]{1,9}'))
         raise InputError(f"{path}: is not a list of {len(columns)} columns ({' '.join(str(e).split())})") from None
     n = sum(map(len, parts))
     if head and n != int(first): raise InputError(f"{path}: its first line tells of {int(first):,} rows, but it holds {n:,}; is it whole?")
