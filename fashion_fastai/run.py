@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from .cache import stored_size,terminal_bar,unreadable_images
 from .callbacks import bar_or_lines
 from .data import pack_table
+from .duplicates import near_duplicate_groups
 from .files import InputError,whole_file
 from .labels import read_labels
 from .garments import draw_garments
@@ -33,11 +34,14 @@ def _leave_out(table, bad, most):
     return table.without(bad)
 
 def read_data(
-    data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
-    recipe:Recipe, # its cache, workers, size, seed and max_bad
+    data:str|Path, # folder with train.csv, perhaps val.csv, classes.txt and groups.csv
+    recipe:Recipe, # its cache, workers, size, regroup, seed and max_bad
 )->tuple: # label table, packed images or None, and `file_path` -> why it cannot be read; raises `InputError` for bad labels, too many bad images, or a cache folder that is named and cannot be written
     "The label table of `data` without the images that cannot be read, and the others packed"
-    table,packed = read_labels(data, recipe.seed),None
+    def alike(images):
+        print(f"looking for near-duplicates among {len(images):,} photos, to keep them on one side of the split", flush=True)
+        return near_duplicate_groups(images, recipe.workers)
+    table,packed = read_labels(data, recipe.seed, recipe.regroup, alike),None
     print(table, flush=True)
     if recipe.cache != 'no':
         try: packed = pack_table(table, recipe.size, None if recipe.cache == 'auto' else recipe.cache, workers=recipe.workers)
@@ -50,7 +54,7 @@ def read_data(
     return _leave_out(table, {o: bad[o] for o in table.images if o in bad}, recipe.max_bad),packed,named
 
 def data_learner(
-    data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
+    data:str|Path, # folder with train.csv, perhaps val.csv, classes.txt and groups.csv
     recipe:Recipe, # every knob
     **kwargs, # passed to `recipe_learner`: path, cbs, …
 )->FashionLearner: # raises `InputError` for bad labels, or a cache folder that is named and cannot be written
@@ -92,7 +96,7 @@ def _metrics(learn, recipe, decision, seconds):
         channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None, versions=versions())
 
 def train_run(
-    data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
+    data:str|Path, # folder with train.csv, perhaps val.csv, classes.txt and groups.csv
     out:str|Path, # the run folder
     recipe:Recipe, # every knob
     name:str='run', # section of the run folder's settings.ini
@@ -123,7 +127,7 @@ def train_run(
     return metrics
 
 def lr_find_run(
-    data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
+    data:str|Path, # folder with train.csv, perhaps val.csv, classes.txt and groups.csv
     recipe:Recipe, # every knob
     out:str|Path|None=None, # folder for the curve as lr_find.png and lr_find.csv; None for none
 )->float: # the suggested highest learning rate
