@@ -23,7 +23,7 @@ soak: export XDG_CACHE_HOME = $(CURDIR)/.venv/cache
 soak: .venv/ready    ## the long tests: twenty kills, many broken tables
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m soak tests
 
-# DATA=folder for photos of your own in place of drawn ones; time_to_quality and gpu take longer, and are run by hand
+# DATA=folder for photos of your own in place of drawn ones; time_to_quality, gpu and convert take longer, and are run by hand
 bench: .venv/ready    ## packing, loader, step, prediction and its memory, beside plain fastai where it has the like; records go to bench/results/
 	for o in pack loader step predict memory; do $(BIN)/python -W ignore bench/$$o.py $(DATA) || exit 1; done
 

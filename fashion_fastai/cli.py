@@ -69,7 +69,7 @@ Try next:
 and the notebooks in nbs/tutorials: first_run, explore_and_iterate""")
 
 def _train_options(p):
-    p.add_argument('data', metavar='DATA', help='folder with train.csv, perhaps val.csv and classes.txt')
+    p.add_argument('data', metavar='DATA', help='folder with train.csv, perhaps val.csv, classes.txt and groups.csv')
     p.add_argument('--out', metavar='RUN', required=True, help='the run folder')
     p.add_argument('--overwrite', action='store_true', help='replace the run that the folder holds already')
     p.add_argument('--resume', action='store_true', help='go on with the unfinished run that the folder holds, as it began; begin one where there is none')
@@ -89,7 +89,7 @@ def _train(args):
           f"The run lies in {args.out}{' (look at report.html)' if (Path(args.out)/'report.html').is_file() else ''}; next: {_program()} predict {args.out} {Path(args.data)/'test.csv'} --out submission")
 
 def _lr_find_options(p):
-    p.add_argument('data', metavar='DATA', help='folder with train.csv, perhaps val.csv and classes.txt')
+    p.add_argument('data', metavar='DATA', help='folder with train.csv, perhaps val.csv, classes.txt and groups.csv')
     p.add_argument('--out', metavar='DIR', help='folder for the curve, as lr_find.png and lr_find.csv (default: none)')
     p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help='open the files anew in every epoch')
     _add_recipe_options(p, 'quick')
@@ -116,6 +116,53 @@ def _predict(args):
     n,out = predict_run(args.model, args.test, args.out, args.precision, tta=args.tta, batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict),Path(args.out)
     print(f"{n:,} images: {out/'category.csv'}, {out/'attribute.csv'}, {out/'predictions.csv'}")
 
+def _shared_options(p):
+    "What all kinds of `fashion convert` have in common"
+    p.add_argument('dst', metavar='DST', help='the data folder to make')
+    p.add_argument('--copy', action='store_true', help='copy photos, rather than link to them')
+    p.add_argument('--keep-names', action='store_true', help="keep the photos' names (default: numbers, since names may tell the product)")
+    p.add_argument('--images', metavar='DIR', help='folder of the photos (default: it is looked for)')
+    p.add_argument('--categories', metavar='N', default='10', help='how many categories, the most frequent ones; or names with commas between (default: 10)')
+    p.add_argument('--seed', type=_at_least(0), default=42, metavar='N', help='of the split, and of the order of the photos (default: 42)')
+
+def _convert_options(p):
+    kinds = p.add_subparsers(dest='kind', metavar='KIND', required=True)
+    deep = kinds.add_parser('deepfashion', help="DeepFashion's Category and Attribute Prediction Benchmark, as its authors ship it", allow_abbrev=False)
+    deep.add_argument('src', metavar='SRC', help='folder with Anno_coarse (or Anno) and Eval, or with Anno_fine; and the photos')
+    _shared_options(deep)
+    deep.add_argument('--attributes', metavar='N', default='15', help='how many attributes, those most frequent among the photos of these categories; or names with commas between (default: 15)')
+    deep.add_argument('--edition', choices=('auto','coarse','fine'), default='auto', help='1,000 attributes, or 26 for fewer photos (default: coarse, if it is there)')
+    deep.add_argument('--split', choices=('product','authors'), default='product', help="product: random, with all photos of a product on one side; authors: theirs (default: product)")
+    deep.add_argument('--crop', metavar='MARGIN', type=float, help='cut the garments out, with this share of their boxes around them, such as 0.1 (default: whole photos)')
+    shop = kinds.add_parser('products', help="a shop's table, such as styles.csv of Fashion Product Images", allow_abbrev=False)
+    shop.add_argument('src', metavar='SRC', help="the table, a CSV file; or a folder with styles.csv, or another table alone, and the photos in images/")
+    _shared_options(shop)
+    shop.add_argument('--category', metavar='COLUMN', help='what becomes the category (default: articleType)')
+    shop.add_argument('--attributes', metavar='COLUMNS', default='baseColour:9,gender:3,usage:3', help='columns whose values become attributes, each perhaps with : and how many of them, the most frequent ones (default: baseColour:9,gender:3,usage:3)')
+    shop.add_argument('--only', metavar='COLUMN=VALUE', action='append', default=[], help='take such rows alone, such as masterCategory=Apparel, or COLUMN=VALUE|VALUE; may be given again')
+    shop.add_argument('--image', metavar='COLUMN', help='what tells the photo: its path, or its name with or without suffix (default: the first)')
+    shop.add_argument('--group', metavar='COLUMN', help='what stays on one side of the split, besides near-duplicates (default: productDisplayName, where there is one)')
+
+def _convert(args):
+    from fashion_fastai.cache import terminal_bar
+    options = {k: v for k,v in vars(args).items() if k not in ('command','kind')}
+    if args.kind == 'deepfashion': from fashion_fastai.deepfashion import convert_deepfashion as convert
+    else:
+        from fashion_fastai.duplicates import near_duplicate_groups
+        from fashion_fastai.products import convert_products as convert
+        options['alike'] = near_duplicate_groups
+    print(convert(**options, progress=terminal_bar))
+    print(f"The data lie in {args.dst}; next: {_program()} check {args.dst}")
+
+def _check_options(p):
+    p.add_argument('data', metavar='DATA', help='folder with train.csv, perhaps val.csv, test.csv, classes.txt and groups.csv')
+    p.add_argument('--out', metavar='FILE', help='the page (default: DATA-check.html in the working folder)')
+    p.add_argument('--strict', action='store_true', help='leave with exit code 2 if there is something to mend')
+    p.add_argument('--workers', type=_at_least(0), metavar='N', help='threads that open photos (default: as many as there are cores)')
+
+def _check(args):
+    from fashion_fastai.check import check_run
+    check_run(args.data, args.out, args.strict, args.workers)
 def _report_options(p): p.add_argument('run', metavar='RUN', help='the folder of a run, finished or not')
 
 def _report(args):
@@ -152,6 +199,8 @@ def _serve(args):
 
 # name -> what it does, its options, its work
 COMMANDS = {'demo': ('the whole loop on drawn garments: data, training, scores, both submission files', _demo_options, _demo),
+            'convert': ("DeepFashion, or a shop's table, as a data folder", _convert_options, _convert),
+            'check': ('what is in a data folder, what is wrong with it, and what an answer without any looking would score', _check_options, _check),
             'train': ('train on a data folder, and leave a run folder', _train_options, _train),
             'lr-find': ("the LR finder's curve and its suggestion", _lr_find_options, _lr_find),
             'predict': ('predict a list of images, and write the submission files', _predict_options, _predict),

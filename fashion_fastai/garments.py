@@ -7,13 +7,14 @@ __all__ = ['CATEGORIES', 'GROUPS', 'ATTRIBUTES', 'ALLOWED', 'SPLITS', 'random_at
            'draw_garments']
 
 # %% ../nbs/02_garments.ipynb #46150892
-import colorsys, math, tempfile
+import colorsys, math
 from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 from fastcore.basics import listify
-from .files import InputError
+from .files import InputError,whole_folder
+from .labels import write_labels
 
 # %% ../nbs/02_garments.ipynb #5a7c2c6d
 CATEGORIES = ['top', 'dress', 'trousers', 'skirt', 'coat', 'shorts', 'jumpsuit', 'hoodie', 'poncho', 'jacket']
@@ -258,23 +259,12 @@ def draw_garments(
 ) -> Path: # the folder
     "Draw a data set of garments in the competition's layout"
     dst = Path(dst).absolute()
-    if dst.is_file() or dst.is_dir() and any(dst.iterdir()):
-        raise InputError(f'{dst} exists and is not an empty folder: choose another, or remove it first')
     if len(splits)!=3 or abs(sum(splits)-1)>1e-6: raise InputError(f'`splits` needs three shares with the sum 1, got {splits}')
     valid,test = [round(n*o) for o in splits[1:]]
     sizes = n-valid-test, valid, test
     if min(sizes)<1: raise InputError(f'{n} garments are too few for {splits}: each split needs at least one')
     ticks = iter((progress or iter)(range(n)))
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    # Drawn next to its place and moved there at the end: a folder is whole or does not exist
-    with tempfile.TemporaryDirectory(prefix=f'.{dst.name}-', dir=dst.parent) as tmp:
-        root = Path(tmp)/dst.name
-        for split,m in zip(SPLITS, sizes):
-            df = _draw_split(root, split, m, seed, size, wrong, lambda: next(ticks, None))
-            df.to_csv(root/f"{split}{'_labels'*(split=='test')}.csv", index=False, lineterminator='\n')
-        df[['file_path']].to_csv(root/'test.csv', index=False, lineterminator='\n')
-        (root/'classes.txt').write_text('\n'.join(CATEGORIES)+'\n', newline='\n')
+    with whole_folder(dst) as root:
+        write_labels(root, {o: _draw_split(root, o, m, seed, size, wrong, lambda: next(ticks, None)) for o,m in zip(SPLITS, sizes)}, CATEGORIES)
         next(ticks, None) # lets a progress bar finish
-        if dst.exists(): dst.rmdir() # it is empty
-        root.rename(dst)
     return dst

@@ -71,6 +71,7 @@ class Recipe:
     report:bool # draw report.html at the end of a training
     max_bad:float # greatest share of images that cannot be read and are left out; training refuses when there are more
     workers:int|None # threads that open files where there is no cache, and processes that fill the cache; auto: as many as there are cores
+    regroup:bool # join train.csv and val.csv and split them anew, with near-duplicates and products on one side; where there is no val.csv, it is done in any case
     seed:int # of everything random
 
     def __post_init__(self):

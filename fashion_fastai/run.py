@@ -17,6 +17,7 @@ from .cache import stored_size,terminal_bar,unreadable_images
 from .callbacks import bar_or_lines
 from .checkpoint import Checkpoint,Diverged,fingerprint,room_in_memory
 from .data import pack_table
+from .duplicates import near_duplicate_groups
 from .files import InputError,whole_file
 from .labels import read_labels
 from .garments import draw_garments
@@ -40,11 +41,14 @@ def _leave_out(table, bad, most):
     return table.without(bad)
 
 def read_data(
-    data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
-    recipe:Recipe, # its cache, workers, size, seed and max_bad
+    data:str|Path, # folder with train.csv, perhaps val.csv, classes.txt and groups.csv
+    recipe:Recipe, # its cache, workers, size, regroup, seed and max_bad
 )->tuple: # label table, packed images or None, and `file_path` -> why it cannot be read; raises `InputError` for bad labels, too many bad images, or a cache folder that is named and cannot be written
     "The label table of `data` without the images that cannot be read, and the others packed"
-    table,packed = read_labels(data, recipe.seed),None
+    def alike(images):
+        print(f"looking for near-duplicates among {len(images):,} photos, to keep them on one side of the split", flush=True)
+        return near_duplicate_groups(images, recipe.workers)
+    table,packed = read_labels(data, recipe.seed, recipe.regroup, alike),None
     print(table, flush=True)
     if recipe.cache != 'no':
         try: packed = pack_table(table, recipe.size, None if recipe.cache == 'auto' else recipe.cache, workers=recipe.workers)
@@ -57,7 +61,7 @@ def read_data(
     return _leave_out(table, {o: bad[o] for o in table.images if o in bad}, recipe.max_bad),packed,named
 
 def data_learner(
-    data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
+    data:str|Path, # folder with train.csv, perhaps val.csv, classes.txt and groups.csv
     recipe:Recipe, # every knob
     **kwargs, # passed to `recipe_learner`: path, cbs, …
 )->FashionLearner: # raises `InputError` for bad labels, or a cache folder that is named and cannot be written
@@ -156,7 +160,7 @@ def _train_in(out, learn, table, bad, recipe, name, resume, logs):
     return metrics
 
 def train_run(
-    data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
+    data:str|Path, # folder with train.csv, perhaps val.csv, classes.txt and groups.csv
     out:str|Path, # the run folder
     recipe:Recipe, # every knob
     name:str='run', # section of the run folder's settings.ini
@@ -175,7 +179,7 @@ def train_run(
         with log_callbacks(recipe.log, out, asdict(recipe)) as logs,_alone_in(out): return _train_in(out, learn, table, bad, recipe, name, resume, logs)
 
 def lr_find_run(
-    data:str|Path, # folder with train.csv, perhaps val.csv and classes.txt
+    data:str|Path, # folder with train.csv, perhaps val.csv, classes.txt and groups.csv
     recipe:Recipe, # every knob
     out:str|Path|None=None, # folder for the curve as lr_find.png and lr_find.csv; None for none
 )->float: # the suggested highest learning rate

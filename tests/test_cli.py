@@ -13,7 +13,7 @@ def test_help_imports_nothing_heavy():
             "print(*[o for o in ('torch','fastai','pandas','numpy','PIL','matplotlib','fastcore') if o in sys.modules], file=sys.stderr)")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr.strip() == ''
-    for command in ('demo','train','lr-find','predict','report','runs','serve'): assert command in done.stdout
+    for command in ('demo','convert','check','train','lr-find','predict','report','runs','serve'): assert command in done.stdout
 
 def test_train_leaves_a_run_folder(run):
     assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','validation.npz']
@@ -120,7 +120,7 @@ def test_a_settings_file_in_the_working_folder(garments, tmp_path):
     assert fashion('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path).returncode == 0
     assert 'width = 0.25' in (tmp_path/'run'/'settings.ini').read_text()
     assert refused(here('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path), 'holds a run already')
-    assert refused(here('train', garments, '--out', 'other', '--recipe', 'yours', cwd=tmp_path), "there are demo, quick, full, gpu, mine")
+    assert refused(here('train', garments, '--out', 'other', '--recipe', 'yours', cwd=tmp_path), "there are demo, quick, full, gpu, deepfashion, mine")
 
 def test_no_val_csv(garments, tmp_path):
     data = tmp_path/'garments'

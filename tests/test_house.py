@@ -42,7 +42,7 @@ def test_modules_import_what_they_use():
     assert done.returncode == 0, done.stdout
 
 def test_imports_point_one_way():
-    order = ['files','labels','garments','images','cache','augment','data','model','precision','loss','scores','decide','callbacks','regularize','logs','checkpoint','recipes','learner','interpret','charts','modelfiles','predict','uploads','runs','report','run','serve','cli']
+    order = ['files','splits','labels','sources','deepfashion','products','garments','images','cache','duplicates','augment','data','model','precision','loss','scores','decide','check','callbacks','regularize','logs','checkpoint','recipes','learner','interpret','charts','modelfiles','predict','uploads','runs','report','run','serve','cli']
     assert {o.stem for o in (ROOT/'fashion_fastai').glob('[a-z]*.py')} == set(order)
     for i,name in enumerate(order):
         used = re.findall(r'^\s*from (?:fashion_fastai)?\.(\w+) import', (ROOT/'fashion_fastai'/f'{name}.py').read_text(), flags=re.M)
