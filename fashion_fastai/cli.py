@@ -66,7 +66,7 @@ Try next:
   {fashion} train {out/'garments'} --recipe demo --epochs 4 --out {out/'shorter'}
   {fashion} predict {out/'run'} {out/'garments'/'test'} --out {out/'again'}
   {fashion} train YOUR_DATA --recipe quick --out runs/first
-and the notebooks in nbs/tutorials: first_run, explore_and_iterate""")
+and the notebooks in nbs/tutorials: first_run, explore_the_data""")
 
 def _train_options(p):
     p.add_argument('data', metavar='DATA', help='folder with train.csv, perhaps val.csv, classes.txt and groups.csv')
