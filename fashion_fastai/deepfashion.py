@@ -127,7 +127,7 @@ def read_benchmark(
 
 def _photo_folder(src, names, given):
     "The folder below which `names` lie"
-    roots = [Path(given)] if given else [src/o for o in ('Img','','img','Img/img','High_res','Img_highres')]
+    roots = [Path(given)] if given else [src/o for o in ('Img','','img','Img/img')]
     some = names[::max(1, len(names)//100)]
     root,found = max(((o, sum((o/name).is_file() for name in some)) for o in roots), key=lambda o: o[1])
     if not found: raise InputError(f"{given or src}: {names[0]} is not there, nor are the others; say with images where the folder `img` lies")
@@ -141,7 +141,7 @@ def convert_deepfashion(
     edition:str='auto', # coarse or fine; auto: coarse if it is there
     split:str='product', # product: random, with all photos of a product on one side; authors: theirs, of which nine test photos in ten show a product of the training
     images:str|Path|None=None, # folder in which the folder `img` lies; None to look for it
-    crop:float|None=None, # cut the garments out, with this share of their boxes' sides around them; None for whole photos
+    crop:float|None=None, # cut the garments out, with this share of their boxes' sides around them; None for whole photos; the boxes are those of the photos with a long side of 300 pixels, not of the larger ones
     copy:bool=False, # copy photos, rather than link to them
     keep_names:bool=False, # keep the photos' names, which tell the product
     seed:int=42, # of the split, and of the order in which photos are numbered

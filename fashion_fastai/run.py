@@ -138,6 +138,7 @@ def _finish(learn, recipe, out, seconds, times, data):
     learn.history.file = None # the exported learner has no business with this folder
     save_model(learn, out)
     learn.export()
+    keep_report(out, interp, learn, False) # drawn when the run is finished
     with whole_file(out/'metrics.json') as f: f.write_text(json.dumps(metrics, indent=1)) # by which a run is known to be finished
     return metrics,interp
 
@@ -156,7 +157,7 @@ def _train_in(out, learn, table, bad, recipe, name, resume, logs):
     _fit(learn, recipe, out, checkpoint, [times, *logs])
     metrics,interp = _finish(learn, recipe, out, checkpoint.seconds, times, table.data)
     checkpoint.file.unlink(missing_ok=True) # a finished run has no use for it
-    keep_report(out, interp, learn, recipe.report)
+    if recipe.report: keep_report(out, interp, learn)
     return metrics
 
 def train_run(
