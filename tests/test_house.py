@@ -1,5 +1,5 @@
 "The house is in order: notebooks and modules agree, notebooks are clean, the README is the index notebook's"
-import filecmp,re,shutil,subprocess,sys
+import filecmp,os,re,shutil,subprocess,sys
 from pathlib import Path
 import nbformat
 import pytest
@@ -48,3 +48,14 @@ def test_imports_point_one_way():
         used = re.findall(r'^\s*from (?:fashion_fastai)?\.(\w+) import', (ROOT/'fashion_fastai'/f'{name}.py').read_text(), flags=re.M)
         assert set(used) <= set(order[:i]), name
         if name == 'run': assert {'checkpoint','learner'} <= set(used) # the pattern finds what there is
+
+def test_the_site_has_every_page():
+    pages = re.findall(r'([\w/]+\.ipynb)', (ROOT/'mkdocs.yml').read_text().split('nav:')[1])
+    assert sorted(pages) == sorted(str(o.relative_to(ROOT/'nbs')) for o in NOTEBOOKS)
+
+def test_the_site_can_be_made(tmp_path):
+    done = subprocess.run([BIN/'mkdocs', 'build', '--strict', '-q', '-d', tmp_path/'site'], cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'NO_MKDOCS_2_WARNING': '1'})
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path/'site').rglob('*.html'))
+    assert len(pages) > len(NOTEBOOKS) and (tmp_path/'site'/'tutorials'/'first_run'/'index.html').is_file()
+    for o in pages: assert re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?:', o.read_text()) == [], o # nothing is loaded from elsewhere
