@@ -6,7 +6,7 @@
 __all__ = ['fingerprint', 'Diverged', 'Checkpoint', 'room_in_memory']
 
 # %% ../nbs/08_checkpoint.ipynb #5798b0d6
-import hashlib,signal,time,torch
+import hashlib,signal,threading,time,torch
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -85,7 +85,7 @@ class Checkpoint(Callback):
         resume:bool=False, # go on from `file`, if it is there
         minutes:float=3., # of an epoch, after which a checkpoint is written before its end
         about:dict|None=None, # what the training is of, in plain types; it goes on only where this is the same
-        explosion:float=20., # how many times the first loss is taken for one that has run away
+        explosion:float=20., # how many times the first loss (or 1, where that is less) is taken for a loss that has run away
     ):
         self.file,self.resume,self.minutes,self.about,self.explosion = Path(file),resume,minutes,about or {},explosion
         self.diverged,self.has_saved,self.resumed,self.orders,self.seconds = None,False,None,None,0. # seconds: of training, over all processes that took part
@@ -160,11 +160,13 @@ class Checkpoint(Callback):
             if state['n_seen']: self.resumed = state
             print(f"going on after {_so_far(state)}", flush=True)
         self.resume = False # the next fit is another one
-        try: usual = signal.signal(signal.SIGINT, self._interrupted)
-        except ValueError: usual = None # outside of the main thread there are no signals
+        usual = signal.getsignal(signal.SIGINT)
+        # other threads cannot ask for signals; and in the background of a script, Ctrl-C is none of our business
+        held_back = threading.current_thread() is threading.main_thread() and usual not in (None, signal.SIG_IGN)
+        if held_back: signal.signal(signal.SIGINT, self._interrupted)
         try: yield epoch
         finally:
-            if usual is not None: signal.signal(signal.SIGINT, usual)
+            if held_back: signal.signal(signal.SIGINT, usual)
             self.seconds += time.perf_counter()-self.start
 
     def _interrupted(self, *args):
@@ -183,7 +185,7 @@ class Checkpoint(Callback):
         if not self.training or hasattr(self.learn, 'lr_finder'): return
         loss = self.recorder.smooth_loss.value.item() # which is on the CPU already
         if self.first_loss is None: self.first_loss = loss
-        if not loss < self.explosion*abs(self.first_loss): return self._diverge(f'the loss is {loss:.3g}, and was {self.first_loss:.3g} at first')
+        if not loss < self.explosion*max(abs(self.first_loss), 1.): return self._diverge(f'the loss is {loss:.3g}, and was {self.first_loss:.3g} at first')
         if not self.stopping and time.perf_counter() - self.saved_at < 60*self.minutes: return
         self.save(self.epoch, self.iter+1)
         if self.stopping: raise KeyboardInterrupt(f'after {self.epoch} epochs and {self.iter+1} of {self.n_iter} batches')
