@@ -54,7 +54,7 @@ def page(run, tmp_path_factory):
     with served(run, tmp_path_factory.mktemp('served')) as page:
         yield page
         page.process.send_signal(signal.SIGINT)
-        assert page.process.wait(timeout=120) == 130 and page.files() == []
+        assert page.process.wait(timeout=300) == 130 and page.files() == []
         assert 'looked up' not in page.err() and page.err().endswith('fashion: stopped\n')
 
 def fetched(url): return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=120)
@@ -160,7 +160,7 @@ def test_kill_in_the_middle_of_a_list(run, shop, tmp_path):
         end = time.time() + 60
         while not [o for o in page.files() if o.name == '000019.jpg']: assert time.time() < end and not time.sleep(.02)
         page.process.send_signal(signal.SIGTERM)
-        assert page.process.wait(timeout=120) == 143 and page.files() == [] and page.err() == ''
+        assert page.process.wait(timeout=300) == 143 and page.files() == [] and page.err() == ''
 
 def test_the_command_is_refused(run, tmp_path, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as taken:
