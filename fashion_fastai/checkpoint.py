@@ -95,7 +95,7 @@ class Checkpoint(Callback):
         try: state = torch.load(self.file, map_location='cpu', weights_only=True)
         except OSError as e: raise InputError(f"{self.file}: cannot be read ({e.strerror})") from None
         except Exception as e: raise InputError(f"{self.file}: is damaged, or no checkpoint ({type(e).__name__})") from None # nearly anything can come of a damaged file
-        if not isinstance(state, dict) or 'format' not in state: raise InputError(f"{self.file}: is no checkpoint")
+        if not isinstance(state, dict) or not {'format','about'} <= set(state): raise InputError(f"{self.file}: is no checkpoint")
         if state['format'] != self.FORMAT: raise InputError(f"{self.file}: is of format {state['format']}, and this version reads format {self.FORMAT}")
         ours = dict(self._about(), **self.about)
         for key,value in state['about'].items():
