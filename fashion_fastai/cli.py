@@ -27,10 +27,12 @@ def _add_recipe_options(parser, default):
 
 def _recipe(args):
     "The recipe that the command line asks for"
-    from fashion_fastai.recipes import read_recipe,recipe_defaults
+    from fashion_fastai.recipes import read_recipe,recipe_defaults,settings_note
     given = {o: getattr(args, o) for o in recipe_defaults() if getattr(args, o) is not None}
     args.recipe = args.recipe or args.usual_recipe
-    return read_recipe(args.recipe, args.settings, **given)
+    recipe = read_recipe(args.recipe, args.settings, **given)
+    if note := settings_note(args.settings): print(note, flush=True)
+    return recipe
 
 # %% ../nbs/15_cli.ipynb #931eecb6
 def _at_least(least):
@@ -105,7 +107,7 @@ def _predict_options(p):
     p.add_argument('test', metavar='TEST', help='CSV with a column file_path, or a folder of images')
     p.add_argument('--out', metavar='DIR', required=True, help='folder for category.csv, attribute.csv and predictions.csv')
     p.add_argument('--tta', action=argparse.BooleanOptionalAction, help='average with the mirror images (default: as the training did)')
-    p.add_argument('--strict', action='store_true', help='refuse images that cannot be read (default: they are answered unseen, by what is most frequent, and listed in bad_images.csv)')
+    p.add_argument('--strict', action='store_true', help='refuse images that are missing or cannot be read (default: they are predicted by the training-set prior, and listed in bad_images.csv)')
     p.add_argument('--batch-size', type=_at_least(1), default=128, metavar='N', help='images in a forward pass (default: 128)')
     p.add_argument('--workers', type=_at_least(0), metavar='N', help='threads that open images (default: as many as there are cores)')
     p.add_argument('--cache', default='no', metavar='WHERE', help="auto: keep decoded photos in the user's cache folder, for lists that are predicted again; or the folder that holds the caches (default: no)")

@@ -8,6 +8,7 @@ __all__ = ['RULES', 'best_temperature', 'best_temperatures', 'Threshold', 'best_
            'constant_answer', 'Decision', 'decide']
 
 # %% ../nbs/07_decide.ipynb #414cface
+import math
 from functools import partial
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd,torch
@@ -36,86 +37,169 @@ def best_temperatures(
 
 # %% ../nbs/07_decide.ipynb #68f4d010
 class Threshold:
-    "A decision rule: the attributes at or above a threshold, and at the least the most probable one"
+    "A decision rule: the attributes at or above a threshold, and the most probable one unless the empty set is allowed"
     def __init__(self,
-        threshold:float|list=.5, # probability from which an attribute is answered; or one for each attribute
-    ): self.threshold = threshold
-    def params(self): return dict(threshold=self.threshold)
+        threshold:float|list=.5, # probability from which an attribute is predicted; or one for each attribute
+        allow_empty:bool=False, # predict no attribute where all are below their threshold, rather than the most probable one
+    ): self.threshold,self.allow_empty = threshold,allow_empty
+
+    def params(self): return dict(threshold=self.threshold, **(dict(allow_empty=True) if self.allow_empty else {}))
     def __repr__(self):
         one = not isinstance(self.threshold, list)
-        return f'Threshold({self.threshold:.3g})' if one else f"Threshold([{', '.join(f'{o:.2f}' for o in self.threshold)}])"
+        if one: shown = f'{self.threshold:.3g}'
+        elif len(self.threshold) <= 30: shown = f"[{', '.join(f'{o:.2f}' for o in self.threshold)}]"
+        else: shown = f'{len(self.threshold):,} from {min(self.threshold):.2f} to {max(self.threshold):.2f}'
+        return f"Threshold({shown}{', allow_empty=True' if self.allow_empty else ''})"
     def __call__(self,
         probabilities:Tensor, # of the attributes, shape (n, n_attributes)
-    )->Tensor: # booleans of the same shape, at least one True in each row
+    )->Tensor: # booleans of the same shape
         "The label set of each image, multi-hot"
         chosen = probabilities >= torch.as_tensor(self.threshold, dtype=probabilities.dtype, device=probabilities.device)
-        chosen.scatter_(1, probabilities.argmax(1, keepdim=True), True)
+        if not self.allow_empty: chosen.scatter_(1, probabilities.argmax(1, keepdim=True), True)
         return chosen
 
 # %% ../nbs/07_decide.ipynb #11503b3c
 _THRESHOLDS = np.linspace(.05, .95, 46).tolist()
 
+_CHUNK_VALUES = 2**24 # numbers in the largest tensor that a rule makes at once: 128 MB of doubles
+
+def _chunk_rows(values_per_row): "How many images a rule takes at once"; return max(1, _CHUNK_VALUES//max(1, values_per_row))
+
 def _mean_f1(rule, probabilities, attributes): return f1_per_image(rule(probabilities), attributes).mean().item()
+
+def _f1(hits, n_chosen, n_true): "F1 of label sets from the sizes of their intersection and of themselves"; return torch.where(n_chosen+n_true == 0, 1., 2*hits/(n_chosen+n_true).clamp(min=1))
+
+def _threshold_scores(probabilities, attributes, allow_empty):
+    "Mean F1 of each of `_THRESHOLDS`, from one histogram per image"
+    edges,totals = torch.tensor(_THRESHOLDS, dtype=probabilities.dtype, device=probabilities.device),0.
+    rows = _chunk_rows(probabilities.shape[1])
+    for p,y in zip(probabilities.split(rows), attributes.split(rows)):
+        n_passed = torch.searchsorted(edges, p.contiguous(), right=True) # how many thresholds each probability reaches
+        def reached(values): # sums of `values` over the attributes that reach each threshold
+            sums = torch.zeros(len(p), len(edges)+1, device=p.device).scatter_add_(1, n_passed, values)
+            return sums.flip(1).cumsum(1).flip(1)[:,1:]
+        n_chosen,hits = reached(torch.ones_like(p, dtype=torch.float32)),reached(y.float())
+        if not allow_empty:
+            top = y.gather(1, p.argmax(1, keepdim=True)).float()
+            n_chosen,hits = n_chosen.clamp(min=1),torch.where(n_chosen == 0, top, hits)
+        totals = totals + _f1(hits, n_chosen, y.sum(1, keepdim=True)).sum(0, dtype=torch.float64)
+    return totals.cpu().numpy()/len(probabilities)
 
 def best_threshold(
     probabilities:Tensor, # of the attributes, shape (n, n_attributes)
     attributes:Tensor, # multi-hot, the same shape
+    may_be_empty:bool=False, # try rules that allow the empty set too
 )->Threshold:
     "The threshold with the highest Mean F1"
-    return max(map(Threshold, _THRESHOLDS), key=lambda o: _mean_f1(o, probabilities, attributes))
+    tried = {o: _threshold_scores(probabilities, attributes, o) for o in ((False,True) if may_be_empty else (False,))}
+    allow_empty = max(tried, key=lambda o: tried[o].max())
+    return Threshold(_THRESHOLDS[tried[allow_empty].argmax()], allow_empty)
 
 def best_thresholds(
     probabilities:Tensor, # of the attributes, shape (n, n_attributes)
     attributes:Tensor, # multi-hot, the same shape
+    may_be_empty:bool=False, # try rules that allow the empty set too
     rounds:int=2, # over all attributes
 )->Threshold:
     "A threshold for each attribute, found one after the other, starting from the best common one"
-    thresholds = [best_threshold(probabilities, attributes).threshold]*probabilities.shape[1]
-    def f1_with(i, o): return _mean_f1(Threshold([*thresholds[:i], o, *thresholds[i+1:]]), probabilities, attributes)
-    for i in [*range(len(thresholds))]*rounds:
-        best = max(_THRESHOLDS[::2], key=partial(f1_with, i))
-        if f1_with(i, best) > f1_with(i, thresholds[i]): thresholds[i] = best # no better one: stay with the common one
-    return Threshold(thresholds)
+    start = best_threshold(probabilities, attributes, may_be_empty)
+    chosen,forced,y = start(probabilities).cpu().numpy(),np.zeros(probabilities.shape, bool),attributes.cpu().numpy().astype(bool)
+    if not start.allow_empty: forced[np.arange(len(y)),probabilities.argmax(1).cpu().numpy()] = True
+    p,tried = probabilities.cpu().numpy(),np.array(_THRESHOLDS[::2]).astype(probabilities.cpu().numpy().dtype)
+    n_true,n_chosen,hits,thresholds = y.sum(1),chosen.sum(1),(chosen & y).sum(1),[start.threshold]*p.shape[1]
+    def f1(hits, n): return 2*hits/np.maximum(n, 1) + (n == 0)
+    # an attribute matters to the images that some threshold chooses it for, and of these only by what it adds to their F1
+    columns = [np.flatnonzero((p[:,i] >= tried[0]) & ~forced[:,i]) for i in range(p.shape[1])]
+    columns = [(i, o, np.searchsorted(tried, p[o,i], side='right'), y[o,i]) for i,o in enumerate(columns) if len(o)]
+    for i,rows,n_passed,true in columns*rounds:
+        now = chosen[rows,i]
+        others,n_others = hits[rows] - (now & true),n_chosen[rows] - now + n_true[rows]
+        gain = f1(others+true, n_others+1) - f1(others, n_others)
+        gains = np.bincount(n_passed, gain, len(tried)+1)[::-1].cumsum()[::-1][1:]
+        best = gains.argmax()
+        if gains[best] <= gain[now].sum() + 1e-9: continue # no better one: stay with the common one
+        thresholds[i],new = _THRESHOLDS[::2][best],n_passed > best
+        chosen[rows,i],hits[rows],n_chosen[rows] = new,others + (new & true),n_others - n_true[rows] + new
+    return Threshold(thresholds, start.allow_empty)
 
 # %% ../nbs/07_decide.ipynb #db1274f4
-def _counts(probabilities):
-    "Chances of 0, 1, … of the first k coins, for k = 0, 1, …: shape (n, n_coins+1, n_coins+1), of which [:,k,a] is the chance of a among k"
-    n,n_coins = probabilities.shape
-    chances = probabilities.new_zeros(n, n_coins+1, n_coins+1)
-    chances[:,0,0] = 1
-    for k in range(n_coins):
-        p = probabilities[:,k,None]
-        chances[:,k+1] = chances[:,k]*(1-p)
-        chances[:,k+1,1:] += chances[:,k,:-1]*p
-    return chances
+def _most_hits(p):
+    "How many of independent attributes hold at the most: more have a chance below 1e-15, by Bernstein's inequality"
+    mean = p.sum(1).max().item()
+    return min(p.shape[1], math.ceil(mean + 11.5 + math.sqrt(132 + 69*mean)))
+
+def _add_coin(chances, p):
+    "Chances of 0, 1, … hits with one more attribute, of probability `p`, shape (n, 1)"
+    more = chances*(1-p)
+    more[:,1:] += chances[:,:-1]*p
+    return more
+
+def _expected_f1(p, n_most):
+    "Expected F1 of the first k of independent attributes, k = 0 … `n_most`; `p` in descending order, shape (n, m) ([Ye et al. 2012](https://arxiv.org/abs/1206.4625), section 3)"
+    n,m = p.shape
+    a = torch.arange(_most_hits(p)+1, dtype=p.dtype, device=p.device)
+    none = torch.nn.functional.one_hot(torch.zeros(n, dtype=torch.long, device=p.device), len(a)).to(p.dtype)
+    missed = none # chances of hits among the attributes after the k-th
+    for k in range(m, n_most, -1): missed = _add_coin(missed, p[:,k-1,None])
+    hits = [none] # and among the first k
+    for k in range(n_most): hits.append(_add_coin(hits[-1], p[:,k,None]))
+    expected = p.new_zeros(n, n_most+1)
+    expected[:,0] = (1-p).prod(1) # F1 of two empty sets is 1
+    for k in range(n_most, 0, -1):
+        expected[:,k] = (hits[k]@(2*a[:,None]/(k + a[:,None] + a))*missed).sum(1)
+        missed = _add_coin(missed, p[:,k-1,None])
+    return expected
+
+_FEW = 32 # attributes in a predicted set, at first: where there may be better ones with more, these are tried too
 
 class ExpectedF1:
     "A decision rule: the set with the highest expected F1, if attributes were independent of each other"
-    def params(self): return {}
-    def __repr__(self): return 'ExpectedF1()'
+    def __init__(self,
+        allow_empty:bool=False, # predict no attribute where that has the highest expected F1
+    ): self.allow_empty = allow_empty
+    def params(self): return dict(allow_empty=True) if self.allow_empty else {}
+    def __repr__(self): return f"ExpectedF1({'allow_empty=True' if self.allow_empty else ''})"
     def __call__(self,
         probabilities:Tensor, # of the attributes, shape (n, n_attributes)
-    )->Tensor: # booleans of the same shape, at least one True in each row
+    )->Tensor: # booleans of the same shape
         "The label set of each image, multi-hot"
+        return torch.cat([self._sets(o) for o in probabilities.split(_chunk_rows(64*probabilities.shape[1]))]) if len(probabilities) else probabilities.bool()
+
+    def _sets(self, probabilities):
         p,order = probabilities.double().sort(1, descending=True)
-        k,a,b = torch.meshgrid(*[torch.arange(p.shape[1]+1., dtype=p.dtype, device=p.device)]*3, indexing='ij')
-        f1 = 2*a/(k+a+b).clamp(min=1)
-        expected = torch.einsum('nka,kab,nkb->nk', _counts(p), f1, _counts(p.flip(1)).flip(1))
-        n_chosen = expected[:,1:].argmax(1, keepdim=True) + 1
-        return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, torch.arange(p.shape[1], device=p.device) < n_chosen)
+        m = n_most = p.shape[1]
+        if m > _FEW: n_most = _FEW
+        while True:
+            expected = _expected_f1(p, n_most)
+            if not self.allow_empty: expected[:,0] = -1
+            best,n_chosen = expected.max(1, keepdim=True)
+            if n_most == m or (2*p.sum(1, keepdim=True)/(n_most+1) <= best).all(): break # a set of k attributes has an F1 of no more than 2 hits/k
+            n_most = min(m, 2*n_most)
+        return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, torch.arange(m, device=p.device) < n_chosen)
 
 # %% ../nbs/07_decide.ipynb #d084aa73
-def _best_answers(belongs):
-    "The sets with the highest expected F1; `belongs[:,i,s-1]` is the chance that attribute i is in the true set, and that has s attributes: shape (n, n_attributes, n_attributes)"
-    s = torch.arange(1, belongs.shape[1]+1, device=belongs.device)
-    worth = belongs@(2/(s[:,None] + s)).to(belongs.dtype) # what attribute i adds to the expected F1 of an answer of k attributes: shape (n, n_attributes, k)
-    best,order = worth.sort(1, descending=True)
-    n_chosen = best.cumsum(1).diagonal(dim1=1, dim2=2).argmax(1)[:,None] + 1
-    order = order.gather(2, (n_chosen-1)[:,None].expand(-1, len(s), 1))[:,:,0]
-    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, s <= n_chosen)
+_MOST_CHOSEN = 64 # attributes in a predicted set, where there are more of them
+
+def _best_sets(belongs, empty=None):
+    "The sets with the highest expected F1; `belongs[:,i,s-1]` is the chance that attribute i is in the true set, and that has s attributes: shape (n, n_attributes, largest size); `empty`, if it may be predicted, is the chance that the true set is empty, shape (n,)"
+    m = belongs.shape[1]
+    n_most = min(m, max(_MOST_CHOSEN, belongs.shape[2]))
+    s,k = torch.arange(1, belongs.shape[2]+1, device=belongs.device),torch.arange(1, n_most+1, device=belongs.device)
+    gain = belongs@(2/(s[:,None] + k)).to(belongs.dtype) # what attribute i adds to the expected F1 of a set of k attributes: shape (n, n_attributes, n_most)
+    best,order = gain.topk(n_most, 1)
+    expected,n_chosen = best.cumsum(1).diagonal(dim1=1, dim2=2).max(1)
+    if empty is not None: n_chosen = torch.where(empty > expected, -1, n_chosen)
+    order = order.gather(2, n_chosen.clamp(min=0)[:,None,None].expand(-1, n_most, 1))[:,:,0]
+    return torch.zeros(len(belongs), m, dtype=torch.bool, device=belongs.device).scatter_(1, order, k <= n_chosen[:,None] + 1)
+
+def _distinct_sets(attributes):
+    "The different rows of multi-hot `attributes`, in ascending order, and how often each occurs"
+    packed = np.packbits(attributes.cpu().numpy().astype(bool), axis=1)
+    rows,counts = np.unique(packed, axis=0, return_counts=True)
+    return torch.from_numpy(np.unpackbits(rows, axis=1, count=attributes.shape[1])).bool(),torch.from_numpy(counts)
 
 class LabelSets:
-    "A decision rule: the set with the highest expected F1, given which attributes exclude or imply one another in the training labels"
+    "A decision rule: the set with the highest expected F1, given which attributes exclude or imply one another in the training labels; the empty set only where they have it"
     def __init__(self,
         sets:Tensor|list, # the different sets of the training labels, multi-hot, shape (n_sets, n_attributes)
         log_weights:Tensor|list, # of each set: the logarithm of its frequency over that of independent attributes, shape (n_sets,)
@@ -129,10 +213,10 @@ class LabelSets:
         exponent:float=1., # of the weights, from 0 to 1
     ):
         "The rule for the sets that `attributes` hold"
-        sets,counts = attributes.bool().unique(dim=0, return_counts=True)
+        sets,counts = _distinct_sets(attributes)
         kept = counts.sort(descending=True, stable=True).indices[:most]
         sets,counts = sets[kept],counts[kept].double()
-        prior = ((attributes.double().sum(0) + 1)/(len(attributes) + 2)) # an attribute that all or none have would have no logarithm
+        prior = (attributes.sum(0, dtype=torch.float64).cpu() + 1)/(len(attributes) + 2) # an attribute that all or none have would have no logarithm
         independent = torch.where(sets, prior.log(), (1-prior).log()).sum(1)
         return cls(sets, ((counts/len(attributes)).log() - independent).float(), exponent)
 
@@ -141,16 +225,22 @@ class LabelSets:
 
     def __call__(self,
         probabilities:Tensor, # of the attributes, shape (n, n_attributes)
-    )->Tensor: # booleans of the same shape, at least one True in each row
+    )->Tensor: # booleans of the same shape
         "The label set of each image, multi-hot"
+        if not len(probabilities): return probabilities.bool()
         if self.sets.device != probabilities.device: self.sets,self.log_weights = self.sets.to(probabilities.device),self.log_weights.to(probabilities.device)
-        return torch.cat([self._answers(o) for o in probabilities.split(2048)]) if len(probabilities) else probabilities.bool()
+        members,sizes = self.sets.float(),self.sets.sum(1)
+        by_size = [(sizes == s).nonzero()[:,0] for s in range(1, max(1, int(sizes.max()))+1)]
+        m = probabilities.shape[1]
+        rows = _chunk_rows(max(m*max(_MOST_CHOSEN, len(by_size)), len(self.sets)))
+        return torch.cat([self._predict(o, members, by_size, sizes) for o in probabilities.split(rows)])
 
-    def _answers(self, probabilities):
-        n_attributes = probabilities.shape[1]
-        sizes,members = self.sets.sum(1),self.sets.float()
+    def _predict(self, probabilities, members, by_size, sizes):
         chance = (torch.logit(probabilities.float(), eps=1e-6)@members.T + self.exponent*self.log_weights).softmax(1) # of each set
-        return _best_answers(torch.stack([chance[:,sizes == s]@members[sizes == s] for s in range(1, n_attributes+1)], 2))
+        belongs = torch.stack([chance[:,o]@members[o] for o in by_size], 2)
+        return _best_sets(belongs, chance[:,sizes == 0].sum(1) if (sizes == 0).any() else None)
+
+_TUNED_VALUES = 500_000 # images times attributes
 
 def best_label_sets(
     training_sets:Tensor, # multi-hot label sets of the training images, shape (n, n_attributes)
@@ -160,7 +250,8 @@ def best_label_sets(
     "The `LabelSets` whose exponent has the highest Mean F1"
     rule = LabelSets.from_labels(training_sets)
     rules = [LabelSets(rule.sets, rule.log_weights, o) for o in (0.,.125,.25,.375,.5,.75,1.)]
-    return max(rules, key=lambda o: _mean_f1(o, probabilities, attributes))
+    step = max(1, attributes.numel()//_TUNED_VALUES) # of many images, some are enough to tell seven numbers apart
+    return max(rules, key=lambda o: _mean_f1(o, probabilities[::step], attributes[::step]))
 
 # %% ../nbs/07_decide.ipynb #5080bb89
 _RULE_TYPES = {o.__name__: o for o in (Threshold, ExpectedF1, LabelSets)}
@@ -187,9 +278,9 @@ def best_constant_set(
     attributes:Tensor, # multi-hot label sets, shape (n, n_attributes)
 )->Tensor: # booleans, shape (n_attributes,)
     "The label set that scores the highest Mean F1 as the answer for every image"
-    attributes = attributes.double()
-    sizes = attributes.sum(1)
-    return _best_answers(torch.stack([attributes[sizes == s].sum(0)/len(attributes) for s in range(1, attributes.shape[1]+1)], 1)[None])[0]
+    sizes,n = attributes.sum(1, dtype=torch.int64),len(attributes)
+    counts = [attributes[sizes == s].sum(0, dtype=torch.float64)/n for s in range(1, max(1, int(sizes.max()))+1)]
+    return _best_sets(torch.stack(counts, 1)[None], (sizes == 0).double().mean()[None])[0]
 
 class ConstantAnswer(NamedTuple):
     "What to answer without having seen the picture"
@@ -219,22 +310,36 @@ class Decision(NamedTuple):
     def __repr__(self): return f"{self.rule}, temperatures {self.temperatures[0]:.2f} and {self.temperatures[1]:.2f}; cross-fitted Mean F1: " + ', '.join(f'{k} {v:.4f}' for k,v in self.scores.items())
 
 def _makers(training_sets):
-    "name -> what makes a rule of probabilities and labels"
-    return dict(half=lambda p, y: Threshold(.5), threshold=best_threshold, per_label=best_thresholds, expected_f1=lambda p, y: ExpectedF1(), label_sets=partial(best_label_sets, training_sets))
+    "name -> what makes a rule of probabilities and labels; the empty set is allowed where training labels have it"
+    empty = bool((training_sets.sum(1) == 0).any())
+    return dict(half=lambda p, y: Threshold(.5, empty), threshold=partial(best_threshold, may_be_empty=empty), per_label=partial(best_thresholds, may_be_empty=empty),
+        expected_f1=lambda p, y: ExpectedF1(empty), label_sets=partial(best_label_sets, training_sets))
+
+_MOST_MINUTES = 15 # for a rule, on a slow core
+
+def _minutes(name, n, m, folds):
+    "About how long rule `name` takes to be tuned and scored on `n` images of `m` attributes, on a slow core; the same on every machine, so that the same rules are tried"
+    tuned = min(n, max(1, _TUNED_VALUES//m))
+    seconds = dict(half=n*m*1e-8, threshold=(folds+1)*n*m*2e-8, per_label=(folds+1)*n*m*2e-7, expected_f1=n*m*2e-6, label_sets=(7*(folds+1)*tuned + n)*m*min(m, _MOST_CHOSEN)*1e-8)
+    return seconds[name]/60
 
 def decide(
     logits:tuple, # (category logits, attribute logits) of images that were not trained on
     category:Tensor, # their labels, shape (n,)
     attributes:Tensor, # multi-hot, shape (n, n_attributes)
     training_sets:Tensor, # multi-hot label sets of the training images, shape (n_train, n_attributes)
-    rule:str='auto', # one of `RULES`; auto for the one that scores best
+    rule:str='auto', # one of `RULES`; auto for the one that scores best, of those that take no more than some minutes
     folds:int=5, # parts of the images, each of which is scored by what was tuned on the others
 )->Decision: # raises `InputError` for an unknown rule, or fewer images than folds
     "The best decision rule and temperatures, with cross-fitted scores"
     makers = _makers(training_sets)
     if rule not in ('auto', *makers): raise InputError(f"rule '{rule}' is not known; there are auto, {', '.join(makers)}")
     if len(category) < folds: raise InputError(f"{len(category)} validation images are too few to tune a decision in {folds} folds")
-    tried = makers if rule == 'auto' else {o: makers[o] for o in dict.fromkeys(('half', rule))}
+    minutes = {o: _minutes(o, *attributes.shape, folds) for o in makers}
+    tried = {o: makers[o] for o in (makers if rule == 'auto' else dict.fromkeys(('half', rule))) if o == rule or minutes[o] <= _MOST_MINUTES}
+    if rule == 'auto':
+        for o in makers:
+            if o not in tried: print(f"rule {o} is not tried: for {len(category):,} images of {attributes.shape[1]:,} attributes it would take about {minutes[o]:,.0f} minutes", flush=True)
     answers = {o: torch.zeros_like(attributes, dtype=torch.bool) for o in tried}
     for tuned,held in KFold(folds, shuffle=True, random_state=42).split(category):
         temperatures = best_temperatures([o[tuned] for o in logits], category[tuned], attributes[tuned])

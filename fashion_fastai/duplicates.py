@@ -7,14 +7,14 @@ __all__ = ['Look', 'look_at', 'difference_hash', 'look_at_all', 'near_pairs', 'n
 
 # %% ../nbs/03_duplicates.ipynb #794dc117
 import hashlib,io
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import cpu_count
 from typing import Callable,NamedTuple
 import numpy as np
 from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from .cache import terminal_bar
+from scipy.spatial import cKDTree
+from .cache import ahead,terminal_bar
 from .files import InputError
 from .images import open_image
 
@@ -35,9 +35,12 @@ def look_at(
     try:
         with open(path, 'rb') as file: raw = file.read()
     except OSError as e: raise InputError(f"{path}: cannot be read as an image ({e.strerror or e})") from e
-    try: sketch = open_image(raw, (4*_SKETCH[0], 4*_SKETCH[1])).resize(_SKETCH[::-1], Image.Resampling.BILINEAR) # in two steps: a JPEG that is decoded at an eighth is off by up to seven pixels
+    try:
+        # in two steps: a JPEG that is decoded at an eighth is off by up to seven pixels
+        sketch = open_image(raw, (4*_SKETCH[0], 4*_SKETCH[1])).resize(_SKETCH[::-1], Image.Resampling.BILINEAR)
     except InputError as e: raise InputError(str(e).replace('the image', str(path), 1)) from e
-    with Image.open(io.BytesIO(raw)) as image: return Look(image.size[::-1], image.mode, hashlib.blake2b(raw, digest_size=16).digest(), np.asarray(sketch))
+    with Image.open(io.BytesIO(raw)) as image: size,mode = image.size[::-1],image.mode # which needs no decoding, and has worked before
+    return Look(size, mode, hashlib.blake2b(raw, digest_size=16).digest(), np.asarray(sketch))
 
 def difference_hash(
     sketch:np.ndarray, # shape (…, 16, 17, 3), uint8
@@ -56,45 +59,80 @@ def look_at_all(
     def look(path):
         try: return look_at(path)
         except InputError as e: return str(e)
-    with ThreadPoolExecutor(max(1, cpu_count() if workers is None else workers)) as pool:
-        return list((progress or (lambda o, total=None: o))(pool.map(look, paths), total=len(paths)))
+    looks = ahead(look, paths, max(1, cpu_count() if workers is None else workers))
+    return list((progress or (lambda o, total=None: o))(looks, total=len(paths)))
 
 # %% ../nbs/03_duplicates.ipynb #1ce05096
+def _groups_of(pairs, n): "Number of the group of each of `n`, where pairs are linked"; return connected_components(coo_matrix((np.ones(len(pairs), bool), pairs.T), shape=(n,n)), directed=False)[1]
+
+def _firsts(groups): "For each row, the first row of its group"; return np.unique(groups, return_index=True)[1][groups]
+
 def _linked(pairs, n):
     "The same groups, told by fewer pairs: each member of a group with its first"
-    group = connected_components(coo_matrix((np.ones(len(pairs), bool), pairs.T), shape=(n,n)), directed=False)[1]
-    first = np.unique(group, return_index=True)[1][group]
+    first = _firsts(_groups_of(pairs, n))
     return np.stack([first, np.arange(n)], 1)[first != np.arange(n)]
+
+_LEAST_CONTRAST = 4. # levels: on a blank photo, what differs is noise
+_DIMENSIONS = 16 # in which neighbours are searched
+
+def _centred(flat): "Rows of sketches without their brightness, float32"; o = flat.astype(np.float32); return o - o.mean(1, keepdims=True)
+def _contrast(centred): return np.maximum(centred.std(1), _LEAST_CONTRAST)
+
+def _projected(flat, rows=8192):
+    "Each sketch over its contrast in the directions in which they vary the most, and the contrasts; no two are further apart in these than they are in all"
+    def scaled(part): o = _centred(part); return o/(_contrast(o)*o.shape[1]**.5)[:,None]
+    sample = scaled(flat[::max(1, len(flat)//4096)]).astype(np.float64)
+    _,directions = np.linalg.eigh(sample.T@sample)
+    directions = directions[:,-_DIMENSIONS:].astype(np.float32)
+    parts = [flat[i:i+rows] for i in range(0, len(flat), rows)]
+    return np.concatenate([scaled(o)@directions for o in parts]),np.concatenate([_centred(o).std(1) for o in parts])
+
+def _candidates(flat, difference, most, rows=8192):
+    "Blocks of pairs (i, j), i < j, which hold all whose sketches differ by no more than `difference`, but of each row no more than the `most` nearest; and whether there may be more"
+    points,contrast = _projected(flat)
+    tree = cKDTree(points)
+    blank = contrast < _LEAST_CONTRAST/(1-difference)
+    # u and v, of contrasts a >= b >= (1-d)a and no further apart than d*a, are no further apart than 2d/(2-d) over their contrasts
+    # ([Dunkl and Williams 1964](https://doi.org/10.2307/2311304)); where one contrast is below the least, than 2d
+    for members,radius in ((np.flatnonzero(~blank), 2*difference/(2-difference)), (np.flatnonzero(blank), 2*difference)):
+        for i in range(0, len(members), rows):
+            part = members[i:i+rows]
+            _,near = tree.query(points[part], min(most+1, len(flat)), distance_upper_bound=radius*1.001)
+            near = near.reshape(len(part), -1)
+            a,b = np.nonzero(near < len(flat))
+            pairs = np.stack([part[a], near[a,b]], 1)
+            pairs.sort(1) # each pair is found from both of its ends, or from one alone where many are near
+            yield pairs[pairs[:,0] < pairs[:,1]],bool((near[:,most:] < len(flat)).any())
+
+def _close_pairs(flat, hashes, bits, difference, most):
+    "Pairs of rows that are nearly the same by both measures, and whether there may be more"
+    def differ(i, j): a,b = _centred(flat[i]),_centred(flat[j]); return np.sqrt(((a-b)**2).mean(1))/np.maximum(_contrast(a), _contrast(b))
+    found,more = [np.zeros((0,2), int)],False
+    for pairs,cut in _candidates(flat, difference, most):
+        more |= cut
+        for part in np.array_split(pairs, len(pairs)//20_000 + 1):
+            part = part[(hashes[part[:,0]] != hashes[part[:,1]]).sum(1) <= bits]
+            found.append(part[differ(*part.T) <= difference])
+    return np.unique(np.concatenate(found), axis=0),more
 
 def near_pairs(
     sketches:np.ndarray, # shape (n, 16, 17, 3), uint8
     bits:int=28, # of the 256 of the hash that may differ
     difference:float=.08, # of the sketches, as a share of their contrast
-    most:int=1_000_000, # pairs to keep; beyond, a group is told by its first photo with each of the others
+    most:int=128, # nearest photos that each is compared with; a group in which more are near is told by fewer pairs
 )->np.ndarray: # row numbers (i, j) of each pair with i < j, shape (n_pairs, 2), in order; of identical sketches the first stands for all
     "Which photos are nearly the same"
     if (n := len(sketches)) < 2: return np.zeros((0,2), int)
     flat = sketches.reshape(n, -1)
     _,first,which = np.unique(flat, axis=0, return_index=True, return_inverse=True)
     same = np.stack([first[which.ravel()], np.arange(n)], 1)
-    pairs,rows = same[same[:,0] != same[:,1]],np.sort(first)
-    signs = np.where(difference_hash(sketches[rows]), np.float32(1), np.float32(-1))
-    def centred(rows): o = flat[rows].astype(np.float32); return o - o.mean(1, keepdims=True)
-    def contrast(o): return np.maximum(o.std(1), 4) # 4 levels: on a blank photo, what differs is noise
-    def close(i, j): # for blocks of rows in which most hashes are alike: both measures as matrices
-        a,b = centred(i),centred(j)
-        squares = (a**2).mean(1)[:,None] + (b**2).mean(1) - 2/a.shape[1]*(a@b.T)
-        return squares <= (difference*np.maximum(contrast(a)[:,None], contrast(b)))**2*1.01
-    def differ(a, b): a,b = centred(a),centred(b); return np.sqrt(((a-b)**2).mean(1))/np.maximum(contrast(a), contrast(b))
-    for i in range(0, len(rows), 1024):
-        for j in range(i, len(rows), 4096):
-            near = signs[i:i+1024]@signs[j:j+4096].T >= 256 - 2*bits
-            if near.mean() > .02: near &= close(rows[i:i+1024], rows[j:j+4096])
-            a,b = np.nonzero(near)
-            found = np.stack([rows[a+i], rows[b+j]], 1)[a+i < b+j]
-            for part in np.array_split(found, len(found)//100_000 + 1): pairs = np.concatenate([pairs, part[differ(*part.T) <= difference]])
-            if len(pairs) > most: pairs = _linked(pairs, n)
-    return pairs[np.lexsort(pairs.T[::-1])]
+    pairs,rows,more = same[same[:,0] != same[:,1]],np.sort(first),True
+    while more and len(rows) > 1:
+        hashes = np.concatenate([difference_hash(sketches[rows[i:i+8192]]) for i in range(0, len(rows), 8192)])
+        found,more = _close_pairs(flat[rows], hashes, bits, difference, most)
+        pairs,more = np.concatenate([pairs, rows[found]]),more and len(found) > 0
+        rows = rows[np.unique(_firsts(_groups_of(found, len(rows))))] # where many were near to each other, once more with one of each group
+    return np.unique(pairs, axis=0)
 
 # %% ../nbs/03_duplicates.ipynb #db464775
 def near_duplicate_groups(
@@ -106,4 +144,4 @@ def near_duplicate_groups(
     looks = look_at_all(paths, workers, progress)
     rows = np.flatnonzero([isinstance(o, Look) for o in looks])
     pairs = near_pairs(np.array([looks[i].sketch for i in rows], np.uint8).reshape(-1, *_SKETCH, 3))
-    return connected_components(coo_matrix((np.ones(len(pairs), bool), rows[pairs].T), shape=(len(looks),)*2), directed=False)[1]
+    return _groups_of(rows[pairs], len(looks))

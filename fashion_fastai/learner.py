@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
-import torch
+import numpy as np,torch
 from PIL import Image
 from fastai import optimizer
 from fastai.basics import noop
@@ -22,7 +22,7 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import * # gives every Learner fit_one_cycle and lr_find
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-from fastai.learner import AvgMetric,Learner
+from fastai.learner import AvgMetric,Learner,replacing_yield
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_random_states,set_random_states,set_seed
 from fastai.vision.data import get_grid
@@ -62,12 +62,30 @@ class FashionLearner(Learner):
     @property
     def vocab(self)->Vocab: "The names behind the labels"; return Vocab(tuple(self.dls.vocab[0]), tuple(self.dls.vocab[1]))
 
+    fitting = False # whether a fit is under way
+
     def _do_fit(self): # fastai's, but for a fit that goes on where another was broken off
         real = hasattr(self, 'checkpoint') and not hasattr(self, 'lr_finder')
-        with self.checkpoint.session() if real else nullcontext(0) as first:
-            for epoch in range(first, self.n_epoch):
-                self.epoch = epoch
-                self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+        self.fitting = True
+        try:
+            with self.checkpoint.session() if real else nullcontext(0) as first:
+                for epoch in range(first, self.n_epoch):
+                    self.epoch = epoch
+                    self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+        finally: self.fitting = False
+
+    @contextmanager
+    def _no_recording(self): return replacing_yield(self.recorder, 'run', False)
+
+    def validation_context(self, cbs=None, inner=False):
+        context = super().validation_context(cbs, inner or self.fitting)
+        # within a fit, `before_fit` and `after_fit` would begin and end the callbacks' work a second time, and the recorder would log what is no epoch
+        if self.fitting: context.append(self._no_recording())
+        return context
+
+    def validate(self, *args, **kwargs):
+        if self.fitting: raise RuntimeError("`validate` would overwrite the record of the fit that is under way; use `get_preds`")
+        return super().validate(*args, **kwargs)
 
     def all_batches(self):
         self.n_iter = len(self.dl)
@@ -133,7 +151,7 @@ class FashionLearner(Learner):
         self.fit_progressive(recipe.sizes, recipe.lr, recipe.n_epochs, recipe.schedule, **kwargs)
 
     def predict(self,
-        item:str|Path|bytes|Image.Image, # path, PIL image, bytes or array of one picture
+        item:str|Path|bytes|np.ndarray|torch.Tensor|Image.Image, # path, PIL image, bytes, or array of one picture
     )->Prediction:
         "The category and the attributes of one picture, with the probabilities of both parts"
         dl = self.dls.test_dl([item], num_workers=0)
@@ -236,7 +254,8 @@ def fashion_learner(
     flips = [FlipTTA()] if tta else []
     scaler = [MixedPrecision()] if model.precision == 'fp16' else [] # small gradients would vanish in fp16
     # where the weights are learned, validation still adds with fixed ones, and can be compared from epoch to epoch
-    loss = MultiTaskLoss(3. if attribute_weight is None else attribute_weight, label_smoothing, Threshold(threshold), category_weight=category_weight, log_variances=model.log_variances)
+    allow_empty = bool((dls.train.targets[1].sum(1) == 0).any()) # as in the training labels
+    loss = MultiTaskLoss(3. if attribute_weight is None else attribute_weight, label_smoothing, Threshold(threshold, allow_empty), category_weight=category_weight, log_variances=model.log_variances)
     metrics = [AvgMetric(category_loss), AvgMetric(attribute_loss), CategoryAccuracy(), MeanF1()]
     learn = FashionLearner(dls, model, loss_func=loss, metrics=metrics, cbs=[History(), *flips, *scaler, *(cbs or [])], **{'opt_func': fused_adamw, **kwargs})
     learn.constant = constant_answer(*map(_plain, dls.train.targets), n_categories) # what it answers to photos that cannot be read

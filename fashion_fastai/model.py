@@ -6,6 +6,7 @@
 __all__ = ['ARCHS', 'DTYPES', 'xresnet10', 'MaxBlurPool', 'xresnet_body', 'TwoPartHead', 'MultiTaskModel', 'multi_task_model']
 
 # %% ../nbs/05_model.ipynb #4e99a985
+from contextlib import nullcontext
 import torch
 from torch import nn
 from fastai.layers import AdaptiveAvgPool,Flatten,ResBlock
@@ -80,8 +81,9 @@ class MultiTaskModel(nn.Sequential):
 
     def forward(self, images):
         images = images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
-        dtype = DTYPES[self.precision]
-        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32): category,attributes = super().forward(images)
+        # in fp32 an autocast around this one, such as that of `learn.to_bf16()`, stays in force
+        autocast = nullcontext() if self.precision == 'fp32' else torch.autocast(images.device.type, DTYPES[self.precision])
+        with autocast: category,attributes = super().forward(images)
         return category.float(),attributes.float()
 
 def multi_task_model(

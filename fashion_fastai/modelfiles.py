@@ -16,7 +16,7 @@ from safetensors.torch import load,save
 import fashion_fastai
 from .augment import LightNormalize
 from .callbacks import FlipTTA
-from .data import fashion_block
+from .data import compute_device,fashion_block
 from .decide import ConstantAnswer,rule_from_params,rule_params
 from .files import InputError,whole_file
 from .labels import LabelRow,Vocab
@@ -74,7 +74,7 @@ def _build(about, weights):
     "The learner that `about` describes"
     rows = [LabelRow(Image.new('RGB', (8,8)), about['categories'][0], np.zeros(len(about['attributes']), np.uint8), o) for o in (False,True)]
     vocab = Vocab(tuple(about['categories']), tuple(about['attributes']))
-    dls = fashion_block(vocab, tuple(about['size'])).dataloaders(rows, bs=1, num_workers=0)
+    dls = fashion_block(vocab, tuple(about['size'])).dataloaders(rows, bs=1, num_workers=0, device=compute_device())
     model = multi_task_model(*map(len, dls.vocab), **about['architecture']).to(dls.device)
     loss = MultiTaskLoss(rule=rule_from_params(about['rule']), log_variances=model.log_variances)
     loss.temperatures = tuple(about['temperatures'])

@@ -6,7 +6,7 @@
 __all__ = ['Predictions', 'predict_batches', 'predict_images', 'write_bad_images', 'write_submission', 'score_submission']
 
 # %% ../nbs/12_predict.ipynb #6fef4ee0
-import warnings
+import os,warnings
 from contextlib import ExitStack,contextmanager
 from itertools import chain,islice
 from pathlib import Path
@@ -14,9 +14,8 @@ from typing import Callable,Iterable,NamedTuple
 import numpy as np, pandas as pd, torch
 from fastai.torch_core import defaults
 from fastcore.basics import chunked
-from .cache import cache_folder,pack_images,stored_size
+from .cache import ahead,cache_folder,pack_images,stored_size
 from .callbacks import with_flip
-from .data import ahead
 from .files import InputError,whole_file
 from .labels import Vocab,read_test_list
 from .learner import FashionLearner
@@ -35,11 +34,9 @@ class Predictions(NamedTuple):
 
     def table(self):
         "A `DataFrame` for people: the category's name and probability, and the probability of every attribute"
-        frame = pd.DataFrame(self.attribute_probabilities, columns=list(self.vocab.attributes))
-        frame.insert(0, 'file_path', self.file_paths)
-        frame.insert(1, 'category', [self.vocab.categories[k] for k in self.category])
-        frame.insert(2, 'category_probability', self.category_probabilities.max(1), allow_duplicates=True)
-        return frame
+        named = dict(file_path=self.file_paths, category=[self.vocab.categories[k] for k in self.category], category_probability=self.category_probabilities.max(1))
+        columns = [f'{o} (attribute)' if o in named else o for o in self.vocab.attributes]
+        return pd.concat([pd.DataFrame(named), pd.DataFrame(self.attribute_probabilities, columns=columns)], axis=1)
 
 def _answers(learn, images, tta):
     "Labels, multi-hot attributes, and the probabilities of both parts for a batch that is ready for the network"
@@ -62,6 +59,15 @@ def _cores_shared_by(threads):
     try: yield
     finally: torch.set_num_threads(before)
 
+def _read_list(test, strict):
+    "The images to predict, and the paths of those that are missing: a few are bad images like others, but most of a list means a wrong folder"
+    images = read_test_list(test, strict)
+    missing = images.file_path[images.image.isna()]
+    if len(missing) > len(images)/2:
+        raise InputError(f"{test}: {len(missing):,} of {len(images):,} images are missing, the first being {', '.join(missing.head())}; is this the right folder?")
+    images.image = images.image.fillna((str(Path(test).parent) + os.sep) + images.file_path)
+    return images,set(images.image[missing.index])
+
 def predict_batches(
     learn:FashionLearner, # the trained model
     test:str|Path, # CSV with a column file_path, or a folder of images
@@ -70,10 +76,11 @@ def predict_batches(
     workers:int|None=None, # threads that open images, and on a CPU that compute; None for as many as there are cores
     cache:str='no', # no: open files; auto: keep decoded photos in the user's cache folder; or the folder that holds the caches
     progress:Callable|None=None, # wraps the loop over batches, with their number as `total`; None for no bar
-    strict:bool=False, # refuse images that cannot be read, rather than answer them as best one can unseen
-)->Iterable: # of `Predictions`; raises `InputError` for images that are not there, and where `strict` for those that cannot be read
+    strict:bool=False, # refuse images that are missing or cannot be read, rather than answer them by the training-set prior
+)->Iterable: # of `Predictions`; raises `InputError` where more than half of the images are missing, and where `strict` for any that is missing or cannot be read
     "Predict the images of a list in its order, a batch at a time"
-    images,size = read_test_list(test),stored_size(learn.dls.valid.crop.size)
+    images,missing = _read_list(test, strict)
+    size = stored_size(learn.dls.valid.crop.size)
     packed = None if cache == 'no' else pack_images(images.image, size, cache_folder(test, size, None if cache == 'auto' else cache), workers)
     if strict and packed and (bad := next((o for o in images.image if o in packed.bad), None)): raise InputError(packed.bad[bad])
     if tta is None: tta = hasattr(learn, 'flip_tta')
@@ -88,7 +95,7 @@ def predict_batches(
     with _cores_shared_by(1 if on_gpu else threads):
         for o in answers if progress is None else progress(answers, total=len(dl)):
             file_paths,paths = zip(*islice(rows, len(o[0])))
-            bad = {i: dl.bad[path] for i,path in enumerate(paths) if path in dl.bad} if dl.bad else {}
+            bad = {i: f'{path}: is missing' if path in missing else dl.bad[path] for i,path in enumerate(paths) if path in dl.bad} if dl.bad else {}
             if bad: _fill_in(learn.constant, bad, *o)
             yield Predictions(list(file_paths), *o, learn.vocab, bad)
 
@@ -132,7 +139,7 @@ def write_submission(
             bad.update({o.file_paths[row]: why for row,why in o.bad.items()})
             n += len(o.file_paths)
         write_bad_images(bad, out)
-    if bad: warnings.warn(f"{len(bad):,} of {n:,} images cannot be read, and are answered unseen, by what is most frequent; they are listed in {out/'bad_images.csv'}")
+    if bad: warnings.warn(f"{len(bad):,} of {n:,} images are missing or cannot be read, and are predicted by the training-set prior; they are listed in {out/'bad_images.csv'}")
     return out
 
 # %% ../nbs/12_predict.ipynb #15400aab
@@ -147,6 +154,6 @@ def score_submission(
         if sorted(frame.index) != sorted(truth.file_path): raise InputError(f"{out/name}.csv: its rows are not those of {labels}")
     actual = torch.tensor(truth.iloc[:, 2:].values)
     predicted = torch.zeros_like(actual)
-    for i,o in enumerate(attribute.attribute_label[truth.file_path]): predicted[i, list(map(int, o.split()))] = 1
+    for i,o in enumerate(attribute.attribute_label.fillna('')[truth.file_path]): predicted[i, list(map(int, o.split()))] = 1
     return dict(accuracy=float((category.category_label[truth.file_path].values == truth.category_label.values).mean()),
                 mean_f1=float(f1_per_image(predicted, actual).mean()))

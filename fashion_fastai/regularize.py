@@ -67,14 +67,20 @@ class EMA(Callback):
         decay:float=.998, # share of the average that a step leaves as it was: .998 averages over some 500 steps
     ): self.decay = decay
 
-    def before_fit(self):
-        self.weights,self.averages,self.n_steps = [],[],0
-        if hasattr(self.learn, 'lr_finder'): return # a mock training averages nothing
+    def before_fit(self): self.weights,self.averages,self.n_steps,self.n_validations = [],[],0,0
+
+    def _prepare(self):
+        "Find the weights, and begin to average them or go on with what a checkpoint has brought"
+        if self.weights: return
         self.weights = [o for o in chain(self.model.parameters(), self.model.buffers()) if o.is_floating_point()]
-        self.averages = [o.detach().clone() for o in self.weights]
+        averages = self.averages or self.weights
+        self.averages = [torch.empty_like(o).copy_(average.detach()) for o,average in zip(self.weights, averages, strict=True)]
+
+    def before_train(self):
+        if not hasattr(self.learn, 'lr_finder'): self._prepare() # a mock training averages nothing
 
     def after_batch(self):
-        if not self.training or not self.averages: return
+        if not self.training or not self.weights: return
         self.n_steps += 1
         update = get_ema_multi_avg_fn(min(self.decay, self.n_steps/(self.n_steps+9)))
         update(self.averages, [o.detach() for o in self.weights], self.n_steps)
@@ -83,8 +89,13 @@ class EMA(Callback):
         "Put the averages in the place of the weights, or back"
         for weight,average in zip(self.weights, self.averages): weight.data,average.data = average.data,weight.data
 
-    def before_validate(self): self.swap()
-    def after_validate(self): self.swap()
+    def before_validate(self): # a prediction within a validation is one with averages already
+        self.n_validations += 1
+        if self.n_validations == 1: self.swap()
+    def after_validate(self):
+        self.n_validations -= 1
+        if self.n_validations == 0: self.swap()
     def after_fit(self):
+        if self.averages: self._prepare() # a fit that was resumed after its last epoch has trained nothing more
         self.swap()
         self.weights,self.averages = [],[] # twice the model's memory, and no business of an export

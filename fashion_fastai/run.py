@@ -6,7 +6,7 @@
 __all__ = ['RUN_FILES', 'read_data', 'data_learner', 'train_run', 'lr_find_run', 'predict_run', 'demo_run']
 
 # %% ../nbs/13_run.ipynb #16486dcf
-import json,shutil,warnings
+import json,os,shutil,warnings
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ from filelock import FileLock,Timeout
 from matplotlib import pyplot as plt
 from .cache import stored_size,terminal_bar,unreadable_images
 from .callbacks import bar_or_lines
-from .checkpoint import Checkpoint,Diverged,fingerprint,room_in_memory
+from .checkpoint import Checkpoint,Diverged,batch_advice,fingerprint,oom_hint
 from .data import pack_table
 from .duplicates import near_duplicate_groups
 from .files import InputError,whole_file
@@ -78,8 +78,8 @@ def _check_folder(out, overwrite, resume):
     if finished and not overwrite: raise InputError(f"{out}: holds a run already, which is finished; choose another folder, or say --overwrite")
     if there and not (overwrite or resume): raise InputError(f"{out}: holds a run already, which is not finished; say --resume to go on with it, or --overwrite to begin anew")
 
-# what may change between two parts of a run, since it changes nothing in its results
-_MAY_CHANGE = 'cache','workers','checkpoint_minutes','max_bad','log','report'
+# what may change between two parts of a run, since it changes nothing in its training
+_MAY_CHANGE = 'cache','workers','checkpoint_minutes','max_bad','log','report','rule'
 
 def _check_recipe(out, recipe):
     "Refuse to go on with a run in folder `out` by another recipe than it began with"
@@ -99,7 +99,8 @@ def _alone_in(out):
     except OSError as e: raise InputError(f"{out}: cannot be written ({e.strerror or e})") from e
     try: yield
     finally:
-        (out/'.lock').unlink(missing_ok=True)
+        # afterwards, it might be the lock of another process; Windows removes no file that is open, and filelock removes it there
+        if os.name == 'posix': (out/'.lock').unlink(missing_ok=True)
         lock.release()
 
 def _scores(interp, decision):
@@ -118,10 +119,12 @@ def _metrics(learn, recipe, interp, decision, seconds, times):
         images_per_second=round(n_train*recipe.n_epochs/seconds, 1), device=str(learn.dls.device), precision=learn.model.precision,
         channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None, seconds={k: round(o, 3) for k,o in times.seconds.items()}, machine=machine(), versions=versions())
 
+def _smaller_batch(recipe): return batch_advice(recipe.batch_size, recipe.size)
+
 def _fit(learn, recipe, out, checkpoint, cbs):
     "Fit as `recipe` says; who stops or fails is told what is left"
     try:
-        with bar_or_lines(learn): learn.fit_recipe(recipe, cbs=[checkpoint, *cbs])
+        with bar_or_lines(learn),oom_hint(_smaller_batch(recipe)): learn.fit_recipe(recipe, cbs=[checkpoint, *cbs])
     except Diverged as e:
         if not checkpoint.has_saved: raise
         save_model(learn, out)
@@ -129,13 +132,14 @@ def _fit(learn, recipe, out, checkpoint, cbs):
     except KeyboardInterrupt as e: raise KeyboardInterrupt(f"{e}; {out} is kept, and --resume goes on with it") from None
 
 def _finish(learn, recipe, out, seconds, times, data):
-    "Choose the decision rule, and write the model and its scores; returns the scores, and what they were made of"
+    "Write the model, choose the decision rule, and write the model with it and its scores; returns the scores, and what they were made of"
+    learn.history.file = None # the exported learner has no business with this folder
+    save_model(learn, out) # before anything else is done with the weights
     # fewer validation images than folds cannot choose a rule
     with times.part('decision'): decision = learn.tune_decision(recipe.rule) if recipe.rule != 'fixed' and len(learn.dls.valid_ds) >= 5 else None
     if decision: print(f"decision: {decision}", flush=True)
     with times.part('scores'): interp = FashionInterpretation.from_learner(learn, decision)
     metrics = dict(data=str(data), **_metrics(learn, recipe, interp, decision, seconds, times))
-    learn.history.file = None # the exported learner has no business with this folder
     save_model(learn, out)
     learn.export()
     keep_report(out, interp, learn, False) # drawn when the run is finished
@@ -147,7 +151,7 @@ def _train_in(out, learn, table, bad, recipe, name, resume, logs):
     if not resume: # old files beside new ones would tell a false story
         for o in RUN_FILES: (out/o).unlink(missing_ok=True)
         shutil.rmtree(out/'tensorboard', ignore_errors=True)
-        write_recipe(recipe, name, out/'settings.ini')
+    write_recipe(recipe, name, out/'settings.ini')
     write_bad_images(bad, out)
     layout = ', channels last' if learn.model.channels_last else ''
     print(f"{recipe.arch} at width {recipe.width:g} on {learn.dls.device} in {learn.model.precision}{layout}, {recipe.n_epochs} epochs, stages {recipe.stages}", flush=True)
@@ -155,7 +159,8 @@ def _train_in(out, learn, table, bad, recipe, name, resume, logs):
     checkpoint = Checkpoint(out/'checkpoint.pt', resume, recipe.checkpoint_minutes, dict(labels=fingerprint(table)))
     times = PartTimes()
     _fit(learn, recipe, out, checkpoint, [times, *logs])
-    metrics,interp = _finish(learn, recipe, out, checkpoint.seconds, times, table.data)
+    with oom_hint(f"the weights are in {out/MODEL_FILES[0]}; --resume --rule threshold finishes the run with less memory"):
+        metrics,interp = _finish(learn, recipe, out, checkpoint.seconds, times, table.data)
     checkpoint.file.unlink(missing_ok=True) # a finished run has no use for it
     if recipe.report: keep_report(out, interp, learn)
     return metrics
@@ -175,9 +180,8 @@ def train_run(
     resume = resume and (out/'settings.ini').is_file()
     if resume: _check_recipe(out, recipe)
     table,packed,bad = read_data(data, recipe)
-    with room_in_memory(recipe.batch_size, recipe.size):
-        learn = recipe_learner(table, recipe, packed, path=out)
-        with log_callbacks(recipe.log, out, asdict(recipe)) as logs,_alone_in(out): return _train_in(out, learn, table, bad, recipe, name, resume, logs)
+    with oom_hint(_smaller_batch(recipe)): learn = recipe_learner(table, recipe, packed, path=out)
+    with log_callbacks(recipe.log, out, asdict(recipe)) as logs,_alone_in(out): return _train_in(out, learn, table, bad, recipe, name, resume, logs)
 
 def lr_find_run(
     data:str|Path, # folder with train.csv, perhaps val.csv, classes.txt and groups.csv
@@ -186,7 +190,7 @@ def lr_find_run(
 )->float: # the suggested highest learning rate
     "The LR finder's suggestion for training on `data` as `recipe` says"
     table,packed,_ = read_data(data, recipe)
-    with room_in_memory(recipe.batch_size, recipe.size):
+    with oom_hint(_smaller_batch(recipe)):
         learn = recipe_learner(table, recipe, packed)
         with bar_or_lines(learn): suggestion = learn.lr_find(show_plot=False).valley
     if out:
@@ -217,7 +221,7 @@ def predict_run(
             n += len(o.file_paths)
             yield o
     learn = load_model(model, precision)
-    with room_in_memory(kwargs.get('batch_size', 128), learn.dls.valid.crop.size): write_submission(counted(predict_batches(learn, test, progress=terminal_bar, **kwargs)), out)
+    with oom_hint(batch_advice(kwargs.get('batch_size', 128), learn.dls.valid.crop.size)): write_submission(counted(predict_batches(learn, test, progress=terminal_bar, **kwargs)), out)
     return n
 
 # %% ../nbs/13_run.ipynb #0e38d371

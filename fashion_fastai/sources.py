@@ -92,7 +92,7 @@ def _put(image, box, margin, copy, target):
         elif copy: shutil.copyfile(image, target)
         else: os.symlink(image, target)
         return True
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e: # what Pillow raises for files that are broken
+    except Exception as e: # each of Pillow's formats has errors of its own for a damaged file
         if box is None: raise InputError(f"{target}: cannot be made ({e}); copies instead of links may help" if not copy else f"{target}: cannot be made ({e})") from e
         target.unlink(missing_ok=True)
         shutil.copyfile(image, target) # whoever reads it next will tell

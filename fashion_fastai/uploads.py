@@ -98,12 +98,24 @@ def _check_zip(path, name):
         if '..' in parts or parts[0] == '' or ':' in parts[0]: refuse(f"holds a path that leads out of it, {o.filename}")
     return [o for o in entries if not o.is_dir() and is_picture(o.filename)]
 
+_KINDS = zipfile.ZIP_STORED,zipfile.ZIP_DEFLATED # the others unpack a whole block at once, however little of it is asked for
+
+def _too_large(name, n_bytes): return InputError(f"{name}: is {n_bytes/1e6:,.0f} MB large; a picture may have {MAX_BYTES/1e6:.0f} MB at the most")
+
 def _read_entry(archive, entry):
-    "The bytes of one picture in a zip"
-    if entry.file_size > MAX_BYTES: raise InputError(f"{entry.filename}: is {entry.file_size/1e6:,.0f} MB large; a picture may have {MAX_BYTES/1e6:.0f} MB at the most")
-    try: return archive.read(entry)
-    # a damaged, encrypted or unknown kind of entry can raise nearly anything
+    "The bytes of one picture in a zip; what its header says of its size is not believed"
+    if entry.file_size > MAX_BYTES: raise _too_large(entry.filename, entry.file_size)
+    if entry.compress_type not in _KINDS: raise InputError(f"{entry.filename}: is compressed in a way that is not read here; only stored and deflated entries are")
+    found = io.BytesIO()
+    try:
+        with archive.open(entry) as file:
+            while part := file.read(2**20):
+                found.write(part)
+                if found.tell() > MAX_BYTES: raise _too_large(entry.filename, found.tell())
+    except InputError: raise
+    # a damaged or encrypted entry can raise nearly anything
     except Exception as e: raise InputError(f"{entry.filename}: cannot be unpacked ({e})") from None
+    return found.getvalue()
 
 def collect_pictures(
     uploads:list, # (name, path) of pictures, and of zips of pictures

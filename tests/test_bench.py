@@ -30,3 +30,10 @@ def test_the_study_goes_on_where_it_was(garments, tmp_path):
     assert trained == ['progressive resizing, seed 1', 'category alone, seed 1', 'attributes alone, seed 1'] and more[:2] == rows and len(more) == 5
     result = json.loads((tmp_path/'results'/'what_helps.json').read_text())
     assert len(result['table']) == 5 and len(result['figures']) == 6
+
+def test_scale(tmp_path):
+    options = ['--rows', '3000', '--wide-rows', '500', '--attributes', '40', '--sketches', '2000', '--images', '2000']
+    done = subprocess.run([sys.executable, '-W', 'ignore', BENCH/'scale.py', *options, '--results', tmp_path/'results'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path/'results'/'scale.json').read_text())
+    assert len(result['figures']) == 5 and len(result['table']) == 6 and all(o['value'] > 0 for o in result['figures'].values())

@@ -1,24 +1,31 @@
 "The cache under hard conditions: killed processes, two at once, no room and no permission"
 import os,signal,subprocess,sys,time
 import numpy as np
+import pytest
 from conftest import SHORT,fashion,started
+from fashion_fastai import cache
 from fashion_fastai.cache import PackedImages
+from fashion_fastai.files import InputError
 from fashion_fastai.images import pixels_of
 
 PACK = """
-import sys,time
+import multiprocessing,sys,time
 import fashion_fastai.images,fashion_fastai.cache as cache
 from pathlib import Path
-open_slowly = cache.pixels_of
-def slow(*args): time.sleep(.004); return open_slowly(*args)
-cache.pixels_of = slow # the worker processes are forked, and so slow too
-cache._CHUNK = 8
-paths = sorted(map(str, Path(sys.argv[1]).rglob('*.jpg')))
-packed = cache.pack_images(paths, (40,30), sys.argv[2], workers=2)
-print(len(packed))
+open_quickly = cache.pixels_of
+def slow(*args): time.sleep(.004); return open_quickly(*args)
+cache.pixels_of,cache._CHUNK,cache._SYNC_SECONDS = slow,8,0 # in processes that are started otherwise than by a fork, too
+if __name__ == '__main__':
+    multiprocessing.set_start_method(sys.argv[3])
+    paths = sorted(map(str, Path(sys.argv[1]).rglob('*.jpg')))
+    packed = cache.pack_images(paths, (40,30), sys.argv[2], workers=2)
+    print(len(packed))
 """
 
-def packing(garments, folder): return started(sys.executable, '-c', PACK, garments, folder, stderr=subprocess.STDOUT)
+def packing(garments, folder, method='fork'):
+    script = folder.parent/'pack.py' # spawn and forkserver import it
+    script.write_text(PACK)
+    return started(sys.executable, script, garments, folder, method, stderr=subprocess.STDOUT)
 
 def whole(garments, folder):
     "Whether what lies in `folder` is what the files say"
@@ -32,10 +39,11 @@ def wait_for(condition, seconds=60):
         assert time.time() < end, 'waited in vain'
         time.sleep(.01)
 
-def test_a_killed_process_loses_nothing(garments, tmp_path):
+@pytest.mark.parametrize('method', ['fork','spawn','forkserver'])
+def test_a_killed_process_loses_nothing(method, garments, tmp_path):
     "SIGKILL in the middle: nothing half-written is taken for whole, no process or lock stays behind, and the next one finishes the work"
     for _ in range(3):
-        process = packing(garments, tmp_path/'packed')
+        process = packing(garments, tmp_path/'packed', method)
         done = lambda: [o for o in tmp_path.glob('packed/done-*.npy') if np.load(o).sum() > 8]
         wait_for(lambda: done() or process.poll() is not None)
         process.kill()
@@ -43,7 +51,7 @@ def test_a_killed_process_loses_nothing(garments, tmp_path):
         if PackedImages.open(tmp_path/'packed'): break
         assert not list(tmp_path.glob('packed/pixels-*.npy'))
     before = sum(np.load(o).sum() for o in done())
-    process = packing(garments, tmp_path/'packed')
+    process = packing(garments, tmp_path/'packed', method)
     out,_ = process.communicate(timeout=120)
     assert process.returncode == 0, out
     if before: assert f'packing {200-before} images' in out
@@ -57,6 +65,39 @@ def test_two_processes_at_once(garments, tmp_path):
     assert sum('packing 200 images' in o for o in outputs) == 1
     assert whole(garments, tmp_path/'packed')
 
+def test_pixels_are_on_the_disk_before_they_are_marked_as_done(garments, tmp_path, monkeypatch):
+    "Else a power failure could leave marks whose images are black"
+    events,sync,add = [],cache._sync,cache._DoneMarks.add
+    def synced(path):
+        events.append(('sync', int(next(tmp_path.glob('packed/done-*.npy'), None) is not None and np.load(next(tmp_path.glob('packed/done-*.npy'))).sum())))
+        sync(path)
+    def added(self, rows):
+        before = int(self.done.sum())
+        add(self, rows)
+        events.append(('mark', int(self.done.sum()) - before))
+    monkeypatch.setattr(cache, '_sync', synced)
+    monkeypatch.setattr(cache._DoneMarks, 'add', added)
+    monkeypatch.setattr(cache, '_CHUNK', 32)
+    monkeypatch.setattr(cache, '_SYNC_SECONDS', 0)
+    cache.pack_images(sorted(garments.rglob('*.jpg')), (40,30), tmp_path/'packed', workers=1, progress=None)
+    assert len(events) > 10 and all(before[0] == 'sync' for before,(what,n) in zip(events, events[1:]) if what == 'mark' and n), events
+    assert sum(n for what,n in events if what == 'mark') == 200
+
+def test_an_image_whose_reading_failed_once_is_tried_again(garments, tmp_path, monkeypatch):
+    "A stale handle of a network drive, say: the file is as it was"
+    paths,read = sorted(map(str, garments.rglob('*.jpg'))),cache.pixels_of
+    def stale(path, size):
+        if path == paths[3]: raise InputError(f'{path}: cannot be read as an image (Stale file handle)')
+        return read(path, size)
+    monkeypatch.setattr(cache, 'pixels_of', stale)
+    bad = cache.pack_images(paths, (40,30), tmp_path/'packed', workers=1)
+    assert list(bad.bad) == [paths[3]]
+    same = cache.pack_images(paths, (40,30), tmp_path/'packed', workers=1)
+    assert list(same.bad) == [paths[3]] and len(list(tmp_path.glob('packed/*.npy'))) == 1
+    monkeypatch.setattr(cache, 'pixels_of', read)
+    assert cache.pack_images(paths, (40,30), tmp_path/'packed', workers=1).bad == {}
+    assert whole(garments, tmp_path/'packed') and not bad.pixels[3].any() # who has the old array open keeps it
+
 def test_ctrl_c_while_packing(garments, tmp_path):
     process = packing(garments, tmp_path/'packed')
     wait_for(lambda: list(tmp_path.glob('packed/done-*.npy')))
@@ -67,7 +108,7 @@ def test_ctrl_c_while_packing(garments, tmp_path):
 def test_a_full_disk(garments, tmp_path):
     "The room is taken before the first image is decoded"
     code = "import resource,signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n" + PACK
-    done = subprocess.run([sys.executable, '-c', code, garments, tmp_path/'packed'], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', code, garments, tmp_path/'packed', 'fork'], capture_output=True, text=True)
     assert 'InputError' in done.stderr and 'images cannot be packed here' in done.stderr
     assert not list(tmp_path.glob('packed/*.npy'))
 

@@ -94,7 +94,7 @@ def test_predict_a_folder_of_odd_photos(run, tmp_path):
     Image.new('1', (20_000, 20_000)).save(photos/'bomb.png')
     bad = {'bomb.png','cut.jpg','empty.jpg','text.jpg','page.jpg'}
     done = fashion('predict', run, photos, '--out', tmp_path/'out')
-    assert done.returncode == 0 and '5 of 14 images cannot be read' in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.returncode == 0 and '5 of 14 images are missing or cannot be read' in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     answered = pd.read_csv(tmp_path/'out'/'category.csv').file_path.tolist()
     assert answered == sorted(o.relative_to(photos).as_posix() for o in photos.rglob('*.*')) and 'ünï "x".png' in answered and 'a,b.jpg' in answered
     assert set(pd.read_csv(tmp_path/'out'/'bad_images.csv').file_path) == bad
@@ -121,6 +121,39 @@ def test_a_settings_file_in_the_working_folder(garments, tmp_path):
     assert 'width = 0.25' in (tmp_path/'run'/'settings.ini').read_text()
     assert refused(here('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path), 'holds a run already')
     assert refused(here('train', garments, '--out', 'other', '--recipe', 'yours', cwd=tmp_path), "there are demo, quick, full, gpu, deepfashion, mine")
+
+def test_a_strangers_settings_file_breaks_nothing(garments, tmp_path):
+    stranger = tmp_path/'settings.ini'
+    for text in ('[DEFAULT]\nlib_name = shop\nseed = 3\nversion = 1\n', 'no section\n', '[a]\nx = %(y)s\nx = 2\n'):
+        stranger.write_text(text)
+        done = fashion('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--overwrite', cwd=tmp_path)
+        assert done.returncode == 0 and done.stdout.startswith(f'settings: {stranger} has no recipe, and is ignored\n'), done.stdout + done.stderr
+    assert 'seed = 42' in (tmp_path/'run'/'settings.ini').read_text()
+    assert fashion('train', '--help', cwd=tmp_path).returncode == 0
+    stranger.write_text('[mine]\nstages = 32x24:1\nwidht = .25\n') # one's own, with a slip
+    assert refused(here('train', garments, '--out', tmp_path/'other', '--recipe', 'mine', cwd=tmp_path), 'unknown key widht')
+
+def test_the_settings_file_that_counts_is_said(garments, run, tmp_path):
+    "In a run folder, its own settings would override the recipe"
+    shutil.copy(run/'settings.ini', tmp_path/'settings.ini')
+    done = fashion('train', garments, '--out', 'again', '--recipe', 'demo', '--epochs', 1, '--report', 'no', cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith(f"settings: {tmp_path/'settings.ini'}\n"), done.stdout
+
+def test_an_attribute_may_be_called_category(garments, tmp_path):
+    data = tmp_path/'garments'
+    shutil.copytree(garments, data)
+    for o in ('train','val'): (data/f'{o}.csv').write_text((data/f'{o}.csv').read_text().replace(',red,', ',category,', 1))
+    assert fashion('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1).returncode == 0
+    done = fashion('predict', tmp_path/'run', data/'test.csv', '--out', tmp_path/'out')
+    assert done.returncode == 0, done.stderr
+    assert list(pd.read_csv(tmp_path/'out'/'predictions.csv'))[:4] == ['file_path','category','category_probability','category (attribute)']
+
+def test_a_submission_with_an_empty_label_set_can_be_scored(garments, tmp_path):
+    labels = pd.read_csv(garments/'test_labels.csv')
+    labels[['file_path','category_label']].to_csv(tmp_path/'category.csv', index=False)
+    sets = [' '.join(str(k) for k,o in enumerate(row) if o) for row in labels.iloc[:, 2:].values]
+    pd.DataFrame(dict(file_path=labels.file_path, attribute_label=['', *sets[1:]])).to_csv(tmp_path/'attribute.csv', index=False)
+    assert score_submission(garments/'test_labels.csv', tmp_path) == dict(accuracy=1., mean_f1=pytest.approx(19/20))
 
 def test_no_val_csv(garments, tmp_path):
     data = tmp_path/'garments'
@@ -158,11 +191,19 @@ def test_bad_images(garments, run, tmp_path):
     (data/'test'/'00003.jpg').write_text('no photo')
     assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out', '--strict'), '00003.jpg: cannot be read as an image')
     done = fashion('predict', run, data/'test.csv', '--out', tmp_path/'out')
-    assert done.returncode == 0 and done.stderr.startswith('fashion: warning: 1 of 20 images cannot be read') and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 0 and done.stderr.startswith('fashion: warning: 1 of 20 images are missing or cannot be read') and len(done.stderr.splitlines()) == 1
     assert pd.read_csv(tmp_path/'out'/'bad_images.csv').file_path.tolist() == ['garments/test/00003.jpg']
     for o in ('category','attribute'): assert len(pd.read_csv(tmp_path/'out'/f'{o}.csv').dropna()) == 20
-    (data/'test'/'00003.jpg').unlink()
-    assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out'), '1 of 20 images are not there, the first being garments/test/00003.jpg')
+    (data/'test'/'00004.jpg').unlink() # a missing image is treated as one that cannot be read
+    for options in ([], ['--cache', tmp_path/'cache']):
+        done = fashion('predict', run, data/'test.csv', '--out', tmp_path/'out', *options)
+        assert done.returncode == 0 and '2 of 20 images are missing or cannot be read' in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+        bad = pd.read_csv(tmp_path/'out'/'bad_images.csv')
+        assert bad.file_path.tolist() == ['garments/test/00003.jpg','garments/test/00004.jpg'] and bad.reason[1] == 'is missing'
+        assert len(pd.read_csv(tmp_path/'out'/'category.csv').dropna()) == 20
+    assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out', '--strict'), '1 of 20 images are not there, the first being garments/test/00004.jpg')
+    for i in range(5, 15): (data/'test'/f'{i:05}.jpg').unlink() # most of the list: a wrong folder
+    assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out'), '11 of 20 images are missing, the first being garments/test/00004.jpg')
     (data/'train'/'00005.jpg').write_bytes((data/'train'/'00005.jpg').read_bytes()[:300])
     for options in ([], ['--no-cache', '--overwrite']):
         done = fashion('train', data, '--out', tmp_path/'run', *SHORT, *options)

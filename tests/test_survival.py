@@ -1,7 +1,7 @@
 "What a training survives: kills, Ctrl-C, a full or read-only disk, a loss that runs away, another one beside it"
 import ctypes,json,random,re,resource,shutil,signal,sys,time
 from pathlib import Path
-import pandas as pd
+import numpy as np,pandas as pd
 import pytest,torch
 from conftest import SHORT,fashion,here,refused,started
 from fashion_fastai.modelfiles import load_model
@@ -131,7 +131,35 @@ def test_no_room_in_memory(garments, tmp_path):
         "used = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2_000_000_000,)*2)\nsys.exit(main(sys.argv[1:]))")
     done = fashion('train', garments, '--out', tmp_path/'run', *SHORT[:2], '--stages', '600x450:1', '--precision', 'fp32', '--batch-size', 64, '--workers', 1, command=[sys.executable, '-W', 'ignore', '-c', code])
-    assert refused(done, 'there is no room in memory for batches of 64 images of 600x450; try --batch-size 32')
+    assert refused(done, 'out of memory: batches of 64 images of 600x450; try --batch-size 32')
+
+def test_out_of_memory_in_the_decision_costs_no_weights(garments, tmp_path):
+    "The weights are saved before the rule is chosen, and the run can be finished with another rule"
+    run = tmp_path/'run'
+    code = ("import sys,fashion_fastai.learner\nfrom fashion_fastai.cli import main\ndef decide(*args): raise MemoryError\n"
+        "fashion_fastai.learner.decide = decide\nsys.exit(main(sys.argv[1:]))")
+    done = fashion('train', garments, '--out', run, *SHORT, command=[sys.executable, '-W', 'ignore', '-c', code])
+    assert refused(done, f'out of memory: the weights are in {run}/model.safetensors; --resume --rule threshold finishes the run with less memory')
+    assert names(run) == ['checkpoint.pt','history.csv','model.json','model.safetensors','settings.ini']
+    weights = (run/'model.safetensors').read_bytes()
+    assert fashion('predict', run, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
+    done = fashion('train', garments, '--out', run, '--resume', '--rule', 'threshold')
+    assert done.returncode == 0 and 'going on after 2 of 2 epochs' in done.stdout, done.stdout + done.stderr
+    assert names(run) == FINISHED and (run/'model.safetensors').read_bytes() == weights
+    assert json.loads((run/'metrics.json').read_text())['decision']['name'] == 'threshold' and 'rule = threshold' in (run/'settings.ini').read_text()
+
+def test_hundreds_of_attributes_fit_in_memory(garments, tmp_path):
+    data,rng = tmp_path/'garments',np.random.default_rng(0)
+    shutil.copytree(garments, data)
+    for split in ('train','val'):
+        frame = pd.read_csv(data/f'{split}.csv')
+        hot = pd.DataFrame((rng.random((len(frame), 700)) < .01).astype(int), columns=[f'a{i}' for i in range(700)])
+        hot.a0 = 1
+        pd.concat([frame.iloc[:, :2], hot], axis=1).to_csv(data/f'{split}.csv', index=False)
+    limit = dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (9_000_000_000,)*2))
+    done = fashion('train', data, '--out', tmp_path/'run', *SHORT, '--workers', 1, **limit)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads((tmp_path/'run'/'metrics.json').read_text())['decision']['cross_fitted']) == {'half','threshold','per_label','expected_f1','label_sets'}
 
 FULL = dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000,)*2)) # no file may be longer
 

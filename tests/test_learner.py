@@ -1,0 +1,159 @@
+"What a learner does where a notebook's example does not look: files that change, predictions within a fit, other devices"
+import numpy as np,pandas as pd
+import pytest,torch
+from PIL import Image
+from fastai.callback.core import Callback
+from fastai.optimizer import Lookahead,RAdam,ranger
+from fastai.torch_core import set_seed
+from fashion_fastai import data as data_module
+from fashion_fastai.checkpoint import _set_random_states,_to_weights_device,_random_states
+from fashion_fastai.data import fashion_dls,pack_table
+from fashion_fastai.interpret import grad_cam
+from fashion_fastai.labels import read_labels
+from fashion_fastai.learner import fashion_learner
+from fashion_fastai.logs import PartTimes
+from fashion_fastai.model import multi_task_model
+from fashion_fastai.precision import set_precision
+from fashion_fastai.regularize import EMA
+
+@pytest.fixture(scope='module')
+def table(garments): return read_labels(garments)
+
+def made(table, tmp_path, packed=None, **kwargs):
+    "A learner with random weights, the same each time"
+    set_seed(1)
+    learn = fashion_learner(fashion_dls(table, (32,24), 32, packed, workers=0), 'xresnet10', path=tmp_path, **kwargs)
+    learn.logger = lambda *args: None
+    return learn
+
+def test_a_single_image_is_opened_also_where_it_is_in_the_cache(table, tmp_path):
+    path = tmp_path/'image.jpg'
+    Image.open(table.images[0]).save(path)
+    own = read_labels(table.data)
+    own.images[0] = str(path)
+    learn = made(own, tmp_path, pack_table(own, (32,24), tmp_path/'cache'))
+    assert learn.dls.train.rows is not None
+    before,heat = learn.predict(path),grad_cam(learn, path)
+    Image.open(table.images[1]).save(path)
+    after = learn.predict(path)
+    assert after.category_probabilities != before.category_probabilities
+    assert after.category_probabilities == pytest.approx(learn.predict(table.images[1]).category_probabilities, abs=.02) # saved once more as JPEG
+    assert not torch.equal(grad_cam(learn, path), heat)
+    dl = learn.dls.test_dl([str(path)])
+    assert dl.packed is None and torch.equal(dl.one_batch()[0], learn.dls.test_dl([Image.open(path)]).one_batch()[0])
+
+def test_whatever_holds_an_image_can_be_predicted(table, tmp_path):
+    learn,path = made(table, tmp_path),table.images[0]
+    pixels,raw = np.asarray(Image.open(path)),open(path, 'rb').read()
+    expected = learn.predict(path)
+    tensor = torch.tensor(pixels)
+    for item in (raw, pixels, tensor, tensor.permute(2,0,1), tensor/255., Image.open(path), str(path)):
+        assert learn.predict(item).category_probabilities == pytest.approx(expected.category_probabilities, abs=1e-5)
+
+@pytest.mark.parametrize('kind', [np.array, pd.Series, lambda o: pd.Series(o, index=range(7, 7+len(o))), tuple, lambda o: [open(p, 'rb').read() for p in o]])
+def test_a_list_of_any_kind_can_be_predicted(kind, table, tmp_path):
+    learn,paths = made(table, tmp_path),table.images[:5]
+    with learn.no_bar(): expected,found = (learn.get_preds(dl=learn.dls.test_dl(o))[0][0] for o in (paths, kind(paths)))
+    assert torch.equal(expected, found)
+
+class PredictWithin(Callback):
+    "Predictions after every epoch, and at the beginning of each validation"
+    order,busy = 90,False
+    def predict(self):
+        if self.busy: return
+        self.busy = True
+        random,numpy = torch.get_rng_state(),np.random.get_state()
+        with self.learn.no_bar(): self.learn.get_preds(dl=self.dls.valid.new(shuffle=False))
+        torch.set_rng_state(random)
+        np.random.set_state(numpy)
+        self.busy = False
+    def before_validate(self): self.predict()
+    def after_epoch(self): self.predict()
+
+def test_a_prediction_within_a_fit_disturbs_nothing(table, tmp_path):
+    weights,histories = [],[]
+    for cbs in ([], [PredictWithin()]):
+        learn = made(table, tmp_path, cbs=[EMA(.9), *cbs])
+        with learn.no_bar(): learn.fit_one_cycle(2, 1e-2)
+        weights.append(torch.cat([o.detach().flatten().float() for o in learn.model.state_dict().values()]))
+        histories.append(learn.history.table.drop(columns='time'))
+    assert torch.equal(*weights)
+    pd.testing.assert_frame_equal(*histories)
+
+def test_a_validation_within_a_fit_is_refused(table, tmp_path):
+    class ValidateWithin(Callback):
+        def after_epoch(self): self.learn.validate()
+    learn = made(table, tmp_path, cbs=[ValidateWithin()])
+    with learn.no_bar(),pytest.raises(RuntimeError, match='use `get_preds`'): learn.fit(1)
+    learn.remove_cb(ValidateWithin)
+    with learn.no_bar(): assert len(learn.validate()) == 5
+
+@pytest.mark.parametrize('opt_func', [RAdam, ranger])
+def test_a_restored_optimizer_works_on_the_device_of_its_weights(opt_func):
+    "The device `meta` stands for a GPU"
+    weight = torch.nn.Parameter(torch.zeros(3))
+    opt = opt_func([weight], lr=.1)
+    for _ in range(7):
+        weight.grad = torch.ones(3)
+        opt.step()
+    state = opt.state_dict()
+    there = opt_func([torch.nn.Parameter(torch.zeros(3, device='meta'))], lr=.1)
+    there.load_state_dict(state)
+    _to_weights_device(there)
+    inner = there.opt if isinstance(there, Lookahead) else there
+    tensors = [o for state in inner.state.values() for o in state.values() if isinstance(o, torch.Tensor)]
+    if isinstance(there, Lookahead): tensors += [o for group in there.slow_weights for o in group]
+    assert len(tensors) > 1 and all(o.is_meta for o in tensors)
+
+def test_random_states_of_more_devices_than_there_are():
+    states = _random_states()
+    states['torch_cuda_state'] = [torch.zeros(16, dtype=torch.uint8)]*8
+    _set_random_states(states)
+
+@pytest.mark.parametrize('precision,expected', [('fp32', torch.bfloat16), ('bf16', torch.bfloat16)])
+def test_an_autocast_around_the_model_holds(precision, expected):
+    model,seen = multi_task_model(3, 4, 'xresnet10', .5).to_precision(precision),[]
+    model[0][0][0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with torch.autocast('cpu', torch.bfloat16): logits = model(torch.zeros(2,3,32,24))
+    assert seen == [expected] and logits[0].dtype == torch.float32
+    model(torch.zeros(2,3,32,24))
+    assert seen[1] == (torch.float32 if precision == 'fp32' else torch.bfloat16)
+
+def test_cuda_or_cpu_but_no_other_device(table, monkeypatch):
+    monkeypatch.setattr(data_module, 'default_device', lambda: torch.device('mps', 0))
+    assert fashion_dls(table, (32,24)).device == torch.device('cpu')
+
+class SteppingClock:
+    "Tells the time of a device that is far behind: each mark is a second after the one before"
+    def __init__(self): self.now,self.n_waited = 0,0
+    def mark(self):
+        self.now += 1
+        return self.now
+    def seconds(self, a, b):
+        self.n_waited += 1
+        return float(b-a)
+
+def test_phases_are_timed_by_the_clock_of_the_device(table, tmp_path):
+    times,learn = PartTimes(),made(table, tmp_path)
+    class UseClock(Callback):
+        order = 100
+        def before_fit(self): times.clock,times.marks = SteppingClock(),[('', 0)]
+    with learn.no_bar(): learn.fit(1, cbs=[times, UseClock()])
+    n = len(learn.dls.train)
+    assert {k: o for k,o in times.seconds.items() if k != 'between'} == dict(loading=n, forward=n, loss=n, backward=n, step=n, validation=1)
+    assert times.clock.n_waited == sum(times.seconds.values())
+
+def test_multi_hot_labels_are_kept_as_bytes(table, tmp_path):
+    learn = made(table, tmp_path)
+    assert learn.dls.train.targets[1].dtype == torch.uint8 and learn.dls.train.one_batch()[2].dtype == torch.float32
+
+def test_the_empty_set_is_predicted_where_training_labels_have_it(table, tmp_path):
+    one = read_labels(table.data)
+    one.frame,one.vocab = one.frame[['file_path','category_label','belted','is_valid']],type(one.vocab)(one.vocab.categories, ('belted',))
+    assert 0 < one.attributes.mean() < 1
+    learn = made(one, tmp_path)
+    for rule in ('half','threshold','per_label','expected_f1','label_sets'):
+        decision = learn.tune_decision(rule)
+        sure = torch.tensor([[.001],[.999]])
+        assert decision.rule(sure).tolist() == [[False],[True]], rule
+    assert made(table, tmp_path).loss_func.rule(torch.zeros(1,15)).sum() == 1 # here every image has some attribute
