@@ -29,7 +29,7 @@ def make_up(src, n, n_attributes):
 
 def convert_here(src, dst):
     "Convert, and print the photos, the seconds by the clock and of the processor, and the most memory that this process has had, in MB"
-    from fashion_fastai.deepfashion import convert_deepfashion
+    from fashion_fastai.convert.deepfashion import convert_deepfashion
     start,busy = time.perf_counter(),time.process_time()
     made = convert_deepfashion(src, dst)
     # not getrusage, whose ru_maxrss begins with what the parent process had

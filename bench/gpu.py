@@ -3,10 +3,10 @@
 On a machine without one, `--device cpu --arch xresnet10 --height 32 --width 32 --images 256` shows that it works."""
 import statistics
 import pandas as pd, torch
-from fashion_fastai.data import pack_table
-from fashion_fastai.labels import LabelTable,read_labels
+from fashion_fastai.data.loader import pack_table
+from fashion_fastai.data.labels import LabelTable,read_labels
 from fashion_fastai.learner import recipe_learner
-from fashion_fastai.model import ARCHS
+from fashion_fastai.model.multitask import ARCHS
 from fashion_fastai.recipes import read_recipe
 from peer import peer_dls,peer_learner
 from record import arguments,data_folder,ratio,rounds,save

@@ -4,12 +4,12 @@ import torch
 from fastai.vision.all import set_seed
 from torchvision import transforms as T
 from PIL import Image
-from fashion_fastai.data import fashion_dls,pack_table
-from fashion_fastai.labels import read_labels
+from fashion_fastai.data.loader import fashion_dls,pack_table
+from fashion_fastai.data.labels import read_labels
 from peer import peer_dls
 from record import arguments,data_folder,ratio,rounds,save
 
-class Photos(torch.utils.data.Dataset):
+class SourceImages(torch.utils.data.Dataset):
     "What a PyTorch user writes"
     def __init__(self, table, size):
         self.rows = [o for o in table.rows if not o.is_valid]
@@ -32,7 +32,7 @@ def main():
         set_seed(0)
         cached,files = fashion_dls(table, size, packed=pack_table(table, size, cache)),fashion_dls(table, size, workers=args.workers)
         plain = peer_dls(data, size, workers=args.workers)
-        torch_loader = torch.utils.data.DataLoader(Photos(table, size), 64, shuffle=True, drop_last=True, num_workers=args.workers)
+        torch_loader = torch.utils.data.DataLoader(SourceImages(table, size), 64, shuffle=True, drop_last=True, num_workers=args.workers)
         taken = rounds(args.rounds, cache=lambda: drain(cached.train), files=lambda: drain(files.train), fastai=lambda: drain(plain.train), torchvision=lambda: drain(torch_loader))
         n = len(cached.train)*64
         names = dict(cache='ours, from the cache', files=f'ours, from files, {args.workers} threads', fastai=f'plain fastai, {args.workers} workers', torchvision=f'torchvision and DataLoader, {args.workers} workers')

@@ -2,10 +2,10 @@
 import statistics,subprocess,sys
 from pathlib import Path
 import pandas as pd
-from fashion_fastai.labels import read_labels
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.learner import recipe_learner
-from fashion_fastai.modelfiles import load_model,save_model
-from fashion_fastai.predict import predict_batches,write_submission
+from fashion_fastai.export import load_model,save_model
+from fashion_fastai.inference import predict_batches,write_submission
 from fashion_fastai.recipes import read_recipe
 from record import arguments,data_folder,save
 

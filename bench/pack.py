@@ -2,8 +2,8 @@
 import multiprocessing,shutil,statistics
 import numpy as np
 from PIL import Image
-from fashion_fastai.cache import pack_images,stored_size
-from fashion_fastai.labels import read_labels
+from fashion_fastai.data.cache import pack_images,stored_size
+from fashion_fastai.data.labels import read_labels
 from record import arguments,data_folder,ratio,rounds,save
 
 def decode(paths, size):

@@ -18,7 +18,7 @@ def arguments(description, **options):
 @contextlib.contextmanager
 def data_folder(given, n=6000):
     "The data folder that was given, or a temporary one with drawn garments; and a folder for caches, which is temporary in any case"
-    from fashion_fastai.garments import draw_garments
+    from fashion_fastai.data.synthetic import draw_garments
     with tempfile.TemporaryDirectory() as tmp:
         yield Path(given) if given else draw_garments(Path(tmp)/'garments', n=n), Path(tmp)/'cache'
 

@@ -26,7 +26,7 @@ def write_table(data, n, n_attributes, n_files=1000):
                 file.write(f'{paths[i]},{i%10}'.encode() + cells.tobytes() + b'\n')
 
 def read_here(data):
-    from fashion_fastai.labels import read_labels
+    from fashion_fastai.data.labels import read_labels
     start = time.perf_counter()
     table = read_labels(data)
     return len(table),time.perf_counter() - start
@@ -34,7 +34,7 @@ def read_here(data):
 def sketches(n):
     "Sketches of made-up photos: drawn garments laid over each other, each in a light of its own; one in a hundred is the one before, a little darker"
     from PIL import Image
-    from fashion_fastai.garments import ALLOWED,CATEGORIES,draw_garment,random_attributes
+    from fashion_fastai.data.synthetic import ALLOWED,CATEGORIES,draw_garment,random_attributes
     rng = np.random.default_rng(0)
     drawn = []
     for i in range(min(n, 5000)):
@@ -50,7 +50,7 @@ def sketches(n):
     return found
 
 def near_here(path):
-    from fashion_fastai.duplicates import near_pairs
+    from fashion_fastai.data.duplicates import near_pairs
     found = np.load(path)
     start = time.perf_counter()
     pairs = near_pairs(found)

@@ -2,8 +2,8 @@
 import statistics
 import torch
 from fastai.vision.all import Callback,CancelValidException,set_seed,xresnet18
-from fashion_fastai.data import pack_table
-from fashion_fastai.labels import read_labels
+from fashion_fastai.data.loader import pack_table
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.learner import recipe_learner
 from fashion_fastai.recipes import read_recipe
 from peer import peer_dls,peer_learner

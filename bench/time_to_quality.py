@@ -22,7 +22,7 @@ def plain_fastai(data, seed, epochs):
 def ours(data, seed, recipe, *overrides):
     "Train ours with an empty cache, and print its scores and seconds"
     from fashion_fastai.recipes import read_recipe
-    from fashion_fastai.run import train_run
+    from fashion_fastai.train import train_run
     with tempfile.TemporaryDirectory() as tmp:
         start = time.perf_counter()
         recipe = read_recipe(recipe, None, **{'seed': seed, 'cache': f'{tmp}/cache', **dict(o.split('=') for o in overrides)})

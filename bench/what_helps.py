@@ -8,14 +8,15 @@ import numpy as np,pandas as pd,torch
 from fastai.basics import noop
 from filelock import FileLock,Timeout
 from record import RESULTS,data_folder,save
-from fashion_fastai.callbacks import mean_of_logits
-from fashion_fastai.data import pack_table
-from fashion_fastai.decide import best_constant_set,decide
-from fashion_fastai.files import whole_file
-from fashion_fastai.labels import read_labels
+from fashion_fastai.callback.tta import average_logits
+from fashion_fastai.data.loader import pack_table
+from fashion_fastai.decision.prior import best_constant_set
+from fashion_fastai.decision.tune import decide
+from fashion_fastai.core import atomic_write
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.learner import recipe_learner
 from fashion_fastai.recipes import parse_size,read_recipe
-from fashion_fastai.scores import f1_per_image
+from fashion_fastai.metrics import f1_per_image
 
 BASE = dict(arch='xresnet18', width=.5, lr=.006, wd=.01, optimizer='adamw', schedule='one_cycle', attribute_weight=3, compile=False)
 OFF = dict(flip=False, min_scale=1., lighting=0., label_smoothing=0.)
@@ -56,7 +57,7 @@ def train(table, packed, keys, seed, stages, test_size, out):
     with learn.no_bar(),learn.no_logging(): learn.fit_recipe(recipe)
     minutes,core_minutes = (time.perf_counter()-start)/60,(time.process_time()-cpu)/60
     logits = views(learn, [recipe.sizes[-1][0], recipe.size])
-    with whole_file(out) as f:
+    with atomic_write(out) as f:
         with f.open('wb') as file: np.savez(file, minutes=minutes, core_minutes=core_minutes, **logits)
 
 def score(file, table, stages, test_size):
@@ -66,7 +67,7 @@ def score(file, table, stages, test_size):
     def logits(view): return torch.tensor(stored[view][:, :n]),torch.tensor(stored[view][:, n:])
     def scores(logits): return (logits[0].argmax(1) == category).float().mean().item(),decide(logits, category, attributes, training_sets)
     size = stages.split()[-1].split(':')[0]
-    (accuracy,decision),(mirror,mirror_decision),(large,large_decision) = map(scores, (logits(size), mean_of_logits(logits(size), logits(f'{size}-mirror')), logits(test_size)))
+    (accuracy,decision),(mirror,mirror_decision),(large,large_decision) = map(scores, (logits(size), average_logits(logits(size), logits(f'{size}-mirror')), logits(test_size)))
     name,seed = file.stem.rsplit('-', 1)
     row = dict(name=name.replace('_', ' '), seed=int(seed), accuracy=accuracy, mean_f1=max(decision.scores.values()), rule=decision.name, **decision.scores,
         mirror_accuracy=mirror, mirror_mean_f1=max(mirror_decision.scores.values()), large_accuracy=large, large_mean_f1=max(large_decision.scores.values()),
@@ -83,7 +84,7 @@ def write_rows(runs, csv, *args):
             order = [name for group in STUDY.values() for name in group]
             table = pd.concat([table, pd.DataFrame(new)]) if len(table) else pd.DataFrame(new)
             table = table.sort_values(['seed','name'], key=lambda o: o.map(order.index) if o.name == 'name' else o)
-            with whole_file(csv) as f: table.to_csv(f, index=False)
+            with atomic_write(csv) as f: table.to_csv(f, index=False)
     return table
 
 def summary(table):

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import pytest
 from fashion_fastai.cli import main
-from fashion_fastai.garments import draw_garments
+from fashion_fastai.data.synthetic import draw_garments
 
 SHORT = ['--recipe', 'demo', '--stages', '32x24:1 48x36:1', '--batch-size', '32', '--report', 'no']
 

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from conftest import SHORT,fashion,started
 from fashion_fastai import cache
-from fashion_fastai.cache import PackedImages
-from fashion_fastai.files import InputError
-from fashion_fastai.images import pixels_of
+from fashion_fastai.data.cache import PackedImages
+from fashion_fastai.core import InputError
+from fashion_fastai.data.image import load_pixels
 
 PACK = """
 import multiprocessing,sys,time
 import fashion_fastai.images,fashion_fastai.cache as cache
 from pathlib import Path
-open_quickly = cache.pixels_of
+open_quickly = cache.load_pixels
 def slow(*args): time.sleep(.004); return open_quickly(*args)
-cache.pixels_of,cache._CHUNK,cache._SYNC_SECONDS = slow,8,0 # in processes that are started otherwise than by a fork, too
+cache.load_pixels,cache._CHUNK,cache._SYNC_SECONDS = slow,8,0 # in processes that are started otherwise than by a fork, too
 if __name__ == '__main__':
     multiprocessing.set_start_method(sys.argv[3])
     paths = sorted(map(str, Path(sys.argv[1]).rglob('*.jpg')))
@@ -30,7 +30,7 @@ def packing(garments, folder, method='fork'):
 def whole(garments, folder):
     "Whether what lies in `folder` is what the files say"
     paths,packed = sorted(map(str, garments.rglob('*.jpg'))),PackedImages.open(folder)
-    return packed is not None and all(np.array_equal(packed.pixels[i], pixels_of(o, (40,30))) for i,o in zip(packed.rows_of(paths), paths))
+    return packed is not None and all(np.array_equal(packed.pixels[i], load_pixels(o, (40,30))) for i,o in zip(packed.rows_of(paths), paths))
 
 def wait_for(condition, seconds=60):
     "Wait until `condition` holds"
@@ -85,16 +85,16 @@ def test_pixels_are_on_the_disk_before_they_are_marked_as_done(garments, tmp_pat
 
 def test_an_image_whose_reading_failed_once_is_tried_again(garments, tmp_path, monkeypatch):
     "A stale handle of a network drive, say: the file is as it was"
-    paths,read = sorted(map(str, garments.rglob('*.jpg'))),cache.pixels_of
+    paths,read = sorted(map(str, garments.rglob('*.jpg'))),cache.load_pixels
     def stale(path, size):
         if path == paths[3]: raise InputError(f'{path}: cannot be read as an image (Stale file handle)')
         return read(path, size)
-    monkeypatch.setattr(cache, 'pixels_of', stale)
+    monkeypatch.setattr(cache, 'load_pixels', stale)
     bad = cache.pack_images(paths, (40,30), tmp_path/'packed', workers=1)
     assert list(bad.bad) == [paths[3]]
     same = cache.pack_images(paths, (40,30), tmp_path/'packed', workers=1)
     assert list(same.bad) == [paths[3]] and len(list(tmp_path.glob('packed/*.npy'))) == 1
-    monkeypatch.setattr(cache, 'pixels_of', read)
+    monkeypatch.setattr(cache, 'load_pixels', read)
     assert cache.pack_images(paths, (40,30), tmp_path/'packed', workers=1).bad == {}
     assert whole(garments, tmp_path/'packed') and not bad.pixels[3].any() # who has the old array open keeps it
 

@@ -3,8 +3,8 @@ import json,shutil,subprocess,sys
 import pandas as pd
 import pytest,torch
 from conftest import SHORT,fashion,here,refused
-from fashion_fastai.modelfiles import load_model
-from fashion_fastai.predict import score_submission
+from fashion_fastai.export import load_model
+from fashion_fastai.inference import score_submission
 
 def test_help_imports_nothing_heavy():
     code = ("import sys; from fashion_fastai.cli import main\n"

@@ -3,8 +3,10 @@ import itertools
 import numpy as np
 import pytest,torch
 from fashion_fastai import decide as module
-from fashion_fastai.decide import ExpectedF1,LabelSets,Threshold,best_constant_set,best_label_sets,best_threshold,best_thresholds,decide
-from fashion_fastai.scores import f1_per_image
+from fashion_fastai.decision.prior import best_constant_set
+from fashion_fastai.decision.rules import ExpectedF1,LabelSets,Threshold
+from fashion_fastai.decision.tune import best_label_sets,best_threshold,best_thresholds,decide
+from fashion_fastai.metrics import f1_per_image
 
 def made_up(n, m, empty=False, seed=0):
     "Probabilities and labels of `n` images with `m` attributes; at least one each, unless `empty`"

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from conftest import fashion
-from fashion_fastai.duplicates import look_at
-from fashion_fastai.files import InputError
-from fashion_fastai.garments import draw_garment
-from fashion_fastai.images import open_image
+from fashion_fastai.data.duplicates import read_info
+from fashion_fastai.core import InputError
+from fashion_fastai.data.synthetic import draw_garment
+from fashion_fastai.data.image import open_image
 
 def saved(image, format, **kwargs):
     file = io.BytesIO()
@@ -50,7 +50,7 @@ def check_mutations(n, seed, tmp_path):
         warnings.simplefilter('ignore') # Pillow warns of corrupt EXIF data
         for i in range(n):
             path.write_bytes(raw := mutated(rng.choice(files), rng))
-            for read in ((lambda: open_image(raw)), (lambda: open_image(path, (16,12))), (lambda: look_at(path))):
+            for read in ((lambda: open_image(raw)), (lambda: open_image(path, (16,12))), (lambda: read_info(path))):
                 try: read()
                 except InputError as e: assert 'cannot be read as an image' in str(e) and len(str(e).splitlines()) == 1
                 else: n_read += 1

@@ -6,15 +6,15 @@ from fastai.callback.core import Callback
 from fastai.optimizer import Lookahead,RAdam,ranger
 from fastai.torch_core import set_seed
 from fashion_fastai import data as data_module
-from fashion_fastai.checkpoint import _set_random_states,_to_weights_device,_random_states
-from fashion_fastai.data import fashion_dls,pack_table
-from fashion_fastai.interpret import grad_cam
-from fashion_fastai.labels import read_labels
+from fashion_fastai.callback.checkpoint import _set_random_states,_to_weights_device,_random_states
+from fashion_fastai.data.loader import fashion_dls,pack_table
+from fashion_fastai.interpret.core import grad_cam
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.learner import fashion_learner
-from fashion_fastai.logs import PartTimes
-from fashion_fastai.model import multi_task_model
-from fashion_fastai.precision import set_precision
-from fashion_fastai.regularize import EMA
+from fashion_fastai.callback.profile import PhaseTimer
+from fashion_fastai.model.multitask import multi_task_model
+from fashion_fastai.model.precision import set_precision
+from fashion_fastai.callback.ema import EMA
 
 @pytest.fixture(scope='module')
 def table(garments): return read_labels(garments)
@@ -134,7 +134,7 @@ class SteppingClock:
         return float(b-a)
 
 def test_phases_are_timed_by_the_clock_of_the_device(table, tmp_path):
-    times,learn = PartTimes(),made(table, tmp_path)
+    times,learn = PhaseTimer(),made(table, tmp_path)
     class UseClock(Callback):
         order = 100
         def before_fit(self): times.clock,times.marks = SteppingClock(),[('', 0)]

@@ -2,7 +2,7 @@
 import subprocess,sys
 import torch
 from conftest import SHORT
-from fashion_fastai.model import ARCHS,multi_task_model
+from fashion_fastai.model.multitask import ARCHS,multi_task_model
 from fastai.torch_core import set_seed
 
 GUARD = """

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from conftest import here,started
 from fashion_fastai import serve,uploads
-from fashion_fastai.modelfiles import load_model
-from fashion_fastai.predict import predict_images
+from fashion_fastai.export import load_model
+from fashion_fastai.inference import predict_images
 
 def needs(name):
     "A test is skipped without an optional package, but not where all of them should be there"
@@ -145,7 +145,7 @@ def test_a_list_keeps_nobody_waiting(run, garments, shop, monkeypatch):
     monkeypatch.setattr(uploads, 'predict_batches', held)
     def settings(): return {k: v for k,v in os.environ.items() if k.startswith('GRADIO') or k.lower() == 'no_proxy' or k == 'HF_HUB_OFFLINE'}
     before = settings()
-    with serve.serving(run) as url:
+    with serve.serve_page(run) as url:
         question = asked(url, 'pictures', [uploaded(url, shop)])
         assert ask(url, 'picture', uploaded(url, garments/'test'/'00001.jpg'), '')[0] == 'complete'
         go_on.set()

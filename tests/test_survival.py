@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np,pandas as pd
 import pytest,torch
 from conftest import SHORT,fashion,here,refused,started
-from fashion_fastai.modelfiles import load_model
+from fashion_fastai.export import load_model
 
 FASHION = Path(sys.executable).with_name('fashion')
 KEYS = [*SHORT, '--epochs', 6, '--ema', .9, '--checkpoint-minutes', 0] # a checkpoint after every batch

@@ -3,8 +3,8 @@ import csv,io,os,warnings
 import numpy as np, pandas as pd
 import pytest
 from hypothesis import HealthCheck,given,settings,strategies as st
-from fashion_fastai.files import InputError
-from fashion_fastai.labels import read_labels,read_test_list
+from fashion_fastai.core import InputError
+from fashion_fastai.data.labels import read_labels,read_test_list
 
 CLASSES = ['shirt','trousers','skirt']
 ATTRIBUTES = ['red','long sleeve','wool']
