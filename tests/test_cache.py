@@ -1,16 +1,16 @@
 "The cache under hard conditions: killed processes, two at once, no room and no permission"
-import os,signal,subprocess,sys,time
+import signal,subprocess,sys,time
 import numpy as np
 import pytest
-from conftest import SHORT,fashion,started
-from fashion_fastai import cache
+from conftest import SHORT,run_inprocess,spawn
+import fashion_fastai.data.cache as cache
 from fashion_fastai.data.cache import PackedImages
 from fashion_fastai.core import InputError
 from fashion_fastai.data.image import load_pixels
 
 PACK = """
 import multiprocessing,sys,time
-import fashion_fastai.images,fashion_fastai.cache as cache
+import fashion_fastai.data.cache as cache
 from pathlib import Path
 open_quickly = cache.load_pixels
 def slow(*args): time.sleep(.004); return open_quickly(*args)
@@ -25,7 +25,7 @@ if __name__ == '__main__':
 def packing(garments, folder, method='fork'):
     script = folder.parent/'pack.py' # spawn and forkserver import it
     script.write_text(PACK)
-    return started(sys.executable, script, garments, folder, method, stderr=subprocess.STDOUT)
+    return spawn(sys.executable, script, garments, folder, method, stderr=subprocess.STDOUT)
 
 def whole(garments, folder):
     "Whether what lies in `folder` is what the files say"
@@ -112,19 +112,20 @@ def test_a_full_disk(garments, tmp_path):
     assert 'InputError' in done.stderr and 'images cannot be packed here' in done.stderr
     assert not list(tmp_path.glob('packed/*.npy'))
 
-def test_training_goes_on_where_no_cache_can_be_written(garments, tmp_path):
+def test_training_continues_where_no_cache_can_be_written(garments, tmp_path, monkeypatch):
     (tmp_path/'file').touch()
-    done = fashion('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1, env={**os.environ, 'XDG_CACHE_HOME': str(tmp_path/'file')})
-    assert done.returncode == 0 and 'images cannot be packed here' in done.stderr and 'the files are opened anew' in done.stderr
-    done = fashion('train', garments, '--out', tmp_path/'other', *SHORT, '--epochs', 1, '--cache', tmp_path/'file')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'file'))
+    done = run_inprocess('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
+    assert done.returncode == 0 and 'images cannot be packed here' in done.stderr and 'files are opened again in every epoch' in done.stderr
+    done = run_inprocess('train', garments, '--out', tmp_path/'other', *SHORT, '--epochs', 1, '--cache', tmp_path/'file')
     assert done.returncode == 2 and 'images cannot be packed here' in done.stderr
 
 def test_the_cache_is_outside_of_the_data_folder_and_said(garments, tmp_path, cache_home):
     before = sorted(garments.rglob('*'))
-    done = fashion('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
+    done = run_inprocess('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
     assert f'MB in {cache_home}' in done.stdout and sorted(garments.rglob('*')) == before
-    done = fashion('predict', tmp_path/'run', garments/'test.csv', '--out', tmp_path/'out', '--cache', tmp_path/'cache')
+    done = run_inprocess('predict', tmp_path/'run', garments/'test.csv', '--out', tmp_path/'out', '--cache', tmp_path/'cache')
     assert done.returncode == 0 and 'packing 20 images' in done.stdout
-    again = fashion('predict', tmp_path/'run', garments/'test.csv', '--out', tmp_path/'again', '--cache', tmp_path/'cache')
+    again = run_inprocess('predict', tmp_path/'run', garments/'test.csv', '--out', tmp_path/'again', '--cache', tmp_path/'cache')
     assert 'packing' not in again.stdout
     for o in ('category','attribute','predictions'): assert (tmp_path/'out'/f'{o}.csv').read_text() == (tmp_path/'again'/f'{o}.csv').read_text()

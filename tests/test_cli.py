@@ -2,7 +2,7 @@
 import json,shutil,subprocess,sys
 import pandas as pd
 import pytest,torch
-from conftest import SHORT,fashion,here,refused
+from conftest import SHORT,run_cli,run_inprocess,refused
 from fashion_fastai.export import load_model
 from fashion_fastai.inference import score_submission
 
@@ -23,7 +23,7 @@ def test_train_leaves_a_run_folder(run):
     assert 'stages = 32x24:1 48x36:1' in (run/'settings.ini').read_text()
 
 def test_output_is_plain_where_there_is_no_terminal(garments, tmp_path):
-    done = fashion('train', garments, '--out', tmp_path/'run', *SHORT)
+    done = run_cli('train', garments, '--out', tmp_path/'run', *SHORT)
     assert done.returncode == 0 and done.stderr == ''
     assert not set('\r\x1b█') & set(done.stdout)
     lines = done.stdout.splitlines()
@@ -31,19 +31,19 @@ def test_output_is_plain_where_there_is_no_terminal(garments, tmp_path):
 
 def test_the_same_seed_gives_the_same_run(run, garments, tmp_path):
     again,other = tmp_path/'again',tmp_path/'other'
-    assert fashion('train', garments, '--out', again, *SHORT).returncode == 0
-    assert fashion('train', garments, '--out', other, *SHORT, '--seed', 7).returncode == 0
+    assert run_inprocess('train', garments, '--out', again, *SHORT).returncode == 0
+    assert run_inprocess('train', garments, '--out', other, *SHORT, '--seed', 7).returncode == 0
     losses = [pd.read_csv(o/'history.csv', dtype=str)[['train_loss','valid_loss']].values.tolist() for o in (run, again, other)]
     assert losses[0] == losses[1] != losses[2]
 
 def test_the_same_seed_gives_the_same_run_without_a_cache(run, garments, tmp_path):
-    assert fashion('train', garments, '--out', tmp_path/'run', *SHORT, '--no-cache', '--workers', 2).returncode == 0
+    assert run_inprocess('train', garments, '--out', tmp_path/'run', *SHORT, '--no-cache', '--workers', 2).returncode == 0
     losses = [pd.read_csv(o/'history.csv', dtype=str)[['train_loss','valid_loss']].values.tolist() for o in (run, tmp_path/'run')]
     assert losses[0] == losses[1]
     assert [json.loads((o/'metrics.json').read_text())['cache'] for o in (run, tmp_path/'run')] == [True, False]
 
 def test_predict_writes_a_row_for_every_row(run, garments, tmp_path):
-    done = fashion('predict', run, garments/'test.csv', '--out', tmp_path, '--tta')
+    done = run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path, '--tta')
     assert done.returncode == 0 and done.stderr == '', done.stderr
     test_list = pd.read_csv(garments/'test.csv').file_path.tolist()
     category,attribute,table = (pd.read_csv(tmp_path/f'{o}.csv') for o in ('category','attribute','predictions'))
@@ -58,16 +58,16 @@ def test_predict_writes_a_row_for_every_row(run, garments, tmp_path):
 @pytest.mark.parametrize('options', [['--rule', 'fixed'], ['--rule', 'fixed', '--tta', 'yes']], ids=' '.join)
 def test_predict_scores_what_training_said(options, garments, tmp_path):
     run = tmp_path/'run'
-    assert fashion('train', garments, '--out', run, *SHORT, *options).returncode == 0
-    done = fashion('predict', run/'export.pkl', garments/'val.csv', '--out', tmp_path)
-    assert done.returncode == 0 and 'a pickle runs whatever code' in done.stderr and len(done.stderr.splitlines()) == 1
+    assert run_inprocess('train', garments, '--out', run, *SHORT, *options).returncode == 0
+    done = run_inprocess('predict', run/'export.pkl', garments/'val.csv', '--out', tmp_path)
+    assert done.returncode == 0 and 'a pickle can run any code' in done.stderr and len(done.stderr.splitlines()) == 1
     scores,metrics = score_submission(garments/'val.csv', tmp_path),json.loads((run/'metrics.json').read_text())
     for o in scores: assert scores[o] == pytest.approx(metrics[o], abs=1e-6)
 
 def test_the_tuned_decision_is_what_predict_uses(run, garments, tmp_path):
     metrics = json.loads((run/'metrics.json').read_text())
     assert metrics['mean_f1'] == pytest.approx(max(metrics['decision']['cross_fitted'].values()), abs=1e-4) # not that of a rule on the images it was tuned on
-    assert fashion('predict', run, garments/'val.csv', '--out', tmp_path).returncode == 0
+    assert run_inprocess('predict', run, garments/'val.csv', '--out', tmp_path).returncode == 0
     learn,rows = load_model(run),(tmp_path/'attribute.csv').read_text().splitlines()[1:]
     probabilities = torch.tensor(pd.read_csv(tmp_path/'predictions.csv').iloc[:, 3:].values).float()
     assert str(learn.loss_func.rule) == metrics['decision']['rule']
@@ -75,76 +75,76 @@ def test_the_tuned_decision_is_what_predict_uses(run, garments, tmp_path):
     same = sum({int(k) for k in row.split(',')[1].split()} == answer for row,answer in zip(rows, answers))
     assert same >= len(rows) - 1 # the table's probabilities are rounded
 
-def test_predict_a_folder_of_odd_photos(run, tmp_path):
+def test_predict_a_folder_of_odd_images(run, tmp_path):
     from PIL import Image
-    photos = tmp_path/'my photos'
-    (photos/'more').mkdir(parents=True)
-    photo = Image.new('RGB', (300,400), 'red')
-    for name,mode in {'a,b.jpg': 'L', 'ünï "x".png': 'RGBA', 'more/C.JPEG': 'CMYK', 'p.gif': 'P'}.items(): photo.convert(mode).save(photos/name)
-    photo.save(photos/'moving.gif', save_all=True, append_images=[Image.new('RGB', (300,400), 'blue')])
-    photo.save(photos/'w.webp')
-    Image.new('I;16', (30,40), 40_000).save(photos/'sixteen bits.png')
-    Image.new('RGB', (1,1), 'red').save(photos/'one pixel.png')
+    folder = tmp_path/'my images'
+    (folder/'more').mkdir(parents=True)
+    image = Image.new('RGB', (300,400), 'red')
+    for name,mode in {'a,b.jpg': 'L', 'ünï "x".png': 'RGBA', 'more/C.JPEG': 'CMYK', 'p.gif': 'P'}.items(): image.convert(mode).save(folder/name)
+    image.save(folder/'moving.gif', save_all=True, append_images=[Image.new('RGB', (300,400), 'blue')])
+    image.save(folder/'w.webp')
+    Image.new('I;16', (30,40), 40_000).save(folder/'sixteen bits.png')
+    Image.new('RGB', (1,1), 'red').save(folder/'one pixel.png')
     exif = Image.Exif()
     exif[0x0112] = 6 # lies on its side
-    photo.save(photos/'turned.jpg', exif=exif)
-    # what is no photo, or none that should be opened
-    jpeg = (photos/'turned.jpg').read_bytes()
-    for name,raw in {'cut.jpg': jpeg[:len(jpeg)//2], 'empty.jpg': b'', 'text.jpg': b'a shirt', 'page.jpg': b'<!doctype html><html><body>404</body></html>'}.items(): (photos/name).write_bytes(raw)
-    Image.new('1', (20_000, 20_000)).save(photos/'bomb.png')
+    image.save(folder/'turned.jpg', exif=exif)
+    # what is no image, or none that should be opened
+    jpeg = (folder/'turned.jpg').read_bytes()
+    for name,raw in {'cut.jpg': jpeg[:len(jpeg)//2], 'empty.jpg': b'', 'text.jpg': b'a shirt', 'page.jpg': b'<!doctype html><html><body>404</body></html>'}.items(): (folder/name).write_bytes(raw)
+    Image.new('1', (20_000, 20_000)).save(folder/'bomb.png')
     bad = {'bomb.png','cut.jpg','empty.jpg','text.jpg','page.jpg'}
-    done = fashion('predict', run, photos, '--out', tmp_path/'out')
+    done = run_inprocess('predict', run, folder, '--out', tmp_path/'out')
     assert done.returncode == 0 and '5 of 14 images are missing or cannot be read' in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
-    answered = pd.read_csv(tmp_path/'out'/'category.csv').file_path.tolist()
-    assert answered == sorted(o.relative_to(photos).as_posix() for o in photos.rglob('*.*')) and 'ünï "x".png' in answered and 'a,b.jpg' in answered
+    predicted = pd.read_csv(tmp_path/'out'/'category.csv').file_path.tolist()
+    assert predicted == sorted(o.relative_to(folder).as_posix() for o in folder.rglob('*.*')) and 'ünï "x".png' in predicted and 'a,b.jpg' in predicted
     assert set(pd.read_csv(tmp_path/'out'/'bad_images.csv').file_path) == bad
     table = pd.read_csv(tmp_path/'out'/'predictions.csv').set_index('file_path')
     assert table.loc[sorted(bad)].nunique().max() == 1 and table.loc[['w.webp','one pixel.png']].iloc[:, 2:].ne(table.loc['cut.jpg'].iloc[2:]).any(axis=None)
 
 def test_lr_find(garments, tmp_path):
-    done = fashion('lr-find', garments, '--out', tmp_path/'lr', *SHORT)
+    done = run_inprocess('lr-find', garments, '--out', tmp_path/'lr', *SHORT)
     assert done.returncode == 0 and 'suggested learning rate: ' in done.stdout, done.stderr
     assert sorted(o.name for o in (tmp_path/'lr').iterdir()) == ['lr_find.csv','lr_find.png']
     assert list((tmp_path/'lr').parent.iterdir()) == [tmp_path/'lr'] # nothing is left lying about
 
 def test_demo(tmp_path):
-    done = fashion('demo', '--n', 100, '--stages', '32x24:1', '--batch-size', 16, cwd=tmp_path)
+    done = run_cli('demo', '--n', 100, '--stages', '32x24:1', '--batch-size', 16, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     out = tmp_path/'fashion_demo'
     for o in ('garments/train.csv', 'run/export.pkl', 'run/report.html', 'submission/category.csv', 'submission/attribute.csv'): assert (out/o).is_file()
     for o in ('accuracy', 'Everything lies in fashion_demo', 'Try next'): assert o in done.stdout
-    assert refused(fashion('demo', '--n', 100, '--stages', '32x24:1', cwd=tmp_path), 'holds a run already')
+    assert refused(run_cli('demo', '--n', 100, '--stages', '32x24:1', cwd=tmp_path), 'contains a finished run')
 
 def test_a_settings_file_in_the_working_folder(garments, tmp_path):
     (tmp_path/'settings.ini').write_text('[mine]\nstages = 32x24:1\narch = xresnet10\nwidth = .25\nworkers = 0\nbatch_size = 16\n')
-    assert fashion('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path).returncode == 0
+    assert run_inprocess('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path).returncode == 0
     assert 'width = 0.25' in (tmp_path/'run'/'settings.ini').read_text()
-    assert refused(here('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path), 'holds a run already')
-    assert refused(here('train', garments, '--out', 'other', '--recipe', 'yours', cwd=tmp_path), "there are demo, quick, full, gpu, deepfashion, mine")
+    assert refused(run_inprocess('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path), 'contains a finished run')
+    assert refused(run_inprocess('train', garments, '--out', 'other', '--recipe', 'yours', cwd=tmp_path), "there are demo, quick, full, gpu, deepfashion, mine")
 
 def test_a_strangers_settings_file_breaks_nothing(garments, tmp_path):
     stranger = tmp_path/'settings.ini'
     for text in ('[DEFAULT]\nlib_name = shop\nseed = 3\nversion = 1\n', 'no section\n', '[a]\nx = %(y)s\nx = 2\n'):
         stranger.write_text(text)
-        done = fashion('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--overwrite', cwd=tmp_path)
+        done = run_inprocess('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--overwrite', cwd=tmp_path)
         assert done.returncode == 0 and done.stdout.startswith(f'settings: {stranger} has no recipe, and is ignored\n'), done.stdout + done.stderr
     assert 'seed = 42' in (tmp_path/'run'/'settings.ini').read_text()
-    assert fashion('train', '--help', cwd=tmp_path).returncode == 0
+    assert run_cli('train', '--help', cwd=tmp_path).returncode == 0
     stranger.write_text('[mine]\nstages = 32x24:1\nwidht = .25\n') # one's own, with a slip
-    assert refused(here('train', garments, '--out', tmp_path/'other', '--recipe', 'mine', cwd=tmp_path), 'unknown key widht')
+    assert refused(run_inprocess('train', garments, '--out', tmp_path/'other', '--recipe', 'mine', cwd=tmp_path), 'unknown key widht')
 
 def test_the_settings_file_that_counts_is_said(garments, run, tmp_path):
     "In a run folder, its own settings would override the recipe"
     shutil.copy(run/'settings.ini', tmp_path/'settings.ini')
-    done = fashion('train', garments, '--out', 'again', '--recipe', 'demo', '--epochs', 1, '--report', 'no', cwd=tmp_path)
+    done = run_inprocess('train', garments, '--out', 'again', '--recipe', 'demo', '--epochs', 1, '--report', 'no', cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.startswith(f"settings: {tmp_path/'settings.ini'}\n"), done.stdout
 
 def test_an_attribute_may_be_called_category(garments, tmp_path):
     data = tmp_path/'garments'
     shutil.copytree(garments, data)
     for o in ('train','val'): (data/f'{o}.csv').write_text((data/f'{o}.csv').read_text().replace(',red,', ',category,', 1))
-    assert fashion('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1).returncode == 0
-    done = fashion('predict', tmp_path/'run', data/'test.csv', '--out', tmp_path/'out')
+    assert run_inprocess('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1).returncode == 0
+    done = run_inprocess('predict', tmp_path/'run', data/'test.csv', '--out', tmp_path/'out')
     assert done.returncode == 0, done.stderr
     assert list(pd.read_csv(tmp_path/'out'/'predictions.csv'))[:4] == ['file_path','category','category_probability','category (attribute)']
 
@@ -160,19 +160,19 @@ def test_no_val_csv(garments, tmp_path):
     data.mkdir()
     shutil.copytree(garments/'train', data/'train')
     for o in ('train.csv','classes.txt'): shutil.copy(garments/o, data/o)
-    done = fashion('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
+    done = run_inprocess('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
     assert done.returncode == 0 and '140 training and 20 validation images' in done.stdout, done.stdout + done.stderr
 
 @pytest.mark.parametrize('line,why', [
     ('garments/train/00001.jpg,11,1'+',0'*14, 'line 2: category_label is 11, but classes.txt names the labels 0 to 9'),
     ('garments/train/00001.jpg,1,2'+',0'*14, "line 2: attribute 'red' is '2', neither 0 nor 1"),
-    ('garments/train/nowhere.jpg,1,1'+',0'*14, 'images are not there, the first being garments/train/nowhere.jpg')])
+    ('garments/train/nowhere.jpg,1,1'+',0'*14, 'images are missing, the first being garments/train/nowhere.jpg')])
 def test_bad_labels(garments, tmp_path, line, why):
     data = tmp_path/'garments'
     shutil.copytree(garments, data)
     header = (data/'train.csv').read_text().splitlines()[0]
     (data/'train.csv').write_text(f'{header}\n{line}\n')
-    assert refused(here('train', data, '--out', tmp_path/'run', *SHORT), why)
+    assert refused(run_inprocess('train', data, '--out', tmp_path/'run', *SHORT), why)
     assert not (tmp_path/'run').exists()
 
 def test_a_row_without_attributes_is_only_warned_of(garments, tmp_path):
@@ -181,34 +181,34 @@ def test_a_row_without_attributes_is_only_warned_of(garments, tmp_path):
     lines = (data/'train.csv').read_text().splitlines()
     lines[4] = lines[4].rsplit(',', 15)[0] + ',0'*15
     (data/'train.csv').write_text('\n'.join(lines))
-    done = fashion('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
+    done = run_inprocess('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
     assert done.returncode == 0 and len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith('fashion: warning: ') and 'train.csv, line 5: has no attribute' in done.stderr
 
 def test_bad_images(garments, run, tmp_path):
     data = tmp_path/'garments'
     shutil.copytree(garments, data)
-    (data/'test'/'00003.jpg').write_text('no photo')
-    assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out', '--strict'), '00003.jpg: cannot be read as an image')
-    done = fashion('predict', run, data/'test.csv', '--out', tmp_path/'out')
+    (data/'test'/'00003.jpg').write_text('no image')
+    assert refused(run_inprocess('predict', run, data/'test.csv', '--out', tmp_path/'out', '--strict'), '00003.jpg: cannot be read as an image')
+    done = run_inprocess('predict', run, data/'test.csv', '--out', tmp_path/'out')
     assert done.returncode == 0 and done.stderr.startswith('fashion: warning: 1 of 20 images are missing or cannot be read') and len(done.stderr.splitlines()) == 1
     assert pd.read_csv(tmp_path/'out'/'bad_images.csv').file_path.tolist() == ['garments/test/00003.jpg']
     for o in ('category','attribute'): assert len(pd.read_csv(tmp_path/'out'/f'{o}.csv').dropna()) == 20
     (data/'test'/'00004.jpg').unlink() # a missing image is treated as one that cannot be read
     for options in ([], ['--cache', tmp_path/'cache']):
-        done = fashion('predict', run, data/'test.csv', '--out', tmp_path/'out', *options)
+        done = run_inprocess('predict', run, data/'test.csv', '--out', tmp_path/'out', *options)
         assert done.returncode == 0 and '2 of 20 images are missing or cannot be read' in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
         bad = pd.read_csv(tmp_path/'out'/'bad_images.csv')
         assert bad.file_path.tolist() == ['garments/test/00003.jpg','garments/test/00004.jpg'] and bad.reason[1] == 'is missing'
         assert len(pd.read_csv(tmp_path/'out'/'category.csv').dropna()) == 20
-    assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out', '--strict'), '1 of 20 images are not there, the first being garments/test/00004.jpg')
+    assert refused(run_inprocess('predict', run, data/'test.csv', '--out', tmp_path/'out', '--strict'), '1 of 20 images are missing, the first being garments/test/00004.jpg')
     for i in range(5, 15): (data/'test'/f'{i:05}.jpg').unlink() # most of the list: a wrong folder
-    assert refused(here('predict', run, data/'test.csv', '--out', tmp_path/'out'), '11 of 20 images are missing, the first being garments/test/00004.jpg')
+    assert refused(run_inprocess('predict', run, data/'test.csv', '--out', tmp_path/'out'), '11 of 20 images are missing, the first being garments/test/00004.jpg')
     (data/'train'/'00005.jpg').write_bytes((data/'train'/'00005.jpg').read_bytes()[:300])
     for options in ([], ['--no-cache', '--overwrite']):
-        done = fashion('train', data, '--out', tmp_path/'run', *SHORT, *options)
+        done = run_inprocess('train', data, '--out', tmp_path/'run', *SHORT, *options)
         assert done.returncode == 0 and '1 of 180 images cannot be read, and are left out' in done.stderr and '00005.jpg' in done.stderr
         assert json.loads((tmp_path/'run'/'metrics.json').read_text())['n_train'] == 159
         assert pd.read_csv(tmp_path/'run'/'bad_images.csv').file_path.tolist() == ['garments/train/00005.jpg']
-    assert refused(here('train', data, '--out', tmp_path/'other', *SHORT, '--max-bad', 0.001), '1 of 180 images cannot be read, more than max_bad')
+    assert refused(run_inprocess('train', data, '--out', tmp_path/'other', *SHORT, '--max-bad', 0.001), '1 of 180 images cannot be read, more than max_bad')
     assert not (tmp_path/'other').exists()

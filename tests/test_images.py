@@ -3,7 +3,7 @@ import io,random,struct,warnings
 import numpy as np
 import pytest
 from PIL import Image
-from conftest import fashion
+from conftest import run_inprocess
 from fashion_fastai.data.duplicates import read_info
 from fashion_fastai.core import InputError
 from fashion_fastai.data.synthetic import draw_garment
@@ -19,13 +19,13 @@ EXIF.update({0x0112: 6, 0x010e: 'a description', 0x8769: {0x9003: '2020:01:01 00
 
 def originals():
     "An image in all formats, modes and kinds of compression that the toolkit meets, with EXIF blocks where they can be"
-    photo = draw_garment('dress', ['red','dotted'], seed=1, size=(40,30))
+    image = draw_garment('dress', ['red','dotted'], seed=1, size=(40,30))
     exif = EXIF.tobytes()
-    files = [saved(photo, 'JPEG', exif=exif), saved(photo, 'JPEG', progressive=True), saved(photo.convert('CMYK'), 'JPEG'), saved(photo.convert('L'), 'JPEG')]
-    files += [saved(photo, 'PNG', exif=exif)] + [saved(photo.convert(o), 'PNG') for o in ('P','LA','RGBA','1','I;16')]
-    files += [saved(photo, 'WEBP', exif=exif), saved(photo, 'WEBP', lossless=True), saved(photo, 'WEBP', save_all=True, append_images=[photo.rotate(90)])]
-    files += [saved(photo, 'BMP'), saved(photo.convert('P'), 'GIF'), saved(photo.convert('P'), 'GIF', save_all=True, append_images=[photo.rotate(90).convert('P')])]
-    files += [saved(photo, 'TIFF', compression=o) for o in (None, 'tiff_lzw', 'tiff_adobe_deflate', 'jpeg', 'packbits')] + [saved(photo, 'TIFF', exif=exif)]
+    files = [saved(image, 'JPEG', exif=exif), saved(image, 'JPEG', progressive=True), saved(image.convert('CMYK'), 'JPEG'), saved(image.convert('L'), 'JPEG')]
+    files += [saved(image, 'PNG', exif=exif)] + [saved(image.convert(o), 'PNG') for o in ('P','LA','RGBA','1','I;16')]
+    files += [saved(image, 'WEBP', exif=exif), saved(image, 'WEBP', lossless=True), saved(image, 'WEBP', save_all=True, append_images=[image.rotate(90)])]
+    files += [saved(image, 'BMP'), saved(image.convert('P'), 'GIF'), saved(image.convert('P'), 'GIF', save_all=True, append_images=[image.rotate(90).convert('P')])]
+    files += [saved(image, 'TIFF', compression=o) for o in (None, 'tiff_lzw', 'tiff_adobe_deflate', 'jpeg', 'packbits')] + [saved(image, 'TIFF', exif=exif)]
     return files
 
 def mutated(raw, rng):
@@ -67,15 +67,15 @@ def broken_exif(changes): return bytes(changes.get(i, o) for i,o in enumerate(EX
 
 @pytest.mark.parametrize('changes', BROKEN, ids=str)
 def test_a_broken_exif_block_costs_no_pixel(changes):
-    photo = draw_garment('dress', ['red','dotted'], seed=1, size=(40,30))
+    image = draw_garment('dress', ['red','dotted'], seed=1, size=(40,30))
     for format in ('JPEG','WEBP','PNG'):
-        plain = open_image(saved(photo, format)).transpose(Image.Transpose.ROTATE_270) # the orientation can still be read
-        broken = saved(photo, format, exif=broken_exif(changes))
+        plain = open_image(saved(image, format)).transpose(Image.Transpose.ROTATE_270) # the orientation can still be read
+        broken = saved(image, format, exif=broken_exif(changes))
         assert np.array_equal(np.asarray(open_image(broken)), np.asarray(plain)), format
         assert open_image(broken, (16,12)).size == (12,16)
 
 def test_commands_survive_a_broken_exif_block(run, garments, tmp_path):
     (tmp_path/'images').mkdir()
     for i,changes in enumerate(BROKEN): (tmp_path/'images'/f'{i}.jpg').write_bytes(saved(Image.open(garments/'test'/'00001.jpg'), 'JPEG', exif=broken_exif(changes)))
-    done = fashion('predict', run, tmp_path/'images', '--out', tmp_path/'out')
+    done = run_inprocess('predict', run, tmp_path/'images', '--out', tmp_path/'out')
     assert done.returncode == 0 and done.stderr == '' and not (tmp_path/'out'/'bad_images.csv').exists(), done.stderr

@@ -5,15 +5,14 @@ from PIL import Image
 from fastai.callback.core import Callback
 from fastai.optimizer import Lookahead,RAdam,ranger
 from fastai.torch_core import set_seed
-from fashion_fastai import data as data_module
-from fashion_fastai.callback.checkpoint import _set_random_states,_to_weights_device,_random_states
+import fashion_fastai.data.loader as loader
+from fashion_fastai.callback.checkpoint import optimizer_to_device,random_states,restore_random_states
 from fashion_fastai.data.loader import fashion_dls,pack_table
 from fashion_fastai.interpret.core import grad_cam
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.learner import fashion_learner
 from fashion_fastai.callback.profile import PhaseTimer
 from fashion_fastai.model.multitask import multi_task_model
-from fashion_fastai.model.precision import set_precision
 from fashion_fastai.callback.ema import EMA
 
 @pytest.fixture(scope='module')
@@ -99,16 +98,16 @@ def test_a_restored_optimizer_works_on_the_device_of_its_weights(opt_func):
     state = opt.state_dict()
     there = opt_func([torch.nn.Parameter(torch.zeros(3, device='meta'))], lr=.1)
     there.load_state_dict(state)
-    _to_weights_device(there)
+    optimizer_to_device(there)
     inner = there.opt if isinstance(there, Lookahead) else there
     tensors = [o for state in inner.state.values() for o in state.values() if isinstance(o, torch.Tensor)]
     if isinstance(there, Lookahead): tensors += [o for group in there.slow_weights for o in group]
     assert len(tensors) > 1 and all(o.is_meta for o in tensors)
 
 def test_random_states_of_more_devices_than_there_are():
-    states = _random_states()
+    states = random_states()
     states['torch_cuda_state'] = [torch.zeros(16, dtype=torch.uint8)]*8
-    _set_random_states(states)
+    restore_random_states(states)
 
 @pytest.mark.parametrize('precision,expected', [('fp32', torch.bfloat16), ('bf16', torch.bfloat16)])
 def test_an_autocast_around_the_model_holds(precision, expected):
@@ -120,7 +119,7 @@ def test_an_autocast_around_the_model_holds(precision, expected):
     assert seen[1] == (torch.float32 if precision == 'fp32' else torch.bfloat16)
 
 def test_cuda_or_cpu_but_no_other_device(table, monkeypatch):
-    monkeypatch.setattr(data_module, 'default_device', lambda: torch.device('mps', 0))
+    monkeypatch.setattr(loader, 'default_device', lambda: torch.device('mps', 0))
     assert fashion_dls(table, (32,24)).device == torch.device('cpu')
 
 class SteppingClock:

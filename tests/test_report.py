@@ -2,7 +2,7 @@
 import html,json,re,shutil,subprocess,sys
 import numpy as np,pandas as pd
 import pytest
-from conftest import SHORT,fashion,here,refused
+from conftest import SHORT,run_cli,run_inprocess,refused
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium','chromium-browser','google-chrome'))), None)
 
@@ -11,7 +11,7 @@ def reported(run, tmp_path_factory):
     "A copy of the short run, with its report"
     copy = tmp_path_factory.mktemp('reported')/'a run & its <report>'
     shutil.copytree(run, copy)
-    done = here('report', copy)
+    done = run_inprocess('report', copy)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{copy/'report.html'}\n", '')
     return copy
 
@@ -49,7 +49,7 @@ class TestInABrowser:
         assert any('oh' in o for o in console)
 
 def test_a_training_ends_with_a_report(garments, tmp_path):
-    done = fashion('train', garments, '--out', tmp_path/'run', *SHORT, '--report', 'yes')
+    done = run_inprocess('train', garments, '--out', tmp_path/'run', *SHORT, '--report', 'yes')
     assert done.returncode == 0 and done.stderr == '' and 'report.html' in done.stdout.splitlines()[-1], done.stderr
     page = (tmp_path/'run'/'report.html').read_text(encoding='utf-8')
     metrics = json.loads((tmp_path/'run'/'metrics.json').read_text())
@@ -57,8 +57,8 @@ def test_a_training_ends_with_a_report(garments, tmp_path):
     assert len(page) < 3_000_000
 
 def test_a_report_that_fails_costs_no_training(garments, tmp_path):
-    broken = "import sys; import fashion_fastai.report as r; from fashion_fastai.cli import main\ndef fail(*args): raise RuntimeError('no ink')\nr.write_report = fail\nsys.exit(main(sys.argv[1:]))"
-    done = fashion('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--report', 'yes', command=(sys.executable, '-W', 'ignore', '-c', broken))
+    broken = "import sys; import fashion_fastai.report.run as r; from fashion_fastai.cli import main\ndef fail(*args): raise RuntimeError('no ink')\nr.write_report = fail\nsys.exit(main(sys.argv[1:]))"
+    done = run_cli('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--report', 'yes', command=(sys.executable, '-W', 'ignore', '-c', broken))
     assert done.returncode == 0 and len(done.stderr.splitlines()) == 1 and 'the run is saved, but its report could not be made (RuntimeError: no ink)' in done.stderr, done.stderr
     assert (tmp_path/'run'/'metrics.json').is_file() and not (tmp_path/'run'/'report.html').exists() and not (tmp_path/'run'/'checkpoint.pt').exists()
 
@@ -69,11 +69,11 @@ def test_photos_and_files_that_are_gone(reported, tmp_path):
     np.savez_compressed(run/'validation.npz', **{**found, 'images': np.array([f'/gone/{o}' for o in range(len(found['images']))])})
     for remove,words in (('', 'The photos are not there any more'), ('model.json', 'No heat maps'), ('validation.npz', 'No pictures of the answers'), ('metrics.json', 'unfinished: 2 epochs')):
         if remove: (run/remove).unlink()
-        assert here('report', run).returncode == 0 and words in (run/'report.html').read_text(encoding='utf-8')
+        assert run_inprocess('report', run).returncode == 0 and words in (run/'report.html').read_text(encoding='utf-8')
     (run/'metrics.json').write_text('{"accuracy": 0.5')
-    assert here('report', run).returncode == 0 and 'damaged: metrics.json cannot be read' in (run/'report.html').read_text(encoding='utf-8')
-    assert refused(here('report', tmp_path), 'holds no run')
-    assert refused(here('report', tmp_path/'nowhere'), 'there is no such folder')
+    assert run_inprocess('report', run).returncode == 0 and 'damaged: metrics.json cannot be read' in (run/'report.html').read_text(encoding='utf-8')
+    assert refused(run_inprocess('report', tmp_path), 'contains no run')
+    assert refused(run_inprocess('report', tmp_path/'nowhere'), 'no such folder')
 
 def test_runs_side_by_side(run, tmp_path):
     runs = tmp_path/'runs'
@@ -84,12 +84,12 @@ def test_runs_side_by_side(run, tmp_path):
     (runs/'better'/'settings.ini').write_text(re.sub('^lr = .*', 'lr = 0.02', settings, flags=re.M))
     (runs/'cut'/'metrics.json').write_bytes((run/'metrics.json').read_bytes()[:100])
     (runs/'stopped'/'metrics.json').unlink()
-    done = here('runs', runs, '--csv', tmp_path/'runs.csv')
+    done = run_inprocess('runs', runs, '--csv', tmp_path/'runs.csv')
     assert done.returncode == 0 and done.stderr == '', done.stderr
     assert [o.split()[0] for o in done.stdout.splitlines()] == ['run','better','good','cut','stopped']
     assert 'damaged: metrics.json' in done.stdout and 'unfinished: 2 epochs' in done.stdout
     table = pd.read_csv(tmp_path/'runs.csv', keep_default_na=False, na_values=[''])
-    assert table.columns.tolist() == ['run','accuracy','mean_f1','minutes','images_per_second','fault','lr'] and table.lr[0] == .02 and table.accuracy[0] == .99
-    assert refused(here('runs', tmp_path/'nowhere'), 'there is no such folder')
+    assert table.columns.tolist() == ['run','accuracy','mean_f1','minutes','images_per_second','problem','lr'] and table.lr[0] == .02 and table.accuracy[0] == .99
+    assert refused(run_inprocess('runs', tmp_path/'nowhere'), 'no such folder')
     (tmp_path/'empty').mkdir()
-    assert refused(here('runs', tmp_path/'empty'), 'there are no runs in it')
+    assert refused(run_inprocess('runs', tmp_path/'empty'), 'there are no runs in it')

@@ -74,7 +74,7 @@ def test_harmless_oddities_are_read_rightly(data, name, bom, end, quoting, compa
     (lambda rows: [*rows[:2], [*rows[2][:2],'0.0','0','1'], *rows[3:]], "line 3: attribute 'red' is '0.0', neither 0 nor 1"),
     (lambda rows: [*rows[:2], rows[2][:4], *rows[3:]], "line 3: attribute 'wool' is '', neither 0 nor 1"),
     (lambda rows: [*rows[:2], [*rows[2],'1'], *rows[3:]], 'is not a readable CSV file'),
-    (lambda rows: [*rows[:2], ['garments/train/nowhere.jpg',*rows[2][1:]], *rows[3:]], 'images are not there, the first being garments/train/nowhere.jpg'),
+    (lambda rows: [*rows[:2], ['garments/train/nowhere.jpg',*rows[2][1:]], *rows[3:]], 'images are missing, the first being garments/train/nowhere.jpg'),
     (lambda rows: [*rows[:2], ['',*rows[2][1:]], *rows[3:]], 'line 3: file_path is empty'),
     (lambda rows: rows[:1], 'has a header, but no rows'), (lambda rows: [], 'is empty')])
 def test_what_is_wrong_is_named(data, change, why):

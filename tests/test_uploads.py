@@ -1,7 +1,7 @@
 "Zips from anybody: what a header says of its entry is not believed"
 import resource,struct,zipfile
 import pytest
-from fashion_fastai import uploads
+from fashion_fastai.app import uploads
 
 def lying_zip(path, kind, n_bytes=300_000_000):
     "A zip of one entry that unpacks to `n_bytes`, and says that it has 100"

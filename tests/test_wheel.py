@@ -21,11 +21,11 @@ def test_the_wheel_works_in_an_empty_folder(run, garments, tmp_path):
     empty = tmp_path/'empty'
     empty.mkdir()
     environment = {k: v for k,v in os.environ.items() if k != 'PYTHONPATH'}
-    def fashion(*words): return subprocess.run([home/'bin'/'fashion', *map(str, words)], cwd=empty, env=environment, capture_output=True, text=True, timeout=300)
+    def run_cli(*words): return subprocess.run([home/'bin'/'fashion', *map(str, words)], cwd=empty, env=environment, capture_output=True, text=True, timeout=300)
     where = subprocess.run([python, '-c', 'import fashion_fastai; print(fashion_fastai.__file__)'], cwd=empty, env=environment, capture_output=True, text=True)
     assert str(site) in where.stdout
-    assert 'lr-find' in fashion('--help').stdout
-    assert '48x36' in fashion('train', '--help').stdout # the shipped settings.ini came along
-    done = fashion('predict', run, garments/'test.csv', '--out', 'out')
+    assert 'lr-find' in run_cli('--help').stdout
+    assert '48x36' in run_cli('train', '--help').stdout # the shipped settings.ini came along
+    done = run_cli('predict', run, garments/'test.csv', '--out', 'out')
     assert done.returncode == 0, done.stderr
     assert len(pd.read_csv(empty/'out'/'category.csv')) == 20

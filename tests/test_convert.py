@@ -4,14 +4,14 @@ from pathlib import Path
 import numpy as np,pandas as pd
 import pytest
 from PIL import Image
-from conftest import SHORT,fashion,here
+from conftest import SHORT,run_inprocess
 from test_cli import refused
 
 BENCH = Path(__file__).parent.parent/'bench'
 
 @pytest.fixture(scope='module')
 def deepfashion(tmp_path_factory):
-    "The coarse edition for 600 photos, which are empty files but for a third"
+    "The coarse edition for 600 images, which are empty files but for a third"
     src = tmp_path_factory.mktemp('deepfashion')
     code = 'import sys; from pathlib import Path; from convert import make_up; make_up(Path(sys.argv[1]), 600, 30)'
     subprocess.run([sys.executable, '-c', code, src], cwd=BENCH, check=True)
@@ -22,9 +22,9 @@ def deepfashion(tmp_path_factory):
 def table_of(data): return pd.concat([pd.read_csv(data/f'{o}.csv') for o in ('train','val','test_labels')], ignore_index=True)
 
 def test_deepfashion(deepfashion, tmp_path):
-    done = fashion('convert', 'deepfashion', deepfashion, tmp_path/'data', '--categories', 3, '--attributes', 5)
+    done = run_inprocess('convert', 'deepfashion', deepfashion, tmp_path/'data', '--categories', 3, '--attributes', 5)
     assert done.returncode == 0 and done.stderr == '', done.stderr
-    assert not set('\r\x1b█') & set(done.stdout) and '0.0% of the test photos show a product of the training' in done.stdout
+    assert not set('\r\x1b█') & set(done.stdout) and '0.0% of the test images show a product of the training set' in done.stdout
     table = table_of(tmp_path/'data')
     assert table.shape[1] == 2 + 5 and (table.iloc[:, 2:].sum(axis=1) > 0).all() and set(table.category_label) == {0,1,2}
     originals = [(tmp_path/o).resolve() for o in table.file_path]
@@ -35,9 +35,9 @@ def test_deepfashion(deepfashion, tmp_path):
     for original,row in zip(originals, table.itertuples(index=False)):
         key = original.relative_to((deepfashion/'Img').resolve()).as_posix()
         assert {a for a,v in zip(table.columns[2:], list(row)[2:]) if v} == present[key] & set(table.columns[2:])
-    assert here('convert', 'deepfashion', deepfashion, tmp_path/'again', '--categories', 3, '--attributes', 5).returncode == 0
+    assert run_inprocess('convert', 'deepfashion', deepfashion, tmp_path/'again', '--categories', 3, '--attributes', 5).returncode == 0
     for o in ('train','val','test_labels','groups'): assert (tmp_path/'again'/f'{o}.csv').read_text().replace('again/', 'data/') == (tmp_path/'data'/f'{o}.csv').read_text()
-    done = here('check', tmp_path/'data', '--out', tmp_path/'card.html')
+    done = run_inprocess('check', tmp_path/'data', '--out', tmp_path/'card.html')
     assert done.returncode == 0 and 'cannot be read, and a training leaves them out' in done.stdout and 'the same product' not in done.stdout
 
 def test_deepfashion_that_is_damaged(deepfashion, tmp_path):
@@ -45,21 +45,21 @@ def test_deepfashion_that_is_damaged(deepfashion, tmp_path):
     shutil.copytree(deepfashion, src)
     path = src/'Anno_coarse'/'list_attr_img.txt'
     lines = path.read_text().splitlines()
-    def convert(*options): return here('convert', 'deepfashion', src, tmp_path/'data', *options)
+    def convert(*options): return run_inprocess('convert', 'deepfashion', src, tmp_path/'data', *options)
     path.write_text('\n'.join(lines[:400])+'\n')
-    assert refused(convert(), 'list_attr_img.txt: its first line tells of 600 rows, but it holds 398; is it whole?')
+    assert refused(convert(), 'list_attr_img.txt: its first line states 600 rows, but it has 398; is the file complete?')
     path.write_text('\n'.join([*lines[:99], lines[99].rsplit(None, 1)[0], *lines[100:]])+'\n')
     assert refused(convert(), 'list_attr_img.txt, line 100: has 30 columns, not 31')
     path.write_text('\n'.join([*lines[:99], lines[99].replace('Product', 'Produce'), *lines[100:]])+'\n')
     assert refused(convert(), 'list_attr_img.txt: has other images than list_category_img.txt')
     path.unlink()
-    assert refused(convert(), 'list_attr_img.txt: there is no such file')
+    assert refused(convert(), 'list_attr_img.txt: no such file')
     path.write_text('\n'.join(lines)+'\n')
-    assert refused(convert('--crop', .1), 'list_bbox.txt: there is no such file')
+    assert refused(convert('--crop', .1), 'list_bbox.txt: no such file')
     assert refused(convert('--crop', -1), 'crop is -1.0, but should be from 0 to 10')
     assert refused(convert('--categories', 'Skirt'), "there is no category 'Skirt'")
-    assert refused(convert('--images', src/'Eval'), 'is not there, nor are the others')
-    assert refused(here('convert', 'deepfashion', src, src), 'is not an empty folder')
+    assert refused(convert('--images', src/'Eval'), 'and the others are missing; name the folder that contains `img` with --images')
+    assert refused(run_inprocess('convert', 'deepfashion', src, src), 'is not an empty folder')
     assert not (tmp_path/'data').exists() and sorted(o.name for o in tmp_path.iterdir()) == ['src'] # nothing is left lying about
 
 def test_products_and_check(garments, tmp_path):
@@ -69,36 +69,36 @@ def test_products_and_check(garments, tmp_path):
     rows[3] += ', and more'
     shutil.copy(shop/'images'/'00001.jpg', shop/'images'/'copy.jpg')
     (shop/'styles.csv').write_text('\n'.join(['id,gender,articleType,baseColour,usage,productDisplayName', *rows, 'copy,Men,Tees,Red,Casual,Another name', '5,Men'])+'\n')
-    done = fashion('convert', 'products', shop, tmp_path/'data', '--copy')
+    done = run_inprocess('convert', 'products', shop, tmp_path/'data', '--copy')
     assert done.returncode == 0 and done.stderr == '', done.stderr
-    assert '161 photos of 160 products' in done.stdout and '1 lines have more fields' in done.stdout and '1 in lines with too few fields' in done.stdout
+    assert '161 images of 160 products' in done.stdout and '1 lines have more fields' in done.stdout and '1 in lines with too few fields' in done.stdout
     table = table_of(tmp_path/'data')
     assert len(table) == 161 and not any((tmp_path/o).is_symlink() for o in table.file_path)
-    done = fashion('check', tmp_path/'data', '--strict', cwd=tmp_path)
+    done = run_inprocess('check', tmp_path/'data', '--strict', cwd=tmp_path)
     assert done.returncode == 2 and '2 images are the same file as another' in done.stdout, done.stdout + done.stderr
-    assert 'to mend: 1 thing, the first: attributes that every training image has: Casual' in done.stderr and len(done.stderr.splitlines()) == 1
+    assert '1 issue to fix, the first: attributes that every training image has: Casual' in done.stderr and len(done.stderr.splitlines()) == 1
     assert 'have a near-duplicate in' not in done.stdout and 'page: data-check.html' in done.stdout and (tmp_path/'data-check.html').read_text().startswith('<!doctype html>')
-    done = fashion('train', tmp_path/'data', '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--regroup', 'yes')
-    assert done.returncode == 0 and 'looking for near-duplicates' in done.stdout and json.loads((tmp_path/'run'/'metrics.json').read_text())['n_valid'] in range(10, 20), done.stderr
+    done = run_inprocess('train', tmp_path/'data', '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--regroup', 'yes')
+    assert done.returncode == 0 and 'searching near-duplicates' in done.stdout and json.loads((tmp_path/'run'/'metrics.json').read_text())['n_valid'] in range(10, 20), done.stderr
 
 def test_check_reports_what_a_training_would_refuse(garments, tmp_path):
     data = tmp_path/'garments'
     shutil.copytree(garments, data)
     for o in ('val.csv','test.csv','test_labels.csv'): (data/o).unlink()
     (data/'train'/'00001.jpg').unlink()
-    (data/'train'/'00002.jpg').write_text('no photo')
+    (data/'train'/'00002.jpg').write_text('no image')
     (data/'train'/'00003.jpg').write_bytes(b'')
-    done = here('check', data, '--out', tmp_path/'new'/'card.html')
-    assert done.returncode == 0 and done.stderr == '' and 'verdict: to mend: 2 things' in done.stdout
-    for o in ('1 of 160 images are not there', '2 of 160 images cannot be read', 'there is no val.csv'): assert o in done.stdout
+    done = run_inprocess('check', data, '--out', tmp_path/'new'/'card.html')
+    assert done.returncode == 0 and done.stderr == '' and 'verdict: 2 issues to fix' in done.stdout
+    for o in ('1 of 160 images are missing', '2 of 160 images cannot be read', 'there is no val.csv'): assert o in done.stdout
     page = (tmp_path/'new'/'card.html').read_text()
     assert '00002.jpg: cannot be read as an image' in page and 'http' not in page
-    assert refused(here('check', data, '--out', tmp_path/'new'/'card.html', '--strict'), 'to mend: 2 things, the first: 1 of 160 images are not there')
+    assert refused(run_inprocess('check', data, '--out', tmp_path/'new'/'card.html', '--strict'), '2 issues to fix, the first: 1 of 160 images are missing')
     (tmp_path/'file').touch()
-    assert refused(here('check', data, '--out', tmp_path/'file'/'card.html'), 'cannot be written')
+    assert refused(run_inprocess('check', data, '--out', tmp_path/'file'/'card.html'), 'cannot be written')
     for o in (data/'train').iterdir(): o.unlink()
-    done = here('check', data, '--out', tmp_path/'card.html')
-    assert done.returncode == 0 and '160 of 160 images are not there' in done.stdout
+    done = run_inprocess('check', data, '--out', tmp_path/'card.html')
+    assert done.returncode == 0 and '160 of 160 images are missing' in done.stdout
 
 def test_bench(tmp_path):
     done = subprocess.run([sys.executable, '-W', 'ignore', BENCH/'convert.py', '--rounds', '1', '--rows', '3000', '--attributes', '20', '--results', tmp_path/'results'], cwd=tmp_path, capture_output=True, text=True)

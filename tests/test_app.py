@@ -1,13 +1,12 @@
 "The web page as people meet it: served by the command, opened in a browser, sent good and bad files, ended"
 import importlib.util,json,os,shutil,signal,socket,sys,threading,time,urllib.error,urllib.request,zipfile
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 import pandas as pd
 import pytest
 from PIL import Image
-from conftest import here,started
+from conftest import run_inprocess,spawn
 from fashion_fastai import serve,uploads
 from fashion_fastai.export import load_model
 from fashion_fastai.inference import predict_images
@@ -39,7 +38,7 @@ def served(run, folder, *options):
     temporary,err = folder/'temporary',folder/'err'
     temporary.mkdir()
     with open(err, 'a') as file:
-        process = started(sys.executable, '-W', 'ignore', '-c', SERVE, run, *options, stderr=file, env={**os.environ, 'TMPDIR': str(temporary), 'http_proxy': 'http://127.0.0.1:9'})
+        process = spawn(sys.executable, '-W', 'ignore', '-c', SERVE, run, *options, stderr=file, env={**os.environ, 'TMPDIR': str(temporary), 'http_proxy': 'http://127.0.0.1:9'})
         try:
             line = process.stdout.readline()
             assert ' is at http://' in line, line + err.read_text()
@@ -166,16 +165,16 @@ def test_the_command_is_refused(run, tmp_path, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as taken:
         port = taken.getsockname()[1]
         for words,why in ((['--port', port], f'127.0.0.1, port {port}: cannot be listened at'), (['--host', '192.0.2.1'], '192.0.2.1: cannot be listened at')):
-            done = here('serve', run, *words)
+            done = run_inprocess('serve', run, *words)
             assert done.returncode == 2 and why in done.stderr and len(done.stderr.splitlines()) == 1
     monkeypatch.setitem(sys.modules, 'gradio', None)
-    done = here('serve', run)
+    done = run_inprocess('serve', run)
     assert done.returncode == 2 and done.stderr == "fashion: the web page needs gradio, which is not installed here: pip install 'fashion_fastai[web]'\n"
 
 @needs('gradio')
 def test_what_is_not_there(run, tmp_path):
     for words,why in (([tmp_path], 'there is no model.json in this folder'), ([run, '--examples', tmp_path/'none'], 'none: there is no such folder of examples')):
-        done = here('serve', *words)
+        done = run_inprocess('serve', *words)
         assert done.returncode == 2 and why in done.stderr and len(done.stderr.splitlines()) == 1
 
 @pytest.fixture(scope='module')

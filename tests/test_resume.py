@@ -1,12 +1,11 @@
-"What a training survives: kills, Ctrl-C, a full or read-only disk, a loss that runs away, another one beside it"
+"What a training survives: kills, Ctrl-C, a full or read-only disk, divergence, another training beside it"
 import ctypes,json,random,re,resource,shutil,signal,sys,time
-from pathlib import Path
 import numpy as np,pandas as pd
 import pytest,torch
-from conftest import SHORT,fashion,here,refused,started
+from conftest import FASHION,SHORT,run_cli,run_inprocess,refused,spawn
+from fashion_fastai import learner
 from fashion_fastai.export import load_model
 
-FASHION = Path(sys.executable).with_name('fashion')
 KEYS = [*SHORT, '--epochs', 6, '--ema', .9, '--checkpoint-minutes', 0] # a checkpoint after every batch
 FINISHED = ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','validation.npz']
 
@@ -14,16 +13,16 @@ def names(folder): return sorted(o.name for o in folder.iterdir())
 
 @pytest.fixture(scope='module')
 def whole(garments, tmp_path_factory):
-    "A run that nobody disturbs"
+    "A run without interruption"
     out = tmp_path_factory.mktemp('runs')/'whole'
-    done = fashion('train', garments, '--out', out, *KEYS)
+    done = run_inprocess('train', garments, '--out', out, *KEYS)
     assert done.returncode == 0, done.stderr
     return out
 
-def training(garments, out, *words): return started(FASHION, 'train', garments, '--out', out, *KEYS, *words, stderr=-1)
+def training(garments, out, *words): return spawn(FASHION, 'train', garments, '--out', out, *KEYS, *words, stderr=-1)
 
 def assert_nothing_is_half_written(run):
-    "What a kill has left bears its name only if it is whole"
+    "After a kill, every file under its final name is complete"
     for o in run.glob('[!.]*'):
         if o.suffix == '.pt': torch.load(o, weights_only=True)
         elif o.suffix == '.json': json.loads(o.read_text())
@@ -31,8 +30,8 @@ def assert_nothing_is_half_written(run):
     if (run/'model.json').exists() and (run/'model.safetensors').exists() and (run/'metrics.json').exists(): load_model(run)
 
 def assert_the_same(run, whole):
-    "Whether a run that was disturbed ended as the other one"
-    assert names(run) == FINISHED # no lock, no checkpoint, nothing that a killed process had begun to write
+    "Whether an interrupted run ended as the other one"
+    assert names(run) == FINISHED # no lock, no checkpoint, no partial file
     assert (run/'model.safetensors').read_bytes() == (whole/'model.safetensors').read_bytes()
     a,b = (pd.read_csv(o/'history.csv').drop(columns='time') for o in (run, whole))
     pd.testing.assert_frame_equal(a, b, check_exact=True)
@@ -40,39 +39,39 @@ def assert_the_same(run, whole):
     for o in ('minutes','images_per_second','cache','seconds'): del a[o],b[o]
     assert a == b
 
-def test_a_killed_run_goes_on(garments, whole, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(garments, whole, tmp_path):
     run = tmp_path/'run'
     process = training(garments, run)
     while not process.stdout.readline().startswith('epoch 3/'): assert process.poll() is None
     process.kill()
     process.wait()
     assert_nothing_is_half_written(run)
-    assert refused(here('train', garments, '--out', run, *KEYS), 'which is not finished; say --resume to go on with it, or --overwrite to begin anew')
-    assert refused(here('train', garments, '--out', run, '--resume', '--lr', .003), 'the run began with lr 0.006, not 0.003')
-    (run/'.checkpoint.4194305.pt').write_text('what another process, dead by now, had begun to write')
-    done = fashion('train', garments, '--out', run, '--resume') # without the keys: they are those of the run
-    assert done.returncode == 0 and re.search('going on after [2-6] of 6 epochs', done.stdout), done.stdout + done.stderr
+    assert refused(run_inprocess('train', garments, '--out', run, *KEYS), 'contains an unfinished run; use --resume to continue or --overwrite to restart')
+    assert refused(run_inprocess('train', garments, '--out', run, '--resume', '--lr', .003), 'the run was started with lr 0.006, not 0.003')
+    (run/'.checkpoint.4194305.pt').write_text('the beginning of a file, from a killed process')
+    done = run_inprocess('train', garments, '--out', run, '--resume') # without the keys: they are those of the run
+    assert done.returncode == 0 and re.search('resuming after [2-6] of 6 epochs', done.stdout), done.stdout + done.stderr
     assert_the_same(run, whole)
-    assert refused(here('train', garments, '--out', run, '--resume'), 'holds a run already, which is finished')
+    assert refused(run_inprocess('train', garments, '--out', run, '--resume'), 'contains a finished run')
 
-def test_ctrl_c_stops_after_the_batch_and_says_how_to_go_on(garments, whole, tmp_path):
+def test_ctrl_c_stops_after_the_batch_and_names_the_way_to_resume(garments, whole, tmp_path):
     run = tmp_path/'run'
     process = training(garments, run)
     while not process.stdout.readline().startswith('epoch 2/'): assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _,err = process.communicate(timeout=60)
-    assert process.returncode == 130 and re.fullmatch(rf'fashion: stopped after [2-6] .*; {run} is kept, and --resume goes on with it\n', err), err
+    assert process.returncode == 130 and re.fullmatch(rf'fashion: stopped after [2-6] .*; {run} is kept, use --resume to continue\n', err), err
     assert names(run) == ['checkpoint.pt','history.csv','settings.ini']
-    done = fashion('train', garments, '--out', run, *KEYS, '--resume', '--no-cache') # where the images come from changes nothing
-    assert done.returncode == 0 and 'going on after' in done.stdout, done.stdout + done.stderr
+    done = run_inprocess('train', garments, '--out', run, *KEYS, '--resume', '--no-cache') # the source of the images changes nothing
+    assert done.returncode == 0 and 'resuming after' in done.stdout, done.stdout + done.stderr
     assert_the_same(run, whole)
 
 def test_ctrl_c_twice_stops_at_once(garments, tmp_path):
     "In the midst of a validation, say: the last checkpoint is kept"
-    code = ("import os,signal,sys\nfrom fashion_fastai.scores import MeanF1\n"
+    code = ("import os,signal,sys\nfrom fashion_fastai.metrics import MeanF1\n"
         "def interrupt(self, learn): [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)]\n"
         "MeanF1.accumulate = interrupt\nfrom fashion_fastai.cli import main\nsys.exit(main(sys.argv[1:]))")
-    process = started(sys.executable, '-W', 'ignore', '-c', code, 'train', garments, '--out', tmp_path/'run', *KEYS, stderr=-1)
+    process = spawn(sys.executable, '-W', 'ignore', '-c', code, 'train', garments, '--out', tmp_path/'run', *KEYS, stderr=-1)
     _,err = process.communicate(timeout=120)
     assert process.returncode == 130 and 'stopped at once' in err, err
     assert torch.load(tmp_path/'run'/'checkpoint.pt', weights_only=True)['n_seen'] == 5 # the whole first epoch, but for its validation
@@ -84,14 +83,14 @@ def test_twenty_kills_at_random_moments(garments, whole, tmp_path):
     while kills < 20:
         process = training(garments, run, '--resume')
         if kills % 4: # while it trains, and not while it imports
-            while not process.stdout.readline().startswith(('going on','xresnet10 at')): assert process.poll() is None, process.stderr.read()
+            while not process.stdout.readline().startswith(('resuming','xresnet10 at')): assert process.poll() is None, process.stderr.read()
         time.sleep(rng.uniform(0, 1.5 if kills % 4 else 6))
         process.kill()
         if process.wait() == -signal.SIGKILL: kills += 1
         else: break # it was done
         if run.exists(): assert_nothing_is_half_written(run)
     assert kills >= 5
-    if not (run/'metrics.json').exists(): assert fashion('train', garments, '--out', run, *KEYS, '--resume').returncode == 0
+    if not (run/'metrics.json').exists(): assert run_inprocess('train', garments, '--out', run, *KEYS, '--resume').returncode == 0
     assert_the_same(run, whole)
 
 def test_other_labels_are_another_run(garments, run, tmp_path):
@@ -103,50 +102,53 @@ def test_other_labels_are_another_run(garments, run, tmp_path):
     process.wait()
     lines = (data/'train.csv').read_text().splitlines()
     (data/'train.csv').write_text('\n'.join(lines[:-1]))
-    assert refused(here('train', data, '--out', out, '--resume'), 'checkpoint.pt: is of a training with')
+    assert refused(run_inprocess('train', data, '--out', out, '--resume'), 'checkpoint.pt: is of a training with')
     (out/'checkpoint.pt').write_bytes((out/'checkpoint.pt').read_bytes()[:1000])
     (data/'train.csv').write_text('\n'.join(lines))
-    assert refused(here('train', data, '--out', out, '--resume'), 'checkpoint.pt: is damaged, or no checkpoint')
+    assert refused(run_inprocess('train', data, '--out', out, '--resume'), 'checkpoint.pt: is damaged, or no checkpoint')
 
 def test_two_in_one_folder(garments, tmp_path):
     process = training(garments, tmp_path/'run')
     while not process.stdout.readline().startswith('epoch 1/'): assert process.poll() is None
     process.send_signal(signal.SIGSTOP)
-    try: assert refused(here('train', garments, '--out', tmp_path/'run', '--resume'), 'another process is training into this folder')
+    try: assert refused(run_inprocess('train', garments, '--out', tmp_path/'run', '--resume'), 'another process is training into this folder')
     finally: process.kill()
     process.communicate()
 
-def test_a_loss_that_runs_away(garments, tmp_path):
+def test_a_training_that_diverges(garments, tmp_path):
     run = tmp_path/'run'
-    done = fashion('train', garments, '--out', run, *KEYS, '--lr', 99)
-    assert refused(done, 'training broke down in epoch 1 at batch') and 'a lower learning rate may help' in done.stderr
-    assert 'kept in' in done.stderr and names(run) == ['checkpoint.pt','model.json','model.safetensors','settings.ini']
+    done = run_inprocess('train', garments, '--out', run, *KEYS, '--lr', 99)
+    assert refused(done, 'training diverged in epoch 1, batch') and 'try a lower learning rate' in done.stderr
+    assert f'they are in {run}/model.safetensors' in done.stderr and names(run) == ['checkpoint.pt','model.json','model.safetensors','settings.ini']
     assert all(torch.isfinite(o).all() for o in load_model(run).model.state_dict().values())
-    assert fashion('predict', run, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
-    done = fashion('train', garments, '--out', tmp_path/'other', *SHORT, '--lr', 99)
+    assert run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
+    done = run_inprocess('train', garments, '--out', tmp_path/'other', *SHORT, '--lr', 99)
     assert refused(done, 'no weights are kept') and names(tmp_path/'other') == ['settings.ini']
 
-def test_no_room_in_memory(garments, tmp_path):
-    code = ("import resource,sys,torch,fashion_fastai.run\nfrom pathlib import Path\nfrom fashion_fastai.cli import main\n"
+def test_a_batch_too_large_for_the_memory(garments, tmp_path):
+    code = ("import resource,sys,torch,fashion_fastai.train\nfrom pathlib import Path\nfrom fashion_fastai.cli import main\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2_000_000_000,)*2)\nsys.exit(main(sys.argv[1:]))")
-    done = fashion('train', garments, '--out', tmp_path/'run', *SHORT[:2], '--stages', '600x450:1', '--precision', 'fp32', '--batch-size', 64, '--workers', 1, command=[sys.executable, '-W', 'ignore', '-c', code])
+    done = run_cli('train', garments, '--out', tmp_path/'run', *SHORT[:2], '--stages', '600x450:1', '--precision', 'fp32', '--batch-size', 64, '--workers', 1, command=[sys.executable, '-W', 'ignore', '-c', code])
     assert refused(done, 'out of memory: batches of 64 images of 600x450; try --batch-size 32')
 
-def test_out_of_memory_in_the_decision_costs_no_weights(garments, tmp_path):
+def test_out_of_memory_in_the_decision_costs_no_weights(garments, tmp_path, monkeypatch):
     "The weights are saved before the rule is chosen, and the run can be finished with another rule"
     run = tmp_path/'run'
-    code = ("import sys,fashion_fastai.learner\nfrom fashion_fastai.cli import main\ndef decide(*args): raise MemoryError\n"
-        "fashion_fastai.learner.decide = decide\nsys.exit(main(sys.argv[1:]))")
-    done = fashion('train', garments, '--out', run, *SHORT, command=[sys.executable, '-W', 'ignore', '-c', code])
-    assert refused(done, f'out of memory: the weights are in {run}/model.safetensors; --resume --rule threshold finishes the run with less memory')
+    def fail(*args): raise MemoryError
+    with monkeypatch.context() as patch:
+        patch.setattr(learner, 'decide', fail)
+        done = run_inprocess('train', garments, '--out', run, *SHORT)
+    advice = '--resume --rule threshold finishes the run with less memory'
+    assert refused(done, f'out of memory: the weights are in {run}/model.safetensors; {advice}')
     assert names(run) == ['checkpoint.pt','history.csv','model.json','model.safetensors','settings.ini']
     weights = (run/'model.safetensors').read_bytes()
-    assert fashion('predict', run, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
-    done = fashion('train', garments, '--out', run, '--resume', '--rule', 'threshold')
-    assert done.returncode == 0 and 'going on after 2 of 2 epochs' in done.stdout, done.stdout + done.stderr
+    assert run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
+    done = run_inprocess('train', garments, '--out', run, '--resume', '--rule', 'threshold')
+    assert done.returncode == 0 and 'resuming after 2 of 2 epochs' in done.stdout, done.stdout + done.stderr
     assert names(run) == FINISHED and (run/'model.safetensors').read_bytes() == weights
-    assert json.loads((run/'metrics.json').read_text())['decision']['name'] == 'threshold' and 'rule = threshold' in (run/'settings.ini').read_text()
+    assert json.loads((run/'metrics.json').read_text())['decision']['name'] == 'threshold'
+    assert 'rule = threshold' in (run/'settings.ini').read_text()
 
 def test_hundreds_of_attributes_fit_in_memory(garments, tmp_path):
     data,rng = tmp_path/'garments',np.random.default_rng(0)
@@ -157,7 +159,7 @@ def test_hundreds_of_attributes_fit_in_memory(garments, tmp_path):
         hot.a0 = 1
         pd.concat([frame.iloc[:, :2], hot], axis=1).to_csv(data/f'{split}.csv', index=False)
     limit = dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (9_000_000_000,)*2))
-    done = fashion('train', data, '--out', tmp_path/'run', *SHORT, '--workers', 1, **limit)
+    done = run_cli('train', data, '--out', tmp_path/'run', *SHORT, '--workers', 1, **limit)
     assert done.returncode == 0, done.stderr
     assert set(json.loads((tmp_path/'run'/'metrics.json').read_text())['decision']['cross_fitted']) == {'half','threshold','per_label','expected_f1','label_sets'}
 
@@ -166,22 +168,22 @@ FULL = dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_00
 def test_a_full_disk(garments, run, whole, tmp_path):
     "Exit code 2 and a line; what was there before is still there"
     out = tmp_path/'out'
-    done = fashion('train', garments, '--out', out, *KEYS, **FULL)
+    done = run_cli('train', garments, '--out', out, *KEYS, **FULL)
     assert refused(done, 'checkpoint.pt: cannot be written (File too large)') and names(out) == ['settings.ini']
-    assert fashion('train', garments, '--out', out, *KEYS, '--resume').returncode == 0 # there is room again
+    assert run_inprocess('train', garments, '--out', out, *KEYS, '--resume').returncode == 0 # there is space again
     assert_the_same(out, whole)
     test_list = tmp_path/'list.csv'
     test_list.write_text('file_path\n' + f"{garments/'test'/'00001.jpg'}\n"*3000)
-    assert fashion('predict', run, garments/'test.csv', '--out', out).returncode == 0
+    assert run_inprocess('predict', run, garments/'test.csv', '--out', out).returncode == 0
     before = {o: o.read_bytes() for o in out.iterdir()}
-    assert refused(fashion('predict', run, test_list, '--out', out, **FULL), 'cannot be written (File too large)')
+    assert refused(run_cli('predict', run, test_list, '--out', out, **FULL), 'cannot be written (File too large)')
     assert {o: o.read_bytes() for o in out.iterdir()} == before
-    assert refused(fashion('demo', '--n', 100, '--out', tmp_path/'demo', preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000,)*2)), 'File too large')
+    assert refused(run_cli('demo', '--n', 100, '--out', tmp_path/'demo', preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000,)*2)), 'File too large')
 
 def test_folders_that_cannot_be_written(garments, run, tmp_path):
     (tmp_path/'file').touch()
-    assert refused(here('train', garments, '--out', tmp_path/'file'/'run', *SHORT), 'cannot be written')
-    assert refused(here('predict', run, garments/'test.csv', '--out', tmp_path/'file'/'out'), 'cannot be written')
+    assert refused(run_inprocess('train', garments, '--out', tmp_path/'file'/'run', *SHORT), 'cannot be written')
+    assert refused(run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'file'/'out'), 'cannot be written')
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='how root is bound by permissions is known here for Linux alone')
 def test_a_read_only_folder(garments, run, tmp_path):
@@ -191,6 +193,6 @@ def test_a_read_only_folder(garments, run, tmp_path):
     (closed/'category.csv').write_text('an earlier submission')
     closed.chmod(0o555)
     bound = dict(preexec_fn=lambda: ctypes.CDLL(None).prctl(24, 1)) # drops CAP_DAC_OVERRIDE, by which root writes everywhere
-    assert refused(fashion('predict', run, garments/'test.csv', '--out', closed, **bound), 'cannot be written (Permission denied)')
-    assert refused(fashion('train', garments, '--out', closed/'run', *SHORT, '--no-cache', **bound), 'cannot be written (Permission denied)')
+    assert refused(run_cli('predict', run, garments/'test.csv', '--out', closed, **bound), 'cannot be written (Permission denied)')
+    assert refused(run_cli('train', garments, '--out', closed/'run', *SHORT, '--no-cache', **bound), 'cannot be written (Permission denied)')
     assert names(closed) == ['category.csv'] and (closed/'category.csv').read_text() == 'an earlier submission'

@@ -2,7 +2,7 @@
 import itertools
 import numpy as np
 import pytest,torch
-from fashion_fastai import decide as module
+from fashion_fastai.decision import rules,tune
 from fashion_fastai.decision.prior import best_constant_set
 from fashion_fastai.decision.rules import ExpectedF1,LabelSets,Threshold
 from fashion_fastai.decision.tune import best_label_sets,best_threshold,best_thresholds,decide
@@ -21,9 +21,9 @@ def mean_f1(rule, p, y): return f1_per_image(rule(p), y).mean().item()
 @pytest.mark.parametrize('empty', [False, True])
 def test_the_best_threshold_is_the_best_of_all_that_are_tried(empty):
     p,y = made_up(300, 7, empty)
-    rules = [Threshold(o, allow_empty) for allow_empty in ((False,True) if empty else (False,)) for o in module._THRESHOLDS]
+    candidates = [Threshold(o, allow_empty) for allow_empty in ((False,True) if empty else (False,)) for o in tune.THRESHOLDS]
     best = best_threshold(p, y, may_be_empty=empty)
-    assert mean_f1(best, p, y) == pytest.approx(max(mean_f1(o, p, y) for o in rules), abs=1e-6)
+    assert mean_f1(best, p, y) == pytest.approx(max(mean_f1(o, p, y) for o in candidates), abs=1e-6)
 
 @pytest.mark.parametrize('empty', [False, True])
 def test_thresholds_of_each_attribute_are_those_of_a_search_one_by_one(empty):
@@ -32,7 +32,7 @@ def test_thresholds_of_each_attribute_are_those_of_a_search_one_by_one(empty):
     thresholds = [start.threshold]*7
     for i in [*range(7)]*2:
         def f1(o): return mean_f1(Threshold([*thresholds[:i], o, *thresholds[i+1:]], start.allow_empty), p, y)
-        best = max(module._THRESHOLDS[::2], key=f1)
+        best = max(tune.THRESHOLDS[::2], key=f1)
         if f1(best) > f1(thresholds[i]) + 1e-7: thresholds[i] = best
     assert found.threshold == thresholds and found.allow_empty == start.allow_empty
 
@@ -58,7 +58,7 @@ def test_chunks_change_nothing(monkeypatch):
     p,y = made_up(200, 90, empty=True)
     def sets(): return [rule(p) for rule in (ExpectedF1(True), best_threshold(p, y, True), best_label_sets(y, p, y))]
     whole = sets()
-    monkeypatch.setattr(module, '_CHUNK_VALUES', 20_000)
+    monkeypatch.setattr(rules, '_CHUNK_VALUES', 20_000)
     assert all(torch.equal(a, b) for a,b in zip(whole, sets()))
 
 def test_the_best_constant_set_equals_brute_force():
@@ -77,11 +77,11 @@ def test_rules_that_take_too_long_are_skipped_with_a_line(capsys, monkeypatch):
     p,y = made_up(200, 40)
     category = torch.zeros(200, dtype=torch.long)
     logits = torch.zeros(200,2),torch.logit(p)
-    monkeypatch.setattr(module, '_MOST_MINUTES', 1e-4)
+    monkeypatch.setattr(tune, '_MAX_MINUTES', 1e-4)
     decision = decide(logits, category, y, y)
     said = capsys.readouterr().out
     assert 'label_sets' not in decision.scores and 'threshold' in decision.scores
-    assert 'rule label_sets is not tried: for 200 images of 40 attributes it would take about' in said
+    assert 'rule label_sets is skipped: 200 images with 40 attributes would take about' in said
     assert decide(logits, category, y, y, 'label_sets').name == 'label_sets' # what is asked for by name is done
 
 def test_a_thousand_attributes_need_little_memory():
