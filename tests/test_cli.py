@@ -112,7 +112,7 @@ def test_demo(tmp_path):
     assert done.returncode == 0, done.stderr
     out = tmp_path/'fashion_demo'
     for o in ('garments/train.csv', 'run/export.pkl', 'run/report.html', 'submission/category.csv', 'submission/attribute.csv'): assert (out/o).is_file()
-    for o in ('accuracy', 'Everything lies in fashion_demo', 'Try next'): assert o in done.stdout
+    for o in ('accuracy', 'Everything is in fashion_demo', 'Try next'): assert o in done.stdout
     assert refused(run_cli('demo', '--n', 100, '--stages', '32x24:1', cwd=tmp_path), 'contains a finished run')
 
 def test_a_settings_file_in_the_working_folder(garments, tmp_path):

@@ -38,7 +38,7 @@ def test_deepfashion(deepfashion, tmp_path):
     assert run_inprocess('convert', 'deepfashion', deepfashion, tmp_path/'again', '--categories', 3, '--attributes', 5).returncode == 0
     for o in ('train','val','test_labels','groups'): assert (tmp_path/'again'/f'{o}.csv').read_text().replace('again/', 'data/') == (tmp_path/'data'/f'{o}.csv').read_text()
     done = run_inprocess('check', tmp_path/'data', '--out', tmp_path/'card.html')
-    assert done.returncode == 0 and 'cannot be read, and a training leaves them out' in done.stdout and 'the same product' not in done.stdout
+    assert done.returncode == 0 and 'cannot be read, and training leaves them out' in done.stdout and 'the same product' not in done.stdout
 
 def test_deepfashion_that_is_damaged(deepfashion, tmp_path):
     src = tmp_path/'src'
@@ -75,8 +75,8 @@ def test_products_and_check(garments, tmp_path):
     table = table_of(tmp_path/'data')
     assert len(table) == 161 and not any((tmp_path/o).is_symlink() for o in table.file_path)
     done = run_inprocess('check', tmp_path/'data', '--strict', cwd=tmp_path)
-    assert done.returncode == 2 and '2 images are the same file as another' in done.stdout, done.stdout + done.stderr
-    assert '1 issue to fix, the first: attributes that every training image has: Casual' in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 2 and '2 images are identical files' in done.stdout, done.stdout + done.stderr
+    assert '1 issue to fix, the first: attributes of all training images: Casual' in done.stderr and len(done.stderr.splitlines()) == 1
     assert 'have a near-duplicate in' not in done.stdout and 'page: data-check.html' in done.stdout and (tmp_path/'data-check.html').read_text().startswith('<!doctype html>')
     done = run_inprocess('train', tmp_path/'data', '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--regroup', 'yes')
     assert done.returncode == 0 and 'searching near-duplicates' in done.stdout and json.loads((tmp_path/'run'/'metrics.json').read_text())['n_valid'] in range(10, 20), done.stderr

@@ -1,4 +1,4 @@
-"The report page in a real browser, the report of a run whose photos or files are gone, and runs side by side"
+"The report page in a real browser, the report of a run whose images or files are gone, and runs side by side"
 import html,json,re,shutil,subprocess,sys
 import numpy as np,pandas as pd
 import pytest
@@ -23,28 +23,28 @@ onload = () => { const seen = [...document.querySelectorAll('iframe')].map(o => 
   document.body.innerHTML = ''; document.body.textContent = JSON.stringify(seen) }
 </script>"""
 
-def look(page, tmp_path):
-    "What a browser says of HTML `page` at phone and desktop width, and the lines of its console"
+def measure(page, tmp_path):
+    "What a browser finds in HTML `page` at phone and desktop width, and the lines of its console"
     frames = ''.join(f'<iframe width="{width}" height="800" srcdoc="{html.escape(page)}"></iframe>' for width in (390,1280))
-    (tmp_path/'look.html').write_text(_MEASURE % frames, encoding='utf-8')
+    (tmp_path/'measure.html').write_text(_MEASURE % frames, encoding='utf-8')
     options = ['--headless','--no-sandbox','--disable-gpu','--disable-quic','--no-first-run','--disable-background-networking','--disable-component-update','--disable-sync',
         '--host-resolver-rules=MAP * ~NOTFOUND','--enable-logging=stderr','--virtual-time-budget=20000',f"--user-data-dir={tmp_path/'profile'}"]
-    done = subprocess.run([CHROMIUM, *options, '--dump-dom', f"file://{tmp_path/'look.html'}"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([CHROMIUM, *options, '--dump-dom', f"file://{tmp_path/'measure.html'}"], capture_output=True, text=True, timeout=120)
     assert (found := re.search(r'<body>(\[.*\])</body>', done.stdout, re.S)), done.stderr
     return json.loads(html.unescape(found[1])),[o for o in done.stderr.splitlines() if 'CONSOLE' in o]
 
 @pytest.mark.skipif(CHROMIUM is None, reason='there is no chromium here (apt-get install chromium)')
 class TestInABrowser:
-    def test_the_page_is_whole_and_fits(self, reported, tmp_path):
+    def test_the_page_is_complete_and_fits(self, reported, tmp_path):
         page = (reported/'report.html').read_text(encoding='utf-8')
-        seen,console = look(page, tmp_path)
+        seen,console = measure(page, tmp_path)
         assert console == []
         assert [o['width'] for o in seen] == ['390','1280']
         for o in seen: assert o['needed'] <= int(o['width']) and o['broken'] == 0 and o['images'] >= 8 and o['outside'] == [], o
 
-    def test_the_look_would_find_faults(self, tmp_path):
+    def test_the_measurement_finds_faults(self, tmp_path):
         page = '<body><p style="width:500px">wide</p><img src="data:image/png;base64,AAAA"><img src="http://example.com/a.png"><script>console.error("oh")</script>'
-        (phone,desktop),console = look(page, tmp_path)
+        (phone,desktop),console = measure(page, tmp_path)
         assert phone['needed'] > 390 and desktop['needed'] <= 1280 and phone['broken'] == 2 and phone['outside'] == ['http://example.com/a.png']
         assert any('oh' in o for o in console)
 
@@ -53,21 +53,21 @@ def test_a_training_ends_with_a_report(garments, tmp_path):
     assert done.returncode == 0 and done.stderr == '' and 'report.html' in done.stdout.splitlines()[-1], done.stderr
     page = (tmp_path/'run'/'report.html').read_text(encoding='utf-8')
     metrics = json.loads((tmp_path/'run'/'metrics.json').read_text())
-    for o in (f"{metrics['accuracy']:.3f}", f"{metrics['mean_f1']:.3f}", str(garments), 'Where the time went', 'backward', 'Where it looks'): assert o in page, o
+    for o in (f"{metrics['accuracy']:.3f}", f"{metrics['mean_f1']:.3f}", str(garments), 'Time per phase', 'backward', 'Grad-CAM'): assert o in page, o
     assert len(page) < 3_000_000
 
 def test_a_report_that_fails_costs_no_training(garments, tmp_path):
     broken = "import sys; import fashion_fastai.report.run as r; from fashion_fastai.cli import main\ndef fail(*args): raise RuntimeError('no ink')\nr.write_report = fail\nsys.exit(main(sys.argv[1:]))"
     done = run_cli('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--report', 'yes', command=(sys.executable, '-W', 'ignore', '-c', broken))
-    assert done.returncode == 0 and len(done.stderr.splitlines()) == 1 and 'the run is saved, but its report could not be made (RuntimeError: no ink)' in done.stderr, done.stderr
+    assert done.returncode == 0 and len(done.stderr.splitlines()) == 1 and 'the run is saved, but its report could not be written (RuntimeError: no ink)' in done.stderr, done.stderr
     assert (tmp_path/'run'/'metrics.json').is_file() and not (tmp_path/'run'/'report.html').exists() and not (tmp_path/'run'/'checkpoint.pt').exists()
 
-def test_photos_and_files_that_are_gone(reported, tmp_path):
+def test_images_and_files_that_are_gone(reported, tmp_path):
     run = tmp_path/'run'
     shutil.copytree(reported, run)
     found = dict(np.load(run/'validation.npz'))
     np.savez_compressed(run/'validation.npz', **{**found, 'images': np.array([f'/gone/{o}' for o in range(len(found['images']))])})
-    for remove,words in (('', 'The photos are not there any more'), ('model.json', 'No heat maps'), ('validation.npz', 'No pictures of the answers'), ('metrics.json', 'unfinished: 2 epochs')):
+    for remove,words in (('', 'The images are missing'), ('model.json', 'No heat maps'), ('validation.npz', 'No predictions'), ('metrics.json', 'unfinished: 2 epochs')):
         if remove: (run/remove).unlink()
         assert run_inprocess('report', run).returncode == 0 and words in (run/'report.html').read_text(encoding='utf-8')
     (run/'metrics.json').write_text('{"accuracy": 0.5')
@@ -92,4 +92,4 @@ def test_runs_side_by_side(run, tmp_path):
     assert table.columns.tolist() == ['run','accuracy','mean_f1','minutes','images_per_second','problem','lr'] and table.lr[0] == .02 and table.accuracy[0] == .99
     assert refused(run_inprocess('runs', tmp_path/'nowhere'), 'no such folder')
     (tmp_path/'empty').mkdir()
-    assert refused(run_inprocess('runs', tmp_path/'empty'), 'there are no runs in it')
+    assert refused(run_inprocess('runs', tmp_path/'empty'), 'contains no runs')
