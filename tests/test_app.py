@@ -1,4 +1,4 @@
-"The web page as people meet it: served by the command, opened in a browser, sent good and bad files, ended"
+"The web page: served by the command, opened in a browser, sent valid and invalid files, ended"
 import importlib.util,json,os,shutil,signal,socket,sys,threading,time,urllib.error,urllib.request,zipfile
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from conftest import run_inprocess,spawn
-from fashion_fastai import serve,uploads
+from fashion_fastai.app import server,uploads
 from fashion_fastai.export import load_model
 from fashion_fastai.inference import predict_images
 
@@ -15,12 +15,12 @@ def needs(name):
     "A test is skipped without an optional package, but not where all of them should be there"
     return pytest.mark.skipif(not importlib.util.find_spec(name) and not os.environ.get('CI'), reason=f"{name} is not installed: pip install -e '.[dev,web]'")
 
-# the command in a process that tells what it asks of the network, takes small uploads only, and answers lists slowly
+# the command in a process that prints its network lookups, accepts small uploads only, and predicts lists slowly
 SERVE = """
 import socket,sys,time
-import fashion_fastai.serve,fashion_fastai.uploads,fashion_fastai.cli
-fashion_fastai.serve.MAX_UPLOAD = 200*2**10
-look_up,batches = socket.getaddrinfo,fashion_fastai.uploads.predict_batches
+import fashion_fastai.app.server,fashion_fastai.app.uploads,fashion_fastai.cli
+fashion_fastai.app.server.MAX_UPLOAD = 200*2**10
+look_up,batches = socket.getaddrinfo,fashion_fastai.app.uploads.predict_batches
 def told(host, *args, **kwargs):
     if host not in ('127.0.0.1', 'localhost'): print(f'looked up {host}', file=sys.stderr, flush=True)
     return look_up(host, *args, **kwargs)
@@ -28,7 +28,7 @@ def slow(*args, **kwargs):
     for o in batches(*args, batch_size=5, **kwargs):
         time.sleep(.3)
         yield o
-socket.getaddrinfo,fashion_fastai.uploads.predict_batches = told,slow
+socket.getaddrinfo,fashion_fastai.app.uploads.predict_batches = told,slow
 sys.exit(fashion_fastai.cli.main(['serve', *sys.argv[1:]]))
 """
 
@@ -49,7 +49,7 @@ def served(run, folder, *options):
 
 @pytest.fixture(scope='module')
 def page(run, tmp_path_factory):
-    "A page that several tests share; at the end it leaves nothing behind"
+    "A page that several tests share; at the end it leaves no files"
     with served(run, tmp_path_factory.mktemp('served')) as page:
         yield page
         page.process.send_signal(signal.SIGINT)
@@ -64,15 +64,15 @@ def uploaded(url, path):
     body = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n--edge--\r\n' % (path.name.encode(), path.read_bytes())
     return dict(path=posted(f'{url}gradio_api/upload', body, 'multipart/form-data; boundary=edge')[0], orig_name=path.name, meta=dict(_type='gradio.FileData'))
 
-def asked(url, name, *data): "Send a question to the queue"; return f"{url}gradio_api/call/{name}/{posted(f'{url}gradio_api/call/{name}', json.dumps(dict(data=data)).encode())['event_id']}"
+def submit(url, name, *data): "Add a request to the queue"; return f"{url}gradio_api/call/{name}/{posted(f'{url}gradio_api/call/{name}', json.dumps(dict(data=data)).encode())['event_id']}"
 
-def answered(question):
-    "'complete' and the answer, or 'error' and why"
-    with fetched(question) as lines:
+def result_of(request):
+    "'complete' and the result, or 'error' and the reason"
+    with fetched(request) as lines:
         for line in lines:
             if line.startswith((b'event: complete', b'event: error')): return line.split()[1].decode(),json.loads(next(lines).split(b'data: ', 1)[1])
 
-def ask(url, name, *data): return answered(asked(url, name, *data))
+def ask(url, name, *data): return result_of(submit(url, name, *data))
 
 @pytest.fixture(scope='module')
 def shop(garments, tmp_path_factory):
@@ -84,7 +84,7 @@ def shop(garments, tmp_path_factory):
     return path
 
 def check_table(file, learn, garments):
-    "Whether a table has the answers of `predict_images` to the test images, and a row for the page that is none"
+    "Whether a table has the predictions of `predict_images` for the test images, and a row for the page that is none"
     frame,straight = pd.read_csv(file, keep_default_na=False),predict_images(learn, garments/'test')
     assert frame.file_path.tolist() == [*straight.file_paths, 'page.jpg']
     assert frame.problem.tolist() == ['']*20 + ['cannot be read as an image'] and frame.category[20] == ''
@@ -92,21 +92,21 @@ def check_table(file, learn, garments):
     assert frame.iloc[:20, 4:-1].astype(float).values == pytest.approx(straight.attribute_probabilities, abs=1e-3)
 
 @needs('gradio')
-def test_answers(page, run, garments, shop):
-    learn,photo = load_model(run, 'auto'),garments/'test'/'00001.jpg'
-    picture,expected = uploaded(page.url, photo),learn.predict(photo)
-    state,(category,attributes,overlay,rows) = ask(page.url, 'picture', picture, '')
+def test_predictions_equal_those_in_python(page, run, garments, shop):
+    learn,path = load_model(run, 'auto'),garments/'test'/'00001.jpg'
+    image,expected = uploaded(page.url, path),learn.predict(path)
+    state,(category,attributes,overlay,rows) = ask(page.url, 'image', image, '')
     assert state == 'complete' and category['label'] == expected.category
     assert {o['label'] for o in attributes['confidences']} == set(expected.attributes)
     for o in category['confidences']: assert o['confidence'] == pytest.approx(expected.category_probabilities[o['label']], abs=1e-3)
     assert len(rows['data']) == len(learn.vocab.categories) + len(learn.vocab.attributes)
-    other = ask(page.url, 'look', picture, expected.attributes[0])[1][0]
+    other = ask(page.url, 'heat_map', image, expected.attributes[0])[1][0]
     images = [fetched(f"{page.url}gradio_api/file={o['path']}").read() for o in (overlay, other)]
     assert images[0] != images[1]
-    state,(said,_,file) = ask(page.url, 'pictures', [uploaded(page.url, shop)])
-    assert state == 'complete' and said == '21 pictures, 1 of which could not be read: see the last column.'
+    state,(said,_,file) = ask(page.url, 'images', [uploaded(page.url, shop)])
+    assert state == 'complete' and said == '21 images, 1 of which could not be read: see the last column.'
     check_table(fetched(f"{page.url}gradio_api/file={file['path']}"), learn, garments)
-    assert [o for o in page.files() if 'lists' in o.parts] == [] # no picture of a list is kept
+    assert [o for o in page.files() if 'lists' in o.parts] == [] # no image of a list is kept
 
 @needs('gradio')
 def test_what_is_refused(page, run, garments, tmp_path):
@@ -114,19 +114,19 @@ def test_what_is_refused(page, run, garments, tmp_path):
     (tmp_path/'large.jpg').write_bytes(bytes(200*2**10 + 1))
     Image.new('1', (9000,9000)).save(tmp_path/'wide.png')
     with zipfile.ZipFile(tmp_path/'evil.zip', 'w') as archive: archive.write(garments/'test'/'00001.jpg', '../evil.jpg')
-    picture = uploaded(page.url, garments/'test'/'00001.jpg')
+    image = uploaded(page.url, garments/'test'/'00001.jpg')
     private = str(garments/'test'/'00002.jpg')
-    for name,data,why in (('picture', (uploaded(page.url, tmp_path/'page.jpg'), ''), 'page.jpg: cannot be read as an image'),
-                          ('picture', (uploaded(page.url, tmp_path/'wide.png'), ''), 'wide.png: has more than 64 million pixels'),
-                          ('picture', ({**picture, 'path': picture['path'] + 'x'}, ''), '00001.jpg: is no longer on the server'),
-                          ('picture', ({**picture, 'path': private}, ''), ''), ('picture', (dict(path=private), ''), '00002.jpg: only uploads are answered'),
-                          ('picture', ({**picture, 'path': 'https://example.com/dress.jpg'}, ''), 'only uploads are answered'),
-                          ('pictures', ([dict(path=private)],), ''), ('pictures', ([{**picture, 'path': private}],), ''),
-                          ('look', (picture, 'wings'), 'wings'), ('look', (uploaded(page.url, tmp_path/'page.jpg'), ''), 'page.jpg: cannot be read'),
-                          ('pictures', ([uploaded(page.url, tmp_path/'evil.zip')],), 'evil.zip: holds a path that leads out of it'),
-                          ('pictures', (None,), 'no pictures were sent')):
-        state,answer = ask(page.url, name, *data)
-        assert state == 'error' and why in str(answer) and 'temporary' not in str(answer), (name, data, answer)
+    for name,data,why in (('image', (uploaded(page.url, tmp_path/'page.jpg'), ''), 'page.jpg: cannot be read as an image'),
+                          ('image', (uploaded(page.url, tmp_path/'wide.png'), ''), 'wide.png: has more than 64 million pixels'),
+                          ('image', ({**image, 'path': image['path'] + 'x'}, ''), '00001.jpg: is no longer on the server'),
+                          ('image', ({**image, 'path': private}, ''), ''), ('image', (dict(path=private), ''), '00002.jpg: only uploads are accepted'),
+                          ('image', ({**image, 'path': 'https://example.com/dress.jpg'}, ''), 'only uploads are accepted'),
+                          ('images', ([dict(path=private)],), ''), ('images', ([{**image, 'path': private}],), ''),
+                          ('heat_map', (image, 'wings'), 'wings'), ('heat_map', (uploaded(page.url, tmp_path/'page.jpg'), ''), 'page.jpg: cannot be read'),
+                          ('images', ([uploaded(page.url, tmp_path/'evil.zip')],), 'evil.zip: contains a path that leads outside'),
+                          ('images', (None,), 'no images were uploaded')):
+        state,result = ask(page.url, name, *data)
+        assert state == 'error' and why in str(result) and 'temporary' not in str(result), (name, data, result)
     for path in ('file=https://example.com/dress.jpg', 'proxy=https://example.com/dress.jpg', f'file={private}', f"file={run/'model.json'}"):
         with pytest.raises(urllib.error.HTTPError) as refused: fetched(f'{page.url}gradio_api/{path}')
         assert refused.value.code == 403
@@ -135,8 +135,8 @@ def test_what_is_refused(page, run, garments, tmp_path):
     assert not [o for o in page.files() if o.name == 'evil.jpg']
 
 @needs('gradio')
-def test_a_list_keeps_nobody_waiting(run, garments, shop, monkeypatch):
-    "While the list of one visitor is answered, another one gets an answer to a picture"
+def test_a_list_does_not_block_single_images(run, garments, shop, monkeypatch):
+    "While the list of one visitor is predicted, another one gets the prediction of an image"
     batches,go_on = uploads.predict_batches,threading.Event()
     def held(*args, **kwargs):
         assert go_on.wait(120)
@@ -144,18 +144,18 @@ def test_a_list_keeps_nobody_waiting(run, garments, shop, monkeypatch):
     monkeypatch.setattr(uploads, 'predict_batches', held)
     def settings(): return {k: v for k,v in os.environ.items() if k.startswith('GRADIO') or k.lower() == 'no_proxy' or k == 'HF_HUB_OFFLINE'}
     before = settings()
-    with serve.serve_page(run) as url:
-        question = asked(url, 'pictures', [uploaded(url, shop)])
-        assert ask(url, 'picture', uploaded(url, garments/'test'/'00001.jpg'), '')[0] == 'complete'
+    with server.serve_page(run) as url:
+        request = submit(url, 'images', [uploaded(url, shop)])
+        assert ask(url, 'image', uploaded(url, garments/'test'/'00001.jpg'), '')[0] == 'complete'
         go_on.set()
-        assert answered(question)[0] == 'complete'
+        assert result_of(request)[0] == 'complete'
     assert settings() == before
 
 @needs('gradio')
 def test_kill_in_the_middle_of_a_list(run, shop, tmp_path):
-    "It is given up after the batch at hand, and nothing stays behind"
+    "It ends after the present batch, and no files are left"
     with served(run, tmp_path) as page:
-        asked(page.url, 'pictures', [uploaded(page.url, shop)])
+        submit(page.url, 'images', [uploaded(page.url, shop)])
         end = time.time() + 60
         while not [o for o in page.files() if o.name == '000019.jpg']: assert time.time() < end and not time.sleep(.02)
         page.process.send_signal(signal.SIGTERM)
@@ -172,8 +172,8 @@ def test_the_command_is_refused(run, tmp_path, monkeypatch):
     assert done.returncode == 2 and done.stderr == "fashion: the web page needs gradio, which is not installed here: pip install 'fashion_fastai[web]'\n"
 
 @needs('gradio')
-def test_what_is_not_there(run, tmp_path):
-    for words,why in (([tmp_path], 'there is no model.json in this folder'), ([run, '--examples', tmp_path/'none'], 'none: there is no such folder of examples')):
+def test_missing_folders(run, tmp_path):
+    for words,why in (([tmp_path], 'no model.json in this folder'), ([run, '--examples', tmp_path/'none'], 'none: no such folder of examples')):
         done = run_inprocess('serve', *words)
         assert done.returncode == 2 and why in done.stderr and len(done.stderr.splitlines()) == 1
 
@@ -207,13 +207,13 @@ def opened(browser, url, width):
 
 @needs('gradio')
 @pytest.mark.parametrize('width', [1280, 390])
-def test_a_picture_in_a_browser(width, page, browser, run, garments, tmp_path):
+def test_an_image_in_a_browser(width, page, browser, run, garments, tmp_path):
     "On a desk and on a phone"
-    learn,photo = load_model(run, 'auto'),garments/'test'/'00001.jpg'
-    expected = learn.predict(photo)
+    learn,path = load_model(run, 'auto'),garments/'test'/'00001.jpg'
+    expected = learn.predict(path)
     with opened(browser, page.url, width) as tab:
-        tab.set_input_files('#picture input[type=file]', photo)
-        overlay = tab.locator('#overlay img')
+        tab.set_input_files('#image input[type=file]', path)
+        overlay = tab.locator('#heat_map img')
         overlay.wait_for()
         assert tab.locator('#category h2').inner_text() == expected.category
         shown = tab.locator('#attributes').inner_text().split()
@@ -221,20 +221,20 @@ def test_a_picture_in_a_browser(width, page, browser, run, garments, tmp_path):
         first = overlay.get_attribute('src')
         tab.locator('#label input').click()
         tab.get_by_role('option', name=expected.attributes[0], exact=True).click()
-        tab.wait_for_function("first => document.querySelector('#overlay img').src != first", arg=first)
+        tab.wait_for_function("first => document.querySelector('#heat_map img').src != first", arg=first)
         tab.locator('.gallery-item').first.click() # an example
-        tab.wait_for_function("() => document.querySelector('#picture img').src.includes('dress.jpg')")
+        tab.wait_for_function("() => document.querySelector('#image img').src.includes('dress.jpg')")
         assert tab.errors == []
     (tmp_path/'page.jpg').write_text('<html>')
     with opened(browser, page.url, width) as tab:
-        tab.set_input_files('#picture input[type=file]', tmp_path/'page.jpg')
+        tab.set_input_files('#image input[type=file]', tmp_path/'page.jpg')
         tab.get_by_text('page.jpg: cannot be read as an image').wait_for()
 
 @needs('gradio')
 @pytest.mark.parametrize('width', [1280, 390])
 def test_a_zip_in_a_browser(width, page, browser, run, garments, shop, tmp_path):
     with opened(browser, page.url, width) as tab:
-        tab.get_by_role('tab', name='Many pictures').click()
+        tab.get_by_role('tab', name='Many images').click()
         tab.set_input_files('#files input[type=file]', shop)
         tab.get_by_text('shop.zip').wait_for()
         tab.click('#start')
@@ -243,6 +243,6 @@ def test_a_zip_in_a_browser(width, page, browser, run, garments, shop, tmp_path)
         assert 'page.jpg' in tab.locator('#table').inner_text() and tab.errors == []
     (tmp_path/'large.zip').write_bytes(bytes(200*2**10 + 1))
     with opened(browser, page.url, width) as tab:
-        tab.get_by_role('tab', name='Many pictures').click()
+        tab.get_by_role('tab', name='Many images').click()
         tab.set_input_files('#files input[type=file]', tmp_path/'large.zip')
         tab.get_by_text('maximum allowed size of 200.0 Kb').first.wait_for()
