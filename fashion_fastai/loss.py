@@ -37,15 +37,16 @@ class MultiTaskLoss(Module):
     "`category_weight` times `category_loss` plus `attribute_weight` times `attribute_loss`"
     def __init__(self,
         attribute_weight:float=3., # weight of the attributes; their number gives the plain joint likelihood
-        label_smoothing:float=.1, # fraction of the category's target spread over all categories, in training only
-        rule:Callable|None=None, # decision rule: attribute probabilities to multi-hot labels; None for p > 0.5
+        label_smoothing:float=.1, # fraction of the category's target spread over all categories; training only
+        rule:Callable|None=None, # decision rule, from probabilities to multi-hot labels; None: p > 0.5
         reduction:str='mean', # 'mean', 'sum', or 'none' for a loss per image
         category_weight:float=1., # weight of the category; 0 trains the attributes alone
-        log_variances:Tensor|None=None, # learned task weights of the model, shape (2,), which replace both weights in training
+        log_variances:Tensor|None=None, # learned task weights, shape (2,), that replace both weights in training
     ):
-        self.attribute_weight,self.category_weight,self.log_variances = attribute_weight,category_weight,log_variances
-        self.label_smoothing,self.reduction = label_smoothing,reduction
+        self.attribute_weight,self.category_weight = attribute_weight,category_weight
+        self.label_smoothing,self.log_variances = label_smoothing,log_variances
         self.rule,self.temperatures = rule,(1.,1.)
+        self.reduction = reduction
 
     def forward(self, pred, category, attributes):
         # validation has no gradient: its loss is not smoothed or learned, so that it is comparable across settings

@@ -35,7 +35,8 @@ class _DecodedMetric(Metric):
 class CategoryAccuracy(_DecodedMetric):
     "Fraction of images whose category is correct"
     name = 'accuracy'
-    def score(self, category, attributes, true_category, true_attributes): return (category == true_category).float()
+    def score(self, category, attributes, true_category, true_attributes):
+        return (category == true_category).float()
 
 class MeanF1(_DecodedMetric):
     "Kaggle's Mean F1-Score of the attributes: F1 of each image's label set, averaged over images"

@@ -12,7 +12,7 @@ from dataclasses import asdict,dataclass,fields
 from pathlib import Path
 from typing import get_args
 import fashion_fastai
-from .core import InputError,LOGGERS,OPTIMIZERS,RULES,atomic_write
+from .core import InputError,LOGGERS,OPTIMIZERS,RULES,atomic_write,fmt_size
 
 # %% ../nbs/03_recipes.ipynb #6dc5346f
 def parse_size(
@@ -31,9 +31,11 @@ def parse_stages(
     "Parse a schedule of image sizes"
     matches = [re.fullmatch(_STAGE, o) for o in text.split()]
     if not matches or not all(matches):
-        raise InputError(f"stages '{text}' should look like 48x36:4 64x48:4, which is HEIGHTxWIDTH:EPOCHS for each stage")
+        expected = '48x36:4 64x48:4, which is HEIGHTxWIDTH:EPOCHS for each stage'
+        raise InputError(f"stages '{text}' should look like {expected}")
     stages = [((int(o[1]), int(o[2])), float(o[3])) for o in matches]
-    if any(epochs == 0 for _,epochs in stages): raise InputError(f"stages '{text}': each stage needs more than 0 epochs")
+    if any(epochs == 0 for _,epochs in stages):
+        raise InputError(f"stages '{text}': each stage needs more than 0 epochs")
     height,width = stages[-1][0]
     if any(h > height or w > width for (h,w),_ in stages):
         raise InputError(f"stages '{text}': the last size should be the largest")
@@ -63,28 +65,30 @@ class Recipe:
     ema:float # decay of the exponential moving average of the weights, such as 0.998; 0: none
     label_smoothing:float # fraction of the category's target spread over all categories
     category_weight:float # loss weight of the category; 0 trains the attributes alone
-    attribute_weight:float|None # loss weight of the attributes; 0 trains the category alone; auto: both weights are learned
-    threshold:float # probability from which an attribute is predicted during training; the most probable one always is
-    rule:str # final decision rule: auto (best on held-out folds of validation), half, threshold, per_label, expected_f1, label_sets; fixed: the key threshold
+    attribute_weight:float|None # loss weight of the attributes; 0 trains the category alone; auto: learn both weights
+    threshold:float # probability from which attributes are predicted during training; the most probable one always is
+    rule:str # decision rule: auto (best on validation folds), fixed (key threshold), half, threshold, per_label, expected_f1, label_sets
     tta:bool # validate and predict with test-time augmentation (the mirror image)
     precision:str # fp32, bf16 or fp16; auto: the fastest on this machine
     compile:bool # use torch.compile where it makes training faster
     cache:str # auto: cache decoded images in the user's cache folder; no: open files; or a folder for the cache
     checkpoint_minutes:float # minutes between checkpoints within an epoch; one is always saved after each epoch
-    log:str # no; tensorboard or wandb: log curves there too (pip install 'fashion_fastai[log]'); wandb uploads, unless WANDB_MODE=offline
+    log:str # no, tensorboard or wandb (pip install 'fashion_fastai[log]'); wandb uploads, unless WANDB_MODE=offline
     report:bool # write report.html at the end of training
     max_bad:float # greatest fraction of unreadable images, which are left out; more are an error
     workers:int|None # threads that open files, and processes that fill the cache; auto: one per core
-    regroup:bool # join and re-split train.csv and val.csv, keeping near-duplicates and products together; always done without val.csv
+    regroup:bool # re-split train.csv and val.csv, keeping near-duplicates and products together; always done without val.csv
     seed:int # random seed
 
     def __post_init__(self):
         for name,is_valid,expected in _LIMITS:
             value = getattr(self, name)
-            if value is not None and not is_valid(value): raise InputError(f"{name} is {value}, but should be {expected}")
+            if value is not None and not is_valid(value):
+                raise InputError(f"{name} is {value}, but should be {expected}")
         self.sizes = parse_stages(self.stages)
         (height,width),(h,w) = self.size,self.sizes[-1][0]
-        if height < h or width < w: raise InputError(f"test_size {self.test_size} is smaller than the last stage, {h}x{w}")
+        if height < h or width < w:
+            raise InputError(f"test_size {self.test_size} is smaller than the last stage, {fmt_size((h,w))}")
 
     @property
     def size(self)->tuple:
@@ -92,7 +96,9 @@ class Recipe:
         return self.sizes[-1][0] if self.test_size == 'auto' else parse_size(self.test_size)
 
     @property
-    def n_epochs(self)->int: "Epochs of the whole run"; return self.epochs or max(1, round(sum(n for _,n in self.sizes)))
+    def n_epochs(self)->int:
+        "Epochs of the whole run"
+        return self.epochs or max(1, round(sum(n for _,n in self.sizes)))
 
 def _one_of(name, *values): return name,lambda o: o in values,', '.join(values[:-1]) + f' or {values[-1]}'
 def _fraction(name): return name,lambda o: 0 <= o <= 1,'from 0 to 1'
@@ -100,14 +106,24 @@ def _below_one(name): return name,lambda o: 0 <= o < 1,'from 0 to less than 1'
 def _not_negative(name, limit=1e6): return name,lambda o: 0 <= o < limit,'at least 0'
 
 _LIMITS = [ # (key, whether a value is valid, what is expected)
-    ('width', lambda o: .25 <= o <= 4, 'from 0.25 to 4'), ('epochs', lambda o: o > 0, 'at least 1'),
-    ('batch_size', lambda o: o > 1, 'at least 2'), ('lr', lambda o: 0 < o < 100, 'more than 0'), _not_negative('wd', 100),
-    ('min_scale', lambda o: 0 < o <= 1, 'more than 0 and at most 1'), ('threshold', lambda o: 0 < o < 1, 'between 0 and 1'),
-    *map(_below_one, ('dropout','label_smoothing','lighting','ema')), *map(_fraction, ('mixup','cutmix','max_bad')),
+    ('width', lambda o: .25 <= o <= 4, 'from 0.25 to 4'),
+    ('epochs', lambda o: o > 0, 'at least 1'),
+    ('batch_size', lambda o: o > 1, 'at least 2'),
+    ('lr', lambda o: 0 < o < 100, 'more than 0'),
+    _not_negative('wd', 100),
+    ('min_scale', lambda o: 0 < o <= 1, 'more than 0 and at most 1'),
+    ('threshold', lambda o: 0 < o < 1, 'between 0 and 1'),
+    *map(_below_one, ('dropout','label_smoothing','lighting','ema')),
+    *map(_fraction, ('mixup','cutmix','max_bad')),
     *map(_not_negative, ('category_weight','attribute_weight','checkpoint_minutes')),
-    _one_of('schedule', 'one_cycle', 'flat_cos'), _one_of('optimizer', *OPTIMIZERS), _one_of('rule', 'auto', *RULES, 'fixed'),
-    _one_of('precision', 'auto', 'fp32', 'bf16', 'fp16'), _one_of('log', *LOGGERS), ('cache', bool, 'auto, no or a folder'),
-    ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'), ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
+    _one_of('schedule', 'one_cycle', 'flat_cos'),
+    _one_of('optimizer', *OPTIMIZERS),
+    _one_of('rule', 'auto', *RULES, 'fixed'),
+    _one_of('precision', 'auto', 'fp32', 'bf16', 'fp16'),
+    _one_of('log', *LOGGERS),
+    ('cache', bool, 'auto, no or a folder'),
+    ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'),
+    ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
 
 # %% ../nbs/03_recipes.ipynb #02a24009
 SHIPPED = Path(fashion_fastai.__file__).with_name('settings.ini')
@@ -124,10 +140,11 @@ def _parse(key, text, kind):
     kind = get_args(kind)[0] if optional else kind
     try: return configparser.ConfigParser.BOOLEAN_STATES[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
-        expected = {bool: 'yes or no', float: 'a number', int: 'a whole number'}[kind] + (' or auto' if optional else '')
-        raise InputError(f"{key} is '{text}', not {expected}") from None
+        expected = {bool: 'yes or no', float: 'a number', int: 'a whole number'}[kind]
+        raise InputError(f"{key} is '{text}', not {expected}{' or auto' if optional else ''}") from None
 
-def _parser(**kwargs): return configparser.ConfigParser(interpolation=None, inline_comment_prefixes=('#',), **kwargs)
+def _parser(**kwargs):
+    return configparser.ConfigParser(interpolation=None, inline_comment_prefixes=('#',), **kwargs)
 
 def _parse_ini(path, ini):
     "Add the settings file at `path` to `ini`"
@@ -141,10 +158,11 @@ def _check_keys(ini, path):
     "Refuse unknown keys"
     for section in ['DEFAULT', *ini.sections()]:
         unknown = [o for o in ini[section] if o not in _KEYS]
-        if unknown: raise InputError(f"{path}, [{section}]: unknown key {unknown[0]}; the keys are {', '.join(_KEYS)}")
+        if unknown:
+            raise InputError(f"{path}, [{section}]: unknown key {unknown[0]}; the keys are {', '.join(_KEYS)}")
 
 def _local_settings():
-    "Whether the working directory has a settings.ini of ours: at least half of the keys of a section are known"
+    "Whether the working directory has a settings.ini with recipes: at least half of a section's keys are known"
     if not _LOCAL.is_file() or _LOCAL.samefile(SHIPPED): return False
     try: ini = _parse_ini(_LOCAL, _parser(strict=False))
     except InputError: return False # another format
@@ -160,21 +178,21 @@ def _read_ini(settings):
     return ini
 
 def settings_note(
-    settings:str|Path|None=None, # settings file; None for settings.ini in the working directory, if there is one
+    settings:str|Path|None=None, # settings file; None for ./settings.ini, if it exists
 )->str: # '' if only the shipped recipes are used
-    "One line that says which settings file is used"
+    "Which settings file is used, as one line"
     if settings: return f"settings: {settings}"
     if not _LOCAL.is_file() or _LOCAL.samefile(SHIPPED): return ''
     return f"settings: {_LOCAL.absolute()}" + ('' if _local_settings() else ' has no recipe, and is ignored')
 
 def recipe_names(
-    settings:str|Path|None=None, # settings file; None for settings.ini in the working directory, if there is one
+    settings:str|Path|None=None, # settings file; None for ./settings.ini, if it exists
 )->list:
     "Names of all recipes"
     return _read_ini(settings).sections()
 
 def recipe_defaults(
-    settings:str|Path|None=None, # settings file; None for settings.ini in the working directory, if there is one
+    settings:str|Path|None=None, # settings file; None for ./settings.ini, if it exists
 )->dict: # key -> {recipe: text}
     "The value of each key in each recipe"
     ini = _read_ini(settings)
@@ -182,18 +200,21 @@ def recipe_defaults(
 
 def read_recipe(
     name:str='quick', # section of the settings
-    settings:str|Path|None=None, # settings file; None for settings.ini in the working directory, if there is one
+    settings:str|Path|None=None, # settings file; None for ./settings.ini, if it exists
     **overrides, # values of single keys, as text or of the key's type
 )->Recipe: # raises `InputError` for an unknown recipe or key, or an invalid value
     "The recipe `name`, with `overrides`"
     ini,types = _read_ini(settings),{o.name: o.type for o in fields(Recipe)}
-    if name not in ini.sections(): raise InputError(f"unknown recipe '{name}'; there are {', '.join(ini.sections())}")
+    if name not in ini.sections():
+        raise InputError(f"unknown recipe '{name}'; there are {', '.join(ini.sections())}")
     unknown = [o for o in overrides if o not in types]
     if unknown: raise InputError(f"unknown key {unknown[0]}; the keys are {', '.join(types)}")
     values = {**ini[name], **overrides}
     missing = [o for o in types if o not in values]
     if missing: raise InputError(f"recipe '{name}' does not set {', '.join(missing)}")
-    def parsed(key): return _parse(key, values[key], types[key]) if isinstance(values[key], str) else values[key]
+    def parsed(key):
+        value = values[key]
+        return _parse(key, value, types[key]) if isinstance(value, str) else value
     try: return Recipe(**{key: parsed(key) for key in types})
     except InputError as e: raise InputError(f"recipe '{name}': {e}") from None
 
@@ -219,6 +240,7 @@ def read_recorded_recipe(
 )->tuple: # (name, `Recipe`); raises `InputError` for another kind of file
     "The recipe of a run, and its name"
     ini = _parse_ini(Path(path), _parser())
-    if len(ini.sections()) != 1: raise InputError(f"{path}: is not the settings file of a run, which has one recipe")
+    if len(ini.sections()) != 1:
+        raise InputError(f"{path}: is not the settings file of a run, which has one recipe")
     name, = ini.sections()
     return name,read_recipe(name, path)

@@ -56,7 +56,8 @@ class PackedImages:
         self.pixels,self._tensor = pixels,torch.from_numpy(pixels)
 
     def __len__(self): return len(self.pixels)
-    def __repr__(self): return f"{len(self):,} images at {fmt_size(self.size)}, {self.pixels.nbytes/1e6:,.0f} MB in {self.folder}"
+    def __repr__(self):
+        return f"{len(self):,} images at {fmt_size(self.size)}, {self.pixels.nbytes/1e6:,.0f} MB in {self.folder}"
 
     def rows_of(self,
         paths:Iterable, # of image files
@@ -131,7 +132,7 @@ def _sync(path):
     with open(path, 'rb+') as file: os.fsync(file.fileno()) # Windows syncs only files that are open for writing
 
 def _allocate(part, shape):
-    "Create the array's file with its disk space reserved: a mapped file that meets a full disk kills the process"
+    "Create the array's file with its disk space reserved: writing to a mapped file on a full disk kills the process"
     try:
         pixels = np.lib.format.open_memmap(part, mode='w+', dtype=np.uint8, shape=shape)
         if hasattr(os, 'posix_fallocate'):
@@ -142,15 +143,17 @@ def _allocate(part, shape):
         raise
 
 class _DoneMarks:
-    "Marks decoded images in `done` after their pixels are on disk: in the other order, a power failure could leave black images marked as done"
-    def __init__(self, part, done): self.part,self.done,self.rows,self.synced = part,done,[],time.monotonic()
+    "Marks decoded images in `done`"
+    def __init__(self, part, done):
+        self.part,self.done = part,done
+        self.rows,self.synced = [],time.monotonic()
 
     def add(self, rows):
         self.rows += rows
         if time.monotonic() - self.synced > _SYNC_SECONDS: self.sync()
 
     def sync(self):
-        _sync(self.part)
+        _sync(self.part) # first: a power failure could otherwise leave black images that are marked as done
         self.done[self.rows] = 1
         self.done.flush()
         self.rows,self.synced = [],time.monotonic()
@@ -166,11 +169,13 @@ def _decode_in_processes(n_workers, chunks, tasks, finish, progress):
 
 def _decode(part, done, size, paths, todo, n_workers, progress):
     "Decode the images numbered in `todo`, and mark them in `done`; returns path -> why it cannot be read"
-    bad,marks,chunks = {},_DoneMarks(part, done),np.split(todo, range(_CHUNK, len(todo), _CHUNK))
+    bad,marks = {},_DoneMarks(part, done)
+    chunks = np.split(todo, range(_CHUNK, len(todo), _CHUNK))
     tasks = [(part, size, chunk, [paths[i] for i in chunk]) for chunk in chunks]
     def finish(chunk, found):
         bad.update(found)
-        marks.add([i for i in chunk if paths[i] not in found]) # after a kill, bad images are tried again to know the reason
+        # bad images are not marked: after a kill they are tried again, to report the reason
+        marks.add([i for i in chunk if paths[i] not in found])
     try:
         if n_workers < 2 or len(chunks) < 2:
             for chunk,task in zip(track(chunks, progress), tasks): finish(chunk, _decode_into(*task))
@@ -182,10 +187,10 @@ def _decode(part, done, size, paths, todo, n_workers, progress):
     return bad
 
 def _resume_or_begin(part, done_file, shape, copies, old):
-    "The done marks of a partial array left by a kill, or of a new array into which `copies` (row, row in `old`) are copied"
+    "The done marks of a partial array left by a kill, or of a new array with `copies` (row, row in `old`)"
+    def shape_of(file): return np.load(file, mmap_mode='r').shape
     try:
-        is_resumable = np.load(part, mmap_mode='r').shape == shape and np.load(done_file, mmap_mode='r').shape == shape[:1]
-        if is_resumable: return np.load(done_file, mmap_mode='r+')
+        if shape_of(part) == shape and shape_of(done_file) == shape[:1]: return np.load(done_file, mmap_mode='r+')
     except (OSError, ValueError): pass # there is none
     done_file.unlink(missing_ok=True) # it belongs to another array
     pixels = _allocate(part, shape)
@@ -205,11 +210,12 @@ def _pack(folder, paths, stats, size, old, n_workers, progress):
     "Write array and index of `paths`, and of all images that `old` has, into `folder`, which is locked"
     copies = []
     if old: # a subset of a table must not evict the rest
-        asked = set(paths)
-        others = [(path, stat) for path,(_,stat) in old.entries.items() if path not in asked and _stat(path) == stat]
+        asked,stats_of_old = set(paths),{path: stat for path,(_,stat) in old.entries.items()}
+        others = [(path, stat) for path,stat in stats_of_old.items() if path not in asked and _stat(path) == stat]
         paths,stats = paths + [path for path,_ in others],stats + [stat for _,stat in others]
-        is_unchanged = [old.entries.get(path, (0, None))[1] == stat and path not in old.bad for path,stat in zip(paths, stats)]
-        copies = [(row, old.entries[path][0]) for row,(path,ok) in enumerate(zip(paths, is_unchanged)) if ok]
+        for row,(path,stat) in enumerate(zip(paths, stats)):
+            old_row,old_stat = old.entries.get(path, (0, None))
+            if old_stat == stat and path not in old.bad: copies.append((row, old_row))
     # bad images are tried again under another name: the array may be open elsewhere
     key = [paths, stats, size, sorted(old.bad) if old else []]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
@@ -217,7 +223,8 @@ def _pack(folder, paths, stats, size, old, n_workers, progress):
     part,done_file = folder/f'part-{digest}.npy',folder/f'done-{digest}.npy'
     done = _resume_or_begin(part, done_file, shape, copies, old)
     todo = np.flatnonzero(done == 0)
-    print(f"packing {len(todo):,} image{'s' if len(todo) != 1 else ''} at {fmt_size(size)} into {folder}", flush=True)
+    images = 'image' if len(todo) == 1 else 'images'
+    print(f"packing {len(todo):,} {images} at {fmt_size(size)} into {folder}", flush=True)
     bad = _decode(part, done, size, paths, todo, n_workers, progress)
     del done # Windows cannot rename or remove mapped files
     os.replace(part, final)
@@ -228,12 +235,12 @@ def _pack(folder, paths, stats, size, old, n_workers, progress):
     return PackedImages(folder, size, entries, bad, np.load(final, mmap_mode='c'))
 
 def _find(folder, paths, stats, size, workers):
-    "The cache in `folder` at `size`, and whether it holds all of `paths` as they are; bad images are tried again, since a read error may be temporary"
+    "The cache in `folder` at `size`, and whether it holds all of `paths` unchanged"
     packed = PackedImages.open(folder)
     if not packed or packed.size != size: return None,False
     missing = (0, None)
     if any(packed.entries.get(path, missing)[1] != stat for path,stat in zip(paths, stats)): return packed,False
-    bad = [o for o in paths if o in packed.bad]
+    bad = [o for o in paths if o in packed.bad] # tried again: a read error may be temporary
     return packed,len(unreadable_images(bad, size, workers, progress=None)) == len(bad)
 
 def pack_images(
@@ -256,7 +263,8 @@ def pack_images(
             print(f"another process is packing images into {folder}; waiting for it", flush=True)
             lock.acquire()
         try:
-            packed,is_complete = _find(folder, paths, stats, size, workers) # another process may have packed them since
+            # another process may have packed them since
+            packed,is_complete = _find(folder, paths, stats, size, workers)
             if is_complete: return packed
             n_workers = cpu_count() if workers is None else workers
             return _pack(folder, paths, stats, size, packed, n_workers, progress)

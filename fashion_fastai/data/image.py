@@ -14,8 +14,14 @@ from PIL import Image
 from ..core import InputError
 
 # %% ../../nbs/13_data.image.ipynb #66c7bb07
-_TRANSPOSE = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-              5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+_TRANSPOSE = { # EXIF orientation -> what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90}
 
 def exif_orientation(
     image:Image.Image, # opened; its pixels need not be decoded
@@ -56,7 +62,8 @@ def image_from_array(
 def _resized(image, size, shrink_on_load):
     "`image` upright, in RGB, squished to `size`"
     if shrink_on_load: # a JPEG decodes faster at 1/2, 1/4 or 1/8; twice the final size loses nothing visible
-        width,height = size[::-1] if exif_orientation(image) < 5 else size # orientations from 5 on lie on their side
+        is_sideways = exif_orientation(image) >= 5
+        width,height = size if is_sideways else size[::-1]
         image.draft(None, (2*width, 2*height))
     return upright_rgb(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.)
 

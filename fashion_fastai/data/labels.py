@@ -28,16 +28,19 @@ def find_images(
     file_paths:list, # `file_path` column of a table
     data:str|Path, # data folder that holds the table
     strict:bool=True, # refuse a list with missing images
-)->list: # one path per row, None if missing; if `strict`, raises `InputError` that names the first five missing images
+)->list: # one path per row, None if missing; raises `InputError` if `strict` and images are missing
     "Resolve each `file_path` against the parent of `data`, then `data`, then the working directory"
     data = Path(data).absolute()
     # a linked folder may have another name than its target
     roots = dict.fromkeys(map(str, [data.parent, data.resolve().parent, data, Path.cwd()]))
-    def resolve(file_path): return next((o for root in roots if os.path.isfile(o := os.path.join(root, file_path))), None)
+    def resolve(file_path):
+        candidates = (os.path.join(root, file_path) for root in roots)
+        return next(filter(os.path.isfile, candidates), None)
     found = list(map(resolve, file_paths))
     missing = [file_path for file_path,path in zip(file_paths, found) if path is None]
     if missing and strict:
-        raise InputError(f"{data}: {len(missing):,} of {len(found):,} images are missing, the first being {', '.join(missing[:5])}")
+        counts = f"{len(missing):,} of {len(found):,} images are missing"
+        raise InputError(f"{data}: {counts}, the first being {', '.join(missing[:5])}")
     return found
 
 # %% ../../nbs/12_data.labels.ipynb #66784426
@@ -55,7 +58,8 @@ def _parse_compact(places, texts):
     "A column of space-separated attribute indices as a multi-hot uint8 array"
     codes,unique = pd.factorize(texts)
     is_valid = np.array([bool(re.fullmatch(r'([0-9]{1,4}( +[0-9]{1,4})*)?', o)) for o in unique])
-    reject_rows(places, ~is_valid[codes], lambda i: f"attribute_label is '{texts[i]}', not whole numbers separated by spaces")
+    expected = 'not whole numbers separated by spaces'
+    reject_rows(places, ~is_valid[codes], lambda i: f"attribute_label is '{texts[i]}', {expected}")
     sets = [list(map(int, o.split())) for o in unique]
     n_attributes = 1 + max(max(o, default=0) for o in sets)
     multi_hot = np.zeros((len(sets), n_attributes), np.uint8)
@@ -67,8 +71,8 @@ def _parse_flags(tables):
     for table in tables:
         if not table.invalid: continue
         _,name,text = table.invalid
-        is_invalid = (table.flags == INVALID).any(1)
-        reject_rows([(table.path, table.lines)], is_invalid, lambda i: f"attribute '{name}' is '{text}', neither 0 nor 1")
+        place,is_invalid = (table.path, table.lines),(table.flags == INVALID).any(1)
+        reject_rows([place], is_invalid, lambda i: f"attribute '{name}' is '{text}', neither 0 nor 1")
     return np.concatenate([o.flags for o in tables])
 
 def _warn_if_empty(places, multi_hot):
@@ -77,7 +81,7 @@ def _warn_if_empty(places, multi_hot):
     except InputError as e: warnings.warn(f"{e}; every image should have at least one")
 
 def _to_frame(tables, n_categories):
-    "`CsvRows` of the same columns as one frame (file_path, category_label, attributes), and the attribute names"
+    "The rows of all `tables` as one frame (file_path, category_label, attributes), and the attribute names"
     places,names = [(o.path, o.lines) for o in tables],tables[0].names
     def texts(column): return np.concatenate([o.texts[column] for o in tables])
     categories = _parse_categories(places, texts('category_label'), n_categories)
@@ -185,12 +189,14 @@ def read_tables(
     "Read and validate train.csv and val.csv; does not check that the images exist"
     data = Path(data)
     if not data.is_dir(): raise InputError(f"{data}: no such folder")
-    classes,columns,files = _read_classes(data/'classes.txt'),_check_columns(data/'train.csv'),[data/'train.csv']
-    if (data/'val.csv').is_file():
-        files.append(data/'val.csv')
-        val_columns = read_header(files[1])
-        if val_columns != columns:
-            raise InputError(f"{files[1]}: its columns are not those of train.csv, in the same order: {', '.join(val_columns)}")
+    train_csv,val_csv = data/'train.csv',data/'val.csv'
+    classes,columns = _read_classes(data/'classes.txt'),_check_columns(train_csv)
+    files = [train_csv]
+    if val_csv.is_file():
+        files.append(val_csv)
+        val_columns = ', '.join(read_header(val_csv))
+        if val_columns != ', '.join(columns):
+            raise InputError(f"{val_csv}: its columns are not those of train.csv, in the same order: {val_columns}")
     tables = [read_rows(o, ['file_path','category_label','attribute_label']) for o in files]
     frame,attributes = _to_frame(tables, classes and len(classes))
     frame['is_valid'] = np.arange(len(frame)) >= len(tables[0].lines)
@@ -201,7 +207,7 @@ def read_groups(
     file_paths:list, # n of them, as in the tables
     data:str|Path, # data folder; groups.csv is optional
     n_categories:int, # number of categories, to tell folders of categories from folders of products
-)->np.ndarray|None: # group of each image, shape (n,); None if nothing is known; raises `InputError` for an invalid groups.csv
+)->np.ndarray|None: # group of each image, shape (n,), or None; raises `InputError` for an invalid groups.csv
     "Which images belong together, from groups.csv, or else from product folders"
     path = Path(data)/'groups.csv'
     if not path.is_file(): return product_folders(file_paths, n_categories)
@@ -212,25 +218,27 @@ def read_groups(
     is_repeated = named.index.duplicated()
     reject_rows([(path, rows.lines)], is_repeated, lambda i: f"file_path {named.index[i]} has occurred before")
     groups = named.reindex(file_paths).fillna('').values
-    return np.array([group or f'{path}:{i}' for i,group in enumerate(groups)]) # images that are not listed are single
+    # an image that is not listed is a group of its own
+    return np.array([group or f'{path}:{i}' for i,group in enumerate(groups)])
 
 def read_labels(
     data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional
     seed:int=42, # of the validation split, if there is no val.csv
     regroup:bool=False, # join train.csv and val.csv, and split them again
-    group_fn:Callable|None=None, # image paths -> group of each, such as `near_duplicate_groups`; called only to split
+    group_fn:Callable|None=None, # image paths -> group of each, e.g. `near_duplicate_groups`; called only to split
 )->LabelTable: # raises `InputError` that names file and line
     "Read the labels of the training and validation images"
     frame,vocab = read_tables(data)
     table = LabelTable(frame, vocab, data)
     if regroup or not frame.is_valid.any():
-        groupings = [read_groups(frame.file_path, data, len(vocab.categories)), group_fn and group_fn(table.images)]
+        known = read_groups(frame.file_path, data, len(vocab.categories))
+        groupings = [known, group_fn and group_fn(table.images)]
         groupings = [o for o in groupings if o is not None]
         groups = join_groups(*groupings) if groupings else None
         frame['is_valid'] = grouped_split(table.categories, groups, seed=seed)
     if not frame.is_valid.any():
-        train_csv = Path(data)/'train.csv'
-        raise InputError(f"{train_csv}: {len(frame)} rows are too few for a validation split, or all belong to one group")
+        reason = f"{len(frame)} rows are too few for a validation split, or all belong to one group"
+        raise InputError(f"{Path(data)/'train.csv'}: {reason}")
     return table
 
 # %% ../../nbs/12_data.labels.ipynb #9c4253ad
@@ -258,7 +266,10 @@ def read_test_list(
     test = Path(test)
     if not test.is_dir():
         file_paths = read_rows(test, ['file_path']).texts['file_path'].tolist()
-        return pd.DataFrame(dict(file_path=file_paths, image=find_images(file_paths, test.parent, strict=strict)))
+        images = find_images(file_paths, test.parent, strict=strict)
+        return pd.DataFrame(dict(file_path=file_paths, image=images))
     images = sorted(o for o in test.rglob('*') if o.suffix.lower() in IMAGE_SUFFIXES and o.is_file())
-    if not images: raise InputError(f"{test}: no images in this folder; it is searched for {', '.join(IMAGE_SUFFIXES)}")
-    return pd.DataFrame(dict(file_path=[o.relative_to(test).as_posix() for o in images], image=list(map(str, images))))
+    if not images:
+        raise InputError(f"{test}: no images in this folder; it is searched for {', '.join(IMAGE_SUFFIXES)}")
+    file_paths = [o.relative_to(test).as_posix() for o in images]
+    return pd.DataFrame(dict(file_path=file_paths, image=list(map(str, images))))

@@ -34,12 +34,14 @@ _SPLIT_NAMES = {'train','training','val','valid','validation','test'}
 def product_folders(
     file_paths:list, # of n images, with forward slashes
     n_categories:int, # number of categories, to tell folders of categories from folders of products
-)->np.ndarray|None: # folder of each image, without parts such as train and val; None if they are not product folders
-    "The folders of `file_paths` if there is one per product: over two per category, none with over 5 % of the images"
-    parts = [[o for o in PurePosixPath(path).parent.parts if o.lower() not in _SPLIT_NAMES] for path in file_paths]
-    names,counts = np.unique(['/'.join(o) for o in parts], return_counts=True)
+)->np.ndarray|None: # folder of each image, without train, val, …; None if not product folders
+    "The folders of `file_paths` if there is one per product: over two per category, none over 5 % of the images"
+    def folder(path):
+        return '/'.join(o for o in PurePosixPath(path).parent.parts if o.lower() not in _SPLIT_NAMES)
+    folders = np.array(list(map(folder, file_paths)))
+    names,counts = np.unique(folders, return_counts=True)
     if len(names) <= 2*n_categories or counts.max() > max(2, .05*len(file_paths)): return None
-    return np.array(['/'.join(o) for o in parts])
+    return folders
 
 # %% ../../nbs/11_data.split.ipynb #c8dec732
 def connected_groups(
@@ -57,7 +59,8 @@ def join_groups(
     codes = [np.unique(np.asarray(o), return_inverse=True)[1].ravel() for o in groupings]
     n = len(codes[0])
     starts = np.cumsum([n] + [o.max(initial=-1)+1 for o in codes]) # every group is a node after the n rows
-    rows,groups = np.tile(np.arange(n), len(codes)),np.concatenate([o+start for o,start in zip(codes, starts)])
+    rows = np.tile(np.arange(n), len(codes))
+    groups = np.concatenate([o+start for o,start in zip(codes, starts)])
     return connected_groups(np.stack([rows, groups], 1), starts[-1])[:n]
 
 # %% ../../nbs/11_data.split.ipynb #51e847c2
@@ -87,10 +90,12 @@ def grouped_split(
     "Random validation split, stratified by category, that never separates a group"
     categories = np.asarray(categories)
     groups = np.arange(len(categories)) if groups is None else join_groups(groups)
-    is_single,is_valid = np.bincount(groups)[groups] == 1,np.zeros(len(categories), bool)
+    is_valid = np.zeros(len(categories), bool)
+    is_single = np.bincount(groups)[groups] == 1
     # single rows need no folds, which take half a minute for tens of thousands
     is_valid[is_single] = stratified_split(categories[is_single], valid_pct, seed)
-    n_wanted,grouped = valid_pct*len(categories) - is_valid.sum(),np.flatnonzero(~is_single)
+    grouped = np.flatnonzero(~is_single)
+    n_wanted = valid_pct*len(categories) - is_valid.sum() # of the grouped rows
     folds = _grouped_folds(categories[grouped], groups[grouped], max(round(1/valid_pct), 2), seed)
     folds = [_spare_last(categories, groups, is_valid, grouped[o]) for o in folds]
     folds = [o for o in folds if len(o)]

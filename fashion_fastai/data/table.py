@@ -48,7 +48,8 @@ def _read_header(path, rows):
     header = [o.strip() for o in cells]
     duplicates = [o for i,o in enumerate(header) if o in header[:i]]
     if duplicates: raise InputError(f"{path}: column '{duplicates[0]}' occurs twice")
-    if 'file_path' not in header: raise InputError(f"{path}: has no column file_path; it has {', '.join(header)}")
+    if 'file_path' not in header:
+        raise InputError(f"{path}: has no column file_path; it has {', '.join(header)}")
     return header
 
 def read_header(
@@ -58,12 +59,15 @@ def read_header(
     return _read_header(path, _iter_rows(path))
 
 def _to_flags(rows):
-    "Rows of cells as 0, 1 and `INVALID`, uint8; a table may have hundreds of millions of cells, so whole rows are checked as bytes"
+    "Rows of cells as 0, 1 and `INVALID`, uint8"
+    # a table may have hundreds of millions of cells: whole rows are checked as bytes
     n,width = len(rows[0]),2*len(rows[0])-1
     joined = [','.join(cells).encode() for cells in rows]
-    flags,plain = np.full((len(rows), n), INVALID, np.uint8),np.array([len(o) == width for o in joined])
+    flags = np.full((len(rows), n), INVALID, np.uint8)
+    plain = np.array([len(o) == width for o in joined])
     if plain.any(): # digits alternate with commas: every cell is a single character
-        characters = np.frombuffer(b''.join(o for o,ok in zip(joined, plain) if ok), np.uint8).reshape(-1, width)
+        plain_rows = b''.join(o for o,is_plain in zip(joined, plain) if is_plain)
+        characters = np.frombuffer(plain_rows, np.uint8).reshape(-1, width)
         digits = characters[:,::2] - ord('0') # characters below '0' wrap around to large numbers
         valid = (characters[:,1::2] == ord(',')).all(1) & (digits <= 1).all(1)
         flags[np.flatnonzero(plain)[valid]] = digits[valid]
@@ -89,7 +93,8 @@ def read_rows(
     text_index = {o: header.index(o) for o in text_columns if o in header}
     names = [o for o in header if o not in text_index]
     flag_index = [header.index(o) for o in names]
-    lines,texts,flags,invalid = [],{o: [] for o in text_index},[np.empty((0, len(names)), np.uint8)],None
+    lines,texts = [],{o: [] for o in text_index}
+    flags,invalid = [np.empty((0, len(names)), np.uint8)],None
     while part := list(islice(all_rows, max(1, _CELLS_AT_ONCE//len(header)))):
         for line,cells in part:
             if len(cells) > len(header):
@@ -105,7 +110,8 @@ def read_rows(
         lines += [line for line,_ in part]
     if not lines: raise InputError(f"{path}: has a header, but no rows")
     flags = np.concatenate(flags) if names else np.empty((len(lines), 0), np.uint8)
-    return CsvRows(path, np.array(lines), {k: np.array(o, dtype=object) for k,o in texts.items()}, flags, names, invalid)
+    texts = {k: np.array(o, dtype=object) for k,o in texts.items()}
+    return CsvRows(path, np.array(lines), texts, flags, names, invalid)
 
 def reject_rows(
     places:list, # (path, line numbers) of each file, in order
