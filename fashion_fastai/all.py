@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import numpy as np,pandas as pd,torch
 from matplotlib import pyplot as plt
-import fastai.callback.schedule # lr_find and fit_one_cycle
+import fastai.callback.schedule # noqa: F401 - adds lr_find and fit_one_cycle to `Learner`
 from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback,ReduceLROnPlateau,SaveModelCallback
 from fastai.torch_core import set_seed
@@ -36,8 +36,8 @@ from .convert.deepfashion import convert_deepfashion
 from .convert.products import convert_products
 from .learner import FashionLearner,fashion_learner,recipe_learner
 from .interpret.core import FashionInterpretation,grad_cam
-from fashion_fastai.interpret.plots import (plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall,plot_results,
-    plot_top_losses,show_grad_cam)
+from .interpret.plots import (plot_calibration,plot_confusion,plot_correlations,plot_history,
+    plot_precision_recall,plot_results,plot_top_losses,show_grad_cam)
 from .export import load_model,save_model
 from .inference import predict_images,predict_run,score_submission,write_submission
 from .report.dataset import DataCard,check_data,read_stats
@@ -47,4 +47,5 @@ from .app.server import serve_page
 from .train import lr_find_run,train_run
 from .testing import example_data
 
+# all names above, except for the package fastai, which the side-effect import binds
 __all__ = [o for o in dir() if not o.startswith('_') and o != 'fastai']

@@ -88,7 +88,7 @@ class PackedImages:
             entries = {path: (row, stat) for row,(path,stat) in enumerate(zip(index['images'], stats))}
             if pixels.shape != (len(entries), *index['size'], 3) or pixels.dtype != np.uint8: return None
             return cls(folder, index['size'], entries, index['bad'], pixels)
-        except (OSError, ValueError, KeyError, TypeError): return None
+        except (OSError, ValueError, KeyError, TypeError, EOFError): return None # EOFError: an empty file
 
 # %% ../../nbs/14_data.cache.ipynb #f6f7136f
 def unreadable_images(
@@ -191,7 +191,7 @@ def _resume_or_begin(part, done_file, shape, copies, old):
     def shape_of(file): return np.load(file, mmap_mode='r').shape
     try:
         if shape_of(part) == shape and shape_of(done_file) == shape[:1]: return np.load(done_file, mmap_mode='r+')
-    except (OSError, ValueError): pass # there is none
+    except (OSError, ValueError, EOFError): pass # there is none, or a kill left it empty
     done_file.unlink(missing_ok=True) # it belongs to another array
     pixels = _allocate(part, shape)
     for row,old_row in copies: pixels[row] = old.pixels[old_row]
