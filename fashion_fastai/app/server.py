@@ -9,6 +9,7 @@ __all__ = ['KEEP_SECONDS', 'web_page', 'serve_page', 'serve_run']
 import html,os,re,signal,socket,sys,tempfile,threading,time,webbrowser
 from contextlib import contextmanager,suppress
 from functools import wraps
+from importlib.resources import files
 from pathlib import Path
 from fastcore.meta import delegates
 from ..core import IMAGE_SUFFIXES,InputError
@@ -168,7 +169,7 @@ def _launch(page, host, port):
     gr = _gradio()
     from starlette.middleware import Middleware
     theme = gr.themes.Default(primary_hue='blue', secondary_hue='blue', neutral_hue='slate', **_FONTS)
-    css = Path(__file__).with_name('page.css').read_text()
+    css = files('fashion_fastai.app').joinpath('page.css').read_text()
     disabled = dict.fromkeys(('share','inline','ssr_mode','pwa','mcp_server','run_history','enable_monitoring'), False)
     name = f'[{host}]' if ':' in host and host[0] != '[' else host
     try:
