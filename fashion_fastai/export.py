@@ -34,14 +34,16 @@ MODEL_FILES = 'model.safetensors','model.json'
 
 def versions()->dict:
     "Versions of the packages that a model depends on"
-    return dict(fashion_fastai=fashion_fastai.__version__, fastai=fastai.__version__, torch=torch.__version__, python=platform.python_version())
+    packages = {o.__name__: o.__version__ for o in (fashion_fastai, fastai, torch)}
+    return dict(packages, python=platform.python_version())
 
 def _normalize(learn): return next(o for o in learn.dls.valid.after_batch.fs if isinstance(o, JitterNormalize))
 
 def _describe(learn):
     "The content of model.json"
     model,loss,normalize = learn.model,learn.loss_func,_normalize(learn)
-    return dict(format=FORMAT, architecture=model.architecture, categories=list(learn.vocab.categories), attributes=list(learn.vocab.attributes),
+    return dict(format=FORMAT, architecture=model.architecture,
+        categories=list(learn.vocab.categories), attributes=list(learn.vocab.attributes),
         size=list(learn.dls.valid.crop.size), mean=normalize.mean.flatten().tolist(), std=normalize.std.flatten().tolist(),
         rule=rule_params(loss.rule), temperatures=list(loss.temperatures), tta=hasattr(learn, 'flip_tta'),
         precision=model.precision, channels_last=model.channels_last, constant=learn.prior._asdict(), versions=versions())

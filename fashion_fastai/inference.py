@@ -75,7 +75,8 @@ def _read_list(test, strict):
     missing = images.file_path[images.image.isna()]
     if len(missing) > len(images)/2:
         examples = ', '.join(missing.head())
-        raise InputError(f"{test}: {len(missing):,} of {len(images):,} images are missing, the first being {examples}; is this the right folder?")
+        n_missing = f"{len(missing):,} of {len(images):,} images are missing"
+        raise InputError(f"{test}: {n_missing}, the first being {examples}; is this the right folder?")
     paths = images.image.fillna((str(Path(test).parent) + os.sep) + images.file_path)
     return _ImageList(images.file_path.tolist(), paths.tolist(), set(paths[missing.index]))
 

@@ -15,7 +15,7 @@ from PIL import Image
 from fastai.basics import noop
 from fastai.callback.core import CancelEpochException
 from fastai.callback.fp16 import MixedPrecision
-import fastai.callback.schedule # adds fit_one_cycle and lr_find to `Learner`
+import fastai.callback.schedule # noqa: F401, adds fit_one_cycle and lr_find to `Learner`
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import AvgMetric,Learner,replacing_yield

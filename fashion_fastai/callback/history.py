@@ -11,7 +11,7 @@ from contextlib import contextmanager,nullcontext
 from pathlib import Path
 import pandas as pd
 from fastai.callback.core import Callback
-import fastai.callback.progress # adds no_bar to `Learner`
+import fastai.callback.progress # noqa: F401, adds no_bar to `Learner`
 from fastai.learner import Learner
 from ..core import atomic_write,fmt_size
 

@@ -135,7 +135,8 @@ def _read_coarse(src, anno, boxes, progress):
     splits = values(src/'Eval'/'list_eval_partition.txt', _Layout(1, str))[:,0].astype('<U5')
     attributes = values(anno/'list_attr_img.txt', _Layout(len(attribute_names), 'int8'), progress=progress)
     found_boxes = values(anno/'list_bbox.txt', _Layout(4)) if boxes else None
-    return Benchmark(names, categories[:,0]-1, attributes, splits, found_boxes, _read_names(anno/'list_category_cloth.txt'), attribute_names)
+    category_names = _read_names(anno/'list_category_cloth.txt')
+    return Benchmark(names, categories[:,0]-1, attributes, splits, found_boxes, category_names, attribute_names)
 
 def _read_fine(anno, boxes):
     "The fine edition: one set of files per split"

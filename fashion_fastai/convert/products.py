@@ -144,7 +144,7 @@ def convert_products(
     dst:str|Path, # data folder to create: must not exist yet, or be empty
     category:str|None=None, # column of the category; None for articleType
     categories:int|str=10, # number of its values, the most frequent ones; or values separated by commas
-    attributes:str='baseColour:9,gender:3,usage:3', # columns of the attributes, each optionally with : and the number of its most frequent values
+    attributes:str='baseColour:9,gender:3,usage:3', # columns of the attributes, each optionally with : and a number of values
     only:list=(), # conditions such as `masterCategory=Apparel|Footwear`, all of which must hold
     image:str|None=None, # column with the image's path, or its name with or without suffix; None for the first
     images:str|Path|None=None, # folder of the images; None for images/ beside the table
@@ -183,5 +183,6 @@ def convert_products(
         groups=groups, splits=random_splits(labels, groups, seed))
     summary = write_images(dst, found, chosen, list(multi_hot), seed=seed, keep_names=keep_names, copy=copy,
         left_out=selection.left_out, progress=progress)
-    if products.n_long: print(f"{products.n_long:,} lines have more fields than the header; the surplus was joined to the last field", flush=True)
+    if products.n_long:
+        print(f"{products.n_long:,} lines have more fields than the header; the surplus was joined to the last field", flush=True)
     return summary

@@ -85,7 +85,7 @@ def _project(flat):
     return points,np.concatenate([_centred(o).std(1) for o in blocks])
 
 def _candidates(flat, max_difference, max_n):
-    "Yield blocks of pairs (i, j), i < j, that contain all pairs within `max_difference`, at most the `max_n` nearest of each row; and whether any were cut"
+    "Yield (pairs i < j, whether some were cut): they contain all pairs within `max_difference`, at most `max_n` per row"
     points,deviation = _project(flat)
     tree = cKDTree(points)
     # Let u and v be thumbnails of contrast a >= b, at most d*a apart, so that b >= (1-d)*a. Divided by their contrast they are at

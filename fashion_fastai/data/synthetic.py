@@ -168,7 +168,7 @@ def draw_garment(
     seed:int=0, # of everything that the labels leave open
     size:tuple=(80,60), # (height, width) in pixels
 )->Image.Image: # in RGB
-    "Draw a garment as a photo might show it: rotated, on a cluttered background, with noise"
+    "Draw a garment as a camera might see it: rotated, on a cluttered background, with noise"
     name,attrs = _names(category, attributes)
     rng,(h,w) = np.random.default_rng(seed), [o*2 for o in size] # at twice the size, for smooth edges
     im = _background(rng, w, h)

@@ -64,7 +64,7 @@ def grad_cam(
     learn:FashionLearner, # trained, or from `load_model`
     image:str|Path|bytes|Image.Image, # as for `learn.predict`
     label:str|None=None, # category or, if there is no such category, attribute; None for the most probable category
-)->torch.Tensor: # shape (h, w) of the network's input, float32, 0 to 1; all 0 if nothing supports `label`; raises `InputError` for an unknown name
+)->torch.Tensor: # shape (h, w) of the network's input, 0 to 1, all 0 if nothing supports `label`; raises `InputError` for an unknown name
     "Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) with gradients per location (Draelos and Carin 2020, arXiv:2011.08891)"
     x = network_input(learn, image).batch
     with torch.inference_mode(False),torch.enable_grad(): # whatever the caller has disabled

@@ -13,7 +13,8 @@ from ..core import InputError,atomic_write
 from ..metrics import f1_per_image
 from ..learner import FashionLearner
 from ..interpret.core import FashionInterpretation
-from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall,plot_results,plot_top_losses,show_grad_cam
+from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall
+from ..interpret.plots import plot_results,plot_top_losses,show_grad_cam
 from ..export import load_model
 from .html import Table,figure_image,render_page,settings_table
 from .compare import read_run
@@ -77,7 +78,7 @@ def _sections(interp, learn):
     "The sections with figures"
     def section(title, text, *figures): return dict(title=title, text=text, figures=[figure_image(*o) for o in figures])
     sections = [
-        section('Predictions', 'Validation images with their predictions: blue is correct, vermilion is not; + marks a wrong attribute, - a missed one.',
+        section('Predictions', 'Validation images: blue is correct, vermilion is not; + marks a wrong attribute, - a missed one.',
             (plot_results(interp), 'Images with predictions, correct ones first')),
         section('Largest losses', 'Of the category, then of the attributes. Wrong labels are found here too.',
             (plot_top_losses(interp, 'category', 6), 'Images with the largest category losses'),
@@ -86,9 +87,9 @@ def _sections(interp, learn):
             (plot_confusion(interp), 'Confusion matrix of the categories')),
         section('Precision and recall', 'The curve shows what thresholds could achieve, the dot what the decision rule achieves.',
             (plot_precision_recall(interp), 'Precision/recall curves of the attributes, with F1')),
-        section('Calibration', 'On the grey line, predictions with a probability of 80 % are correct in 80 % of the cases. ECE: expected calibration error.',
+        section('Calibration', 'On the grey line, probabilities equal frequencies. ECE: expected calibration error.',
             (plot_calibration(interp), 'Reliability diagrams of both parts, before and after temperature scaling')),
-        section('Co-occurrence', 'Attributes that are correlated more strongly in the predictions than in the labels may be predicted from each other.',
+        section('Co-occurrence', 'Attributes that correlate more in predictions than in labels may be predicted from each other.',
             (plot_correlations(interp), 'Correlations of attributes in labels and predictions'))]
     if learn is None: return sections
     figures = _grad_cam_figures(interp, learn)
@@ -102,7 +103,8 @@ def _score_cards(metrics, baseline):
     for key,name,constant in zip(('accuracy','mean_f1'), ('accuracy (category)','Mean F1 (attributes)'), baseline or (None,None)):
         low,high = metrics.get(f'{key}_interval') or (None,None)
         interval = '' if low is None else f'95 % interval {low:.3f} to {high:.3f}'
-        cards.append(dict(name=name, value=f'{metrics[key]:.3f}', interval=interval, baseline='' if constant is None else f'{constant:.3f}'))
+        constant = '' if constant is None else f'{constant:.3f}'
+        cards.append(dict(name=name, value=f'{metrics[key]:.3f}', interval=interval, baseline=constant))
     return cards
 
 def _about(run):
@@ -127,12 +129,15 @@ def _render(run, interp, learn, problems):
     baseline = _baseline(interp, learn) if interp and learn else None
     rules = sorted(decision.get('cross_fitted', {}).items(), key=lambda o: -o[1])
     has_history = run.history is not None and len(run.history) > 0
+    alt = 'Losses, scores, learning rate and image size over the epochs'
+    tables = [label_table(metrics[o], o.capitalize()) for o in labels if o in metrics]
     return render_page('run.html', title=f'Run {run.folder.absolute().name}', about=_about(run), problems=problems,
         scores=metrics and _score_cards(metrics, baseline), rule=decision.get('name'),
         cross_fitted=Table([[name, f'{score:.4f}'] for name,score in rules], ['', 'Mean F1']) if rules else None,
-        history=figure_image(plot_history(run.history), 'Losses, scores, learning rate and image size over the epochs') if has_history else None,
-        sections=_sections(interp, learn) if interp else [], labels=[label_table(metrics[o], o.capitalize()) for o in labels if o in metrics],
-        times=time_table(metrics['seconds']) if 'seconds' in metrics else None, speed=_speed(metrics), settings=settings_table(run.settings),
+        history=figure_image(plot_history(run.history), alt) if has_history else None,
+        sections=_sections(interp, learn) if interp else [], labels=tables,
+        times=time_table(metrics['seconds']) if 'seconds' in metrics else None, speed=_speed(metrics),
+        settings=settings_table(run.settings),
         environment=settings_table({o: metrics[o] for o in _ENVIRONMENT if o in metrics}))
 
 def write_report(
