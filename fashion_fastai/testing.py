@@ -17,7 +17,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
 from filelock import FileLock
 import fashion_fastai
-from .core import atomic_dir,atomic_write,cache_home
+from .core import atomic_dir,cache_home
 from .recipes import read_recipe
 from .data.labels import LabelTable,read_labels
 from .data.loader import fashion_dls

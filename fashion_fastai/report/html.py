@@ -10,7 +10,7 @@ __all__ = ['MAX_ROWS', 'data_uri', 'PageImage', 'figure_image', 'thumbnail_image
 import base64,io
 from functools import lru_cache
 from typing import NamedTuple
-import numpy as np,pandas as pd
+import pandas as pd
 from PIL import Image
 from ..core import InputError
 from ..data.image import open_image
