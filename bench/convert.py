@@ -1,11 +1,11 @@
-"Converting a DeepFashion of full size, made up: 289,222 photos with 1,000 attributes each (on Linux)"
+"Converting a DeepFashion of full size, made up: 289,222 images with 1,000 attributes each (on Linux)"
 import statistics,subprocess,sys,tempfile,time
 from pathlib import Path
 import numpy as np
 from record import arguments,save
 
 def make_up(src, n, n_attributes):
-    "The lists of the coarse edition for `n` photos, 51 to a product, as long and as sparse as the real ones; the photos are empty files"
+    "The lists of the coarse edition for `n` images, 51 to a product, as long and as sparse as the real ones; the images are empty files"
     rng,names = np.random.default_rng(0),[f'img/Product_Number_{i//51:05}_Dress/img_{i%51+1:08}.jpg' for i in range(n)]
     anno = src/'Anno_coarse'
     for o in (anno, src/'Eval'): o.mkdir()
@@ -28,7 +28,7 @@ def make_up(src, n, n_attributes):
         (src/'Img'/o).touch()
 
 def convert_here(src, dst):
-    "Convert, and print the photos, the seconds by the clock and of the processor, and the most memory that this process has had, in MB"
+    "Convert, and print the images, the seconds by the clock and of the processor, and the most memory that this process has had, in MB"
     from fashion_fastai.convert.deepfashion import convert_deepfashion
     start,busy = time.perf_counter(),time.process_time()
     made = convert_deepfashion(src, dst)
@@ -47,9 +47,9 @@ def main():
             done = subprocess.run([sys.executable, '-c', code, src, Path(tmp)/f'data{i}'], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
             taken.append(list(map(float, done.stdout.splitlines()[-1].split())))
             print(f"round {i+1} of {args.rounds}: {taken[-1][1]:.1f} s, {taken[-1][2]:.1f} s of processor time, {taken[-1][3]:.0f} MB", flush=True)
-    photos,seconds,busy,memory = map(statistics.median, zip(*taken))
+    images,seconds,busy,memory = map(statistics.median, zip(*taken))
     args.data = 'made-up lists'
-    save('convert', args, [['photos in the lists','attributes','photos linked','seconds','of processor time','peak memory, MB'], [args.rows, args.attributes, photos, seconds, busy, memory]],
+    save('convert', args, [['images in the lists','attributes','images linked','seconds','of processor time','peak memory, MB'], [args.rows, args.attributes, images, seconds, busy, memory]],
         {'seconds of processor time for all lists and links': (busy, '60 at the most'), 'peak memory, GB': (memory/1024, '4 at the most')})
 
 if __name__ == '__main__': main()

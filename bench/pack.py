@@ -7,13 +7,13 @@ from fashion_fastai.data.labels import read_labels
 from record import arguments,data_folder,ratio,rounds,save
 
 def decode(paths, size):
-    "What packing does to the photos, in the plainest way"
+    "What packing does to the images, in the plainest way"
     pixels = np.empty((len(paths), *size, 3), np.uint8)
     for i,path in enumerate(paths):
         with Image.open(path) as image: pixels[i] = image.convert('RGB').resize(size[::-1], Image.Resampling.BILINEAR)
 
 def enlarged(paths, folder, size, n):
-    "Copies of `n` photos at `size`, as a camera or a shop would deliver them"
+    "Copies of `n` images at `size`, as a camera or a shop would deliver them"
     folder.mkdir()
     for i,path in enumerate(paths[:n]):
         with Image.open(path) as image: image.convert('RGB').resize(size[::-1], Image.Resampling.LANCZOS).save(folder/f'{i:05}.jpg', quality=90)
@@ -24,7 +24,7 @@ def main():
     size = stored_size((args.height, args.width))
     with data_folder(args.data) as (data,cache):
         small = read_labels(data).images
-        table,figures = [['photos','one core, PIL, images/s',f'{args.workers} cores, images/s']],{}
+        table,figures = [['images','one core, PIL, images/s',f'{args.workers} cores, images/s']],{}
         with_large = enlarged(small, cache.parent/'large', (600,450), args.large)
         for name,paths in (('as they are', small), ('enlarged to 600x450', with_large)):
             def pack():
@@ -32,7 +32,7 @@ def main():
                 shutil.rmtree(cache)
             taken = rounds(args.rounds, pil=lambda: decode(paths, size), packing=pack)
             table.append([f'{len(paths):,} {name}', *[len(paths)/statistics.median(o) for o in taken.values()]])
-            figures[f'packing over one core, photos {name}'] = ratio(taken['pil'], taken['packing']),1.7
+            figures[f'packing over one core, images {name}'] = ratio(taken['pil'], taken['packing']),1.7
         save('pack', args, table, figures)
 
 if __name__ == '__main__': main()

@@ -1,4 +1,4 @@
-"What the benches share: their data, measuring side by side, and a record of what was measured, on which machine, with which versions"
+"Shared by the benches: their data, measuring side by side, and records of figures, machine and versions; run it to write bench/README.md"
 import argparse,contextlib,json,platform,statistics,tempfile,time
 from datetime import date
 from pathlib import Path
@@ -8,8 +8,8 @@ RESULTS = Path(__file__).parent/'results'
 def arguments(description, **options):
     "The command line of a bench: the data folder, the rounds, and `options` with their defaults"
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('data', nargs='?', help='folder with train.csv and val.csv (default: draws 6,000 garments)')
-    parser.add_argument('--rounds', type=int, default=3, help='each measurement is taken so often, in turns (default: 3)')
+    parser.add_argument('data', nargs='?', help='folder with train.csv and val.csv (default: 6,000 synthetic garments)')
+    parser.add_argument('--rounds', type=int, default=3, help='repetitions of each measurement, in turns (default: 3)')
     parser.add_argument('--results', type=Path, default=RESULTS, help='folder for the record (default: results/ beside the bench)')
     for name,default in options.items():
         parser.add_argument(f"--{name.replace('_','-')}", type=type(default), default=default, help=f'(default: {default})')
@@ -17,19 +17,19 @@ def arguments(description, **options):
 
 @contextlib.contextmanager
 def data_folder(given, n=6000):
-    "The data folder that was given, or a temporary one with drawn garments; and a folder for caches, which is temporary in any case"
+    "The given data folder, or a temporary one with synthetic garments; and a temporary folder for caches"
     from fashion_fastai.data.synthetic import draw_garments
     with tempfile.TemporaryDirectory() as tmp:
         yield Path(given) if given else draw_garments(Path(tmp)/'garments', n=n), Path(tmp)/'cache'
 
 def seconds(work):
-    "How long a call of `work` takes"
+    "Seconds of a call of `work`"
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 def rounds(n, **works):
-    "`n` rounds in which each of `works` takes its turn, so that whatever else the machine does disturbs all alike: name -> seconds of each round"
+    "`n` rounds in which each of `works` takes its turn, so that other load on the machine affects all alike: name -> seconds of each round"
     taken = {name: [] for name in works}
     for i in range(n):
         for name,work in works.items(): taken[name].append(seconds(work))
@@ -37,11 +37,11 @@ def rounds(n, **works):
     return taken
 
 def ratio(slow, fast, weight=1.):
-    "Median over the rounds of how often `fast` goes into `slow`, times `weight`"
+    "Median over the rounds of `slow` divided by `fast`, times `weight`"
     return statistics.median(a/b*weight for a,b in zip(slow, fast))
 
 def machine():
-    "What the figures depend on"
+    "Hardware and versions that the figures depend on"
     import fastai,torch
     import fashion_fastai
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -50,15 +50,68 @@ def machine():
         cpu_bf16='avx512_bf16' in flags or 'amx_bf16' in flags, gpu=gpu, python=platform.python_version(), torch=torch.__version__,
         fastai=fastai.__version__, fashion_fastai=fashion_fastai.__version__)
 
+def _text(value):
+    if isinstance(value, float) and abs(value) < 100: return f'{value:,.3g}'
+    return f'{value:,.0f}' if isinstance(value, (int,float)) else str(value)
+
 def save(name, args, table, figures):
-    "Print `table` (rows of text and numbers, the first its header) and `figures` (name -> (value, what it should be at least or None)), and record them"
-    def text(o): return f'{o:,.3g}' if isinstance(o, float) and abs(o) < 100 else f'{o:,.0f}' if isinstance(o, (int,float)) else str(o)
-    rows = [[text(o) for o in row] for row in table]
+    "Print and record `table` (rows of text and numbers, the first its header) and `figures` (name -> (value, required minimum or None))"
+    rows = [[_text(o) for o in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*rows)]
     print()
     for row in rows: print('  '.join(o.ljust(w) for o,w in zip(row, widths)))
-    for what,(value,least) in figures.items(): print(f"{what}: {value:.3f}" + ('' if least is None else f" (wanted: {least})"))
-    result = dict(bench=name, date=str(date.today()), data=Path(args.data).name if args.data else 'drawn garments', rounds=args.rounds, machine=machine(), table=rows,
-        figures={what: dict(value=round(value, 4), wanted=least) for what,(value,least) in figures.items()})
+    for what,(value,least) in figures.items(): print(f"{what}: {value:.3f}" + ('' if least is None else f" (required: {least})"))
+    data = Path(args.data).name if args.data else 'synthetic garments'
+    values = {what: dict(value=round(value, 4), wanted=least) for what,(value,least) in figures.items()}
+    record = dict(bench=name, date=str(date.today()), data=data, rounds=args.rounds, machine=machine(), table=rows, figures=values)
     args.results.mkdir(exist_ok=True, parents=True)
-    (args.results/f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
+    (args.results/f'{name}.json').write_text(json.dumps(record, indent=1) + '\n')
+
+HEADLINES = [ # (record, its figure, what README.md says of it)
+    ('loader', 'cache over plain fastai', 'batches per second from the packed cache, over plain fastai'),
+    ('loader', 'files over plain fastai', 'batches per second from image files, over plain fastai'),
+    ('step', 'epoch, ours over plain fastai', 'training images per second over an epoch, over plain fastai'),
+    ('predict', 'from files over plain get_preds', 'predicted images per second from files, over plain `get_preds`'),
+    ('memory', 'peak memory of 100,000 rows over 10,000', 'peak memory to predict 100,000 images, over that for 10,000')]
+
+PURPOSES = dict(loader='Batches that reach the network', step='Training steps', pack='Packing images into the cache', predict='Prediction from files and cache',
+    memory='Memory of long predictions', time_to_quality='Time until the scores of plain fastai are reached', convert='Conversion of DeepFashion',
+    scale='Large tables and catalogues', what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU')
+
+def load_records():
+    "Name -> record, in alphabetical order"
+    return {o.stem: json.loads(o.read_text()) for o in sorted(RESULTS.glob('*.json'))}
+
+def _markdown(header, rows):
+    return '\n'.join(['| ' + ' | '.join(o) + ' |' for o in (header, ['---']*len(header), *rows)])
+
+def ratios():
+    "The headline ratios as a markdown table"
+    records = load_records()
+    rows = [[text, f"{records[name]['figures'][figure]['value']:.1f}"] for name,figure,text in HEADLINES]
+    return _markdown(['measured side by side', 'ratio'], rows)
+
+def _section(name, record):
+    "The record as a section of bench/README.md"
+    m = record['machine']
+    cpu = f"{m['threads']} threads, {m['cpu_capability']}{', bf16' if m['cpu_bf16'] else ''}"
+    about = f"{record['data']}; {m['gpu'] or cpu}; torch {m['torch'].split('+')[0]}, fastai {m['fastai']}; {record['date']}; {record['rounds']} rounds"
+    header,*rows = record['table']
+    figures = _markdown(['figure', 'value'], [[what, f"{o['value']:.2f}"] for what,o in record['figures'].items()])
+    return f"## {PURPOSES.get(name, name)}\n\n`bench/{name}.py`: {about}.\n\n{_markdown(header, rows)}\n\n{figures}\n"
+
+INTRODUCTION = """# Benchmarks
+
+Written by `python bench/record.py` from the records in `bench/results/`. The works of a bench take turns in the same process, so their ratios can be compared;
+absolute times are those of the machine that a section names. `make bench DATA=folder` measures on your machine and data.
+"""
+
+def write_page():
+    "Write bench/README.md"
+    sections = [_section(name, record) for name,record in load_records().items()]
+    (Path(__file__).parent/'README.md').write_text('\n'.join([INTRODUCTION, *sections]), encoding='utf-8')
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description='Write bench/README.md from the records')
+    parser.add_argument('--ratios', action='store_true', help='print the headline ratios instead')
+    print(ratios()) if parser.parse_args().ratios else write_page()

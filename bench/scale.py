@@ -32,7 +32,7 @@ def read_here(data):
     return len(table),time.perf_counter() - start
 
 def sketches(n):
-    "Sketches of made-up photos: drawn garments laid over each other, each in a light of its own; one in a hundred is the one before, a little darker"
+    "Sketches of made-up images: synthetic garments laid over each other, each in a light of its own; one in a hundred is the one before, a little darker"
     from PIL import Image
     from fashion_fastai.data.synthetic import ALLOWED,CATEGORIES,draw_garment,random_attributes
     rng = np.random.default_rng(0)

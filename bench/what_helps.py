@@ -96,7 +96,7 @@ def summary(table):
     return rows
 
 def figures(table, labels):
-    "What the lazy answers score, what the tuned decision brings in every training, and what sharing a body does"
+    "Scores of the constant predictions, what the tuned decision brings in every training, and what sharing a body does"
     category,attributes = (torch.tensor(o) for o in (labels.categories, labels.attributes))
     train,valid = torch.tensor(~labels.is_valid),torch.tensor(labels.is_valid)
     constant = best_constant_set(attributes[train]).expand_as(attributes[valid])

@@ -304,6 +304,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fashion_fastai.cli._runs': ('cli.html#_runs', 'fashion_fastai/cli.py'),
                                     'fashion_fastai.cli._runs_options': ('cli.html#_runs_options', 'fashion_fastai/cli.py'),
                                     'fashion_fastai.cli._score_text': ('cli.html#_score_text', 'fashion_fastai/cli.py'),
+                                    'fashion_fastai.cli._sentence': ('cli.html#_sentence', 'fashion_fastai/cli.py'),
                                     'fashion_fastai.cli._serve': ('cli.html#_serve', 'fashion_fastai/cli.py'),
                                     'fashion_fastai.cli._serve_options': ('cli.html#_serve_options', 'fashion_fastai/cli.py'),
                                     'fashion_fastai.cli._train': ('cli.html#_train', 'fashion_fastai/cli.py'),

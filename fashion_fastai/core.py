@@ -19,7 +19,7 @@ from typing import Callable,Iterable
 
 # %% ../nbs/00_core.ipynb #46156609
 class InputError(ValueError):
-    "Invalid input; the message is one line that says where it is, and what is wrong"
+    "Invalid input; the message is one line: where it is, what is wrong, and what to do"
     def __init__(self,
         message:str='', # the line
     ):
@@ -54,7 +54,8 @@ def atomic_write(
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         yield temporary
-        with temporary.open('rb+') as file: os.fsync(file.fileno()) # a power failure could leave the name without the content
+        # without a sync, a power failure could leave the name without the content
+        with temporary.open('rb+') as file: os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as e: raise InputError(f"{path}: cannot be written ({e.strerror or e})") from e
     finally:
@@ -72,7 +73,7 @@ def require_empty(
 @contextmanager
 def atomic_dir(
     path:str|Path, # final path: must not exist yet, or be empty
-): # yields a temporary folder of the same name; raises `InputError` if `path` is not empty or cannot be written
+): # yields a temporary folder of the same name; raises `InputError` if `path` is not empty or not writable
     "Fill a temporary folder that becomes `path` when the block succeeds, and is removed when it fails"
     path = Path(path).absolute()
     try:
@@ -141,7 +142,7 @@ def prefetch_map(
 _OOM = 'not enough memory','out of memory','allocate memory','Cannot allocate'
 
 def _is_oom(e):
-    "Whether `e` is Python's, PyTorch's or the operating system's way of saying out of memory"
+    "Whether `e` is an out-of-memory error of Python, PyTorch or the operating system"
     return isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError' or any(o in str(e) for o in _OOM)
 
 @contextmanager

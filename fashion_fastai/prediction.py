@@ -35,8 +35,8 @@ def make_prediction(
 )->Prediction:
     "A `Prediction` with names"
     names = [vocab.attributes[i] for i in attributes.nonzero()[:,0]]
-    category_probabilities,attribute_probabilities = (dict(zip(names, o.tolist())) for names,o in ((vocab.categories, p), (vocab.attributes, q)))
-    return Prediction(vocab.categories[category], names, category_probabilities, attribute_probabilities)
+    per_category,per_attribute = dict(zip(vocab.categories, p.tolist())),dict(zip(vocab.attributes, q.tolist()))
+    return Prediction(vocab.categories[category], names, per_category, per_attribute)
 
 # %% ../nbs/49_prediction.ipynb #8fab890f
 COLORS = dict(blue='#0072b2', vermilion='#d55e00', green='#009e73', purple='#cc79a7') # Okabe and Ito's, for the colour-blind too

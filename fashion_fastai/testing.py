@@ -17,7 +17,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
 from filelock import FileLock
 import fashion_fastai
-from .core import atomic_dir,atomic_write,cache_home
+from .core import atomic_dir,cache_home
 from .recipes import read_recipe
 from .data.labels import LabelTable,read_labels
 from .data.loader import fashion_dls
@@ -30,7 +30,8 @@ from .train import train_run
 def _code_hash():
     "Changes when the package's code or recipes change"
     folder,digest = Path(fashion_fastai.__file__).parent,hashlib.sha256(torch.__version__.encode())
-    for path in sorted([*folder.rglob('*.py'), folder/'settings.ini']): digest.update(path.read_bytes())
+    files = [o for o in folder.rglob('*.py') if o.name != '_modidx.py']
+    for path in sorted([*files, folder/'settings.ini']): digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 def _cached(name, make):

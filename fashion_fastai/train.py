@@ -40,13 +40,15 @@ def data_learner(
     return recipe_learner(found.table, recipe, found.packed, **kwargs)
 
 # %% ../nbs/80_train.ipynb #095f2614
-RUN_FILES = ('settings.ini','history.csv','metrics.json','bad_images.csv','checkpoint.pt',*MODEL_FILES,'export.pkl','validation.npz',
-    'report.html')
+RUN_FILES = ('settings.ini','history.csv','metrics.json','bad_images.csv','checkpoint.pt',*MODEL_FILES,
+    'export.pkl','validation.npz','report.html')
 
 def _check_folder(out, overwrite, resume):
     "Refuse a folder that contains a run, unless it is to be overwritten or resumed"
-    is_finished,has_run = (out/'metrics.json').exists(),any((out/o).exists() for o in RUN_FILES)
-    if is_finished and not overwrite: raise InputError(f"{out}: contains a finished run; choose another folder, or use --overwrite")
+    is_finished = (out/'metrics.json').exists()
+    has_run = any((out/o).exists() for o in RUN_FILES)
+    if is_finished and not overwrite:
+        raise InputError(f"{out}: contains a finished run; choose another folder, or use --overwrite")
     if has_run and not (overwrite or resume):
         raise InputError(f"{out}: contains an unfinished run; use --resume to continue or --overwrite to restart")
 
@@ -59,7 +61,8 @@ def _check_recipe(out, recipe):
     for key,value in asdict(recipe).items():
         before = getattr(original, key)
         if before != value and key not in _MAY_CHANGE:
-            raise InputError(f"{out}: the run was started with {key} {before}, not {value}; it can only be resumed with its own settings")
+            change = f"the run was started with {key} {before}, not {value}"
+            raise InputError(f"{out}: {change}; it can only be resumed with its own settings")
 
 @contextmanager
 def _locked(out):
@@ -72,7 +75,8 @@ def _locked(out):
     except OSError as e: raise InputError(f"{out}: cannot be written ({e.strerror or e})") from e
     try: yield
     finally:
-        # before the release: afterwards it may be another process's lock; Windows cannot remove open files, filelock does so there
+        # before the release: afterwards it may be another process's lock
+        # Windows cannot remove open files; filelock removes it there
         if os.name == 'posix': (out/'.lock').unlink(missing_ok=True)
         lock.release()
 
@@ -82,8 +86,9 @@ def _scores(interp, decision):
     def per_label(*args): return label_scores(*args).round(4).to_dict('index')
     rule = dict(name='fixed', rule=interp.rule)
     if decision:
-        rule = dict(name=decision.name, rule=str(decision.rule), temperatures=[round(o, 3) for o in decision.temperatures],
-            cross_fitted={name: round(score, 4) for name,score in decision.scores.items()})
+        temperatures = [round(o, 3) for o in decision.temperatures]
+        cross_fitted = {name: round(score, 4) for name,score in decision.scores.items()}
+        rule = dict(name=decision.name, rule=str(decision.rule), temperatures=temperatures, cross_fitted=cross_fitted)
     return dict(accuracy=correct.float().mean().item(), accuracy_interval=mean_interval(correct),
         mean_f1=f1.mean().item(), mean_f1_interval=mean_interval(f1), decision=rule,
         categories=per_label(interp.vocab.categories, interp.predicted_category, interp.category),
@@ -93,10 +98,12 @@ def _metrics(learn, recipe, scores, seconds, timer):
     "The content of metrics.json"
     n_train,n_valid = len(learn.dls.train_ds),len(learn.dls.valid_ds)
     losses = {name: learn.history.rows[-1][name] for name in ('valid_loss','category_loss','attribute_loss')}
+    speed = dict(minutes=round(seconds/60, 3), images_per_second=round(n_train*recipe.n_epochs/seconds, 1))
+    setup = dict(device=str(learn.dls.device), precision=learn.model.precision,
+        channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None)
+    phases = {name: round(o, 3) for name,o in timer.seconds.items()}
     return dict(losses, **scores, n_train=n_train, n_valid=n_valid, size=recipe.size, epochs=recipe.n_epochs,
-        minutes=round(seconds/60, 3), images_per_second=round(n_train*recipe.n_epochs/seconds, 1), device=str(learn.dls.device),
-        precision=learn.model.precision, channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None,
-        seconds={name: round(o, 3) for name,o in timer.seconds.items()}, machine=machine(), versions=versions())
+        **speed, **setup, seconds=phases, machine=machine(), versions=versions())
 
 def _smaller_batch(recipe): return oom_hint(batch_advice(recipe.batch_size, recipe.size))
 
@@ -111,7 +118,7 @@ def _fit(learn, recipe, out, checkpoint, cbs):
     except KeyboardInterrupt as e: raise KeyboardInterrupt(f"{e}; {out} is kept, use --resume to continue") from None
 
 def _finish(learn, recipe, out, data, seconds, timer):
-    "Save the weights, tune the decision, score, and save everything; returns the content of metrics.json and the predictions"
+    "Save the weights, tune the decision, score, and save everything; returns metrics and predictions"
     learn.history.file = None # the exported learner does not write into this folder
     save_model(learn, out) # before anything else is done with the weights
     is_tunable = recipe.rule != 'fixed' and len(learn.dls.valid_ds) >= 5 # images per fold
@@ -157,7 +164,7 @@ def train_run(
     name:str='run', # section of the run folder's settings.ini
     overwrite:bool=False, # replace a run in `out`
     resume:bool=False, # continue an unfinished run in `out`; start one if there is none
-)->dict: # content of metrics.json; raises `InputError` for invalid labels, images or folders, another run, or a diverging loss
+)->dict: # content of metrics.json; raises `InputError` for invalid input, another run, or a diverging loss
     "Train on `data` according to `recipe`, and save the run in folder `out`"
     out = Path(out)
     _check_folder(out, overwrite, resume)

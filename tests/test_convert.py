@@ -76,7 +76,7 @@ def test_products_and_check(garments, tmp_path):
     assert len(table) == 161 and not any((tmp_path/o).is_symlink() for o in table.file_path)
     done = run_inprocess('check', tmp_path/'data', '--strict', cwd=tmp_path)
     assert done.returncode == 2 and '2 images are identical files' in done.stdout, done.stdout + done.stderr
-    assert '1 issue to fix, the first: attributes of all training images: Casual' in done.stderr and len(done.stderr.splitlines()) == 1
+    assert '1 issue to fix, the first: attributes that every training image has: Casual' in done.stderr and len(done.stderr.splitlines()) == 1
     assert 'have a near-duplicate in' not in done.stdout and 'page: data-check.html' in done.stdout and (tmp_path/'data-check.html').read_text().startswith('<!doctype html>')
     done = run_inprocess('train', tmp_path/'data', '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--regroup', 'yes')
     assert done.returncode == 0 and 'searching near-duplicates' in done.stdout and json.loads((tmp_path/'run'/'metrics.json').read_text())['n_valid'] in range(10, 20), done.stderr

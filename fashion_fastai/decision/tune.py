@@ -40,7 +40,9 @@ def best_temperatures(
 THRESHOLDS = np.linspace(.05, .95, 46).tolist()
 _COARSE = THRESHOLDS[::2]
 
-def _f1(hits, n): "F1 from the number of hits and the summed sizes of both sets; 1 for two empty sets"; return 2*hits/np.maximum(n, 1) + (n == 0)
+def _f1(hits, n):
+    "F1 from the number of hits and the summed sizes of both sets; 1 for two empty sets"
+    return 2*hits/np.maximum(n, 1) + (n == 0)
 
 def _mean_f1(rule, probabilities, attributes): return f1_per_image(rule(probabilities), attributes).mean().item()
 
@@ -140,7 +142,7 @@ def _rule_makers(training_sets):
 _MAX_MINUTES = 15 # per rule
 
 def _estimate_minutes(name, n, m, folds):
-    "Minutes to fit and score a rule on `n` images with `m` attributes, on a slow core; a formula, so that every machine tries the same rules"
+    "Minutes to tune a rule on `n` images with `m` attributes, on a slow core: a formula, so that all machines try the same rules"
     n_tuned = min(n, max(1, _TUNED_VALUES//m))
     seconds = dict(half=n*m*1e-8, threshold=(folds+1)*n*m*2e-8, per_label=(folds+1)*n*m*2e-7, expected_f1=n*m*2e-6,
         label_sets=(7*(folds+1)*n_tuned + n)*m*min(m, 64)*1e-8)
