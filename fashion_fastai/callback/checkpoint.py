@@ -25,8 +25,10 @@ from ..data.labels import LabelTable
 # %% ../../nbs/35_callback.checkpoint.ipynb #8c5320d0
 def _plain(value):
     "`value` in types that `torch.load` reads with weights_only; a 0-d tensor becomes a number"
-    if isinstance(value, torch.Tensor): return value.item() if value.ndim == 0 else value.detach().as_subclass(torch.Tensor)
-    if isinstance(value, np.ndarray): return torch.from_numpy(value.astype(np.int64) if value.dtype == np.uint32 else value)
+    if isinstance(value, torch.Tensor):
+        return value.item() if value.ndim == 0 else value.detach().as_subclass(torch.Tensor)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.astype(np.int64) if value.dtype == np.uint32 else value)
     if isinstance(value, np.generic): return value.item()
     if isinstance(value, dict): return {k: _plain(v) for k,v in value.items()}
     if isinstance(value, tuple): return tuple(map(_plain, value))
@@ -40,7 +42,8 @@ def optimizer_state(
     state = opt.state_dict()
     key = 'hypers' if 'hypers' in state else 'param_groups' # step counts in the rest stay tensors
     state[key] = _plain(state[key])
-    if state.get('slow_weights') is not None: state['slow_weights'] = [list(o) for o in state['slow_weights']] # of Lookahead
+    slow_weights = state.get('slow_weights') # of Lookahead
+    if slow_weights is not None: state['slow_weights'] = [list(o) for o in slow_weights]
     return state
 
 def optimizer_to_device(
@@ -109,7 +112,7 @@ class Checkpoint(Callback):
         resume:bool=False, # continue from `file`, if it exists
         minutes:float=3., # between checkpoints within an epoch
         about:dict|None=None, # what identifies the training, in plain types; only the same training is resumed
-        divergence_factor:float=20., # the fit diverges when the loss exceeds this factor times the first loss, or times 1
+        divergence_factor:float=20., # the fit diverges when the loss exceeds this times the first loss, or times 1
     ):
         self.file,self.resume,self.minutes = Path(file),resume,minutes
         self.about,self.divergence_factor = about or {},divergence_factor
@@ -122,7 +125,8 @@ class Checkpoint(Callback):
         except OSError as e: raise InputError(f"{self.file}: cannot be read ({e.strerror})") from None
         except Exception as e: # nearly anything, for a damaged file
             raise InputError(f"{self.file}: is damaged, or no checkpoint ({type(e).__name__})") from None
-        if not isinstance(state, dict) or not {'format','about'} <= set(state): raise InputError(f"{self.file}: is no checkpoint")
+        if not isinstance(state, dict) or not {'format','about'} <= set(state):
+            raise InputError(f"{self.file}: is no checkpoint")
         if state['format'] != self.FORMAT:
             raise InputError(f"{self.file}: has format {state['format']}, and this version reads format {self.FORMAT}")
         own = self._about()
@@ -137,11 +141,12 @@ class Checkpoint(Callback):
     def _state(self, epoch, n_seen):
         "Everything needed to continue in `epoch` after `n_seen` batches"
         model,scaler = self.model,getattr(self.learn, 'scaler', None)
-        callbacks = [[cb.name, {o: _plain(getattr(cb, o)) for o in _state_attrs(cb)}] for cb in self.learn.cbs if _state_attrs(cb)]
+        named_attrs = [(cb, _state_attrs(cb)) for cb in self.learn.cbs]
+        callbacks = [[cb.name, {o: _plain(getattr(cb, o)) for o in attrs}] for cb,attrs in named_attrs if attrs]
         return dict(format=self.FORMAT, about=self._about(), epoch=epoch, n_seen=n_seen,
             pct_train=self.pct_train, train_iter=self.train_iter, first_loss=self.first_loss,
-            model=model.state_dict(), precision=[model.precision, model.channels_last], loss=dict(self.loss_func.state_dict()),
-            optimizer=optimizer_state(self.opt), scaler=scaler.state_dict() if scaler else None, callbacks=callbacks,
+            model=model.state_dict(), precision=[model.precision, model.channels_last],
+            loss=dict(self.loss_func.state_dict()), optimizer=optimizer_state(self.opt), scaler=scaler.state_dict() if scaler else None, callbacks=callbacks,
             smooth_loss=[self.recorder.smooth_loss.count, _plain(self.recorder.smooth_loss.val)],
             random=random_states(), orders=self.orders if n_seen else self._orders(),
             seconds=self.seconds + time.perf_counter() - self.start)
@@ -162,7 +167,8 @@ class Checkpoint(Callback):
         "Restore model, optimizer and callbacks"
         self.model.load_state_dict(state['model'])
         precision,channels_last = state['precision']
-        if 'fp16' in (precision, self.model.precision): precision = self.model.precision # it has a gradient scaler, or none
+        # fp16 needs a gradient scaler, which the learner has or not
+        if 'fp16' in (precision, self.model.precision): precision = self.model.precision
         self.model.to_precision(precision, channels_last)
         self.loss_func.load_state_dict(state['loss'])
         self.opt.load_state_dict(state['optimizer'])
@@ -226,7 +232,8 @@ class Checkpoint(Callback):
         is_due = time.perf_counter() - self.saved_at >= 60*self.minutes
         if not self.stopping and not is_due: return
         self.save(self.epoch, self.iter+1)
-        if self.stopping: raise KeyboardInterrupt(f'after {self.epoch} epochs and {self.iter+1} of {self.n_iter} batches')
+        if not self.stopping: return
+        raise KeyboardInterrupt(f'after {self.epoch} epochs and {self.iter+1} of {self.n_iter} batches')
 
     def after_epoch(self):
         if self.orders is None: return # validation only, or `lr_find`

@@ -26,7 +26,8 @@ class EMA(Callback):
         if self.weights: return
         self.weights = [o for o in chain(self.model.parameters(), self.model.buffers()) if o.is_floating_point()]
         averages = self.averages or self.weights
-        self.averages = [torch.empty_like(weight).copy_(o.detach()) for weight,o in zip(self.weights, averages, strict=True)]
+        pairs = zip(self.weights, averages, strict=True)
+        self.averages = [torch.empty_like(weight).copy_(o.detach()) for weight,o in pairs]
 
     def before_train(self):
         if not hasattr(self.learn, 'lr_finder'): self._start()

@@ -41,7 +41,7 @@ class MixUp(_Mix):
         return torch.lerp(partners, images, weight.view(-1, 1, 1, 1)),weight.view(-1, 1)
 
 class CutMix(_Mix):
-    "Train on images with a box from another one, and targets in proportion of the areas (Yun et al. 2019, arXiv:1905.04899)"
+    "Train on images with a box from another one, targets mixed by area (Yun et al. 2019, arXiv:1905.04899)"
     def __init__(self,
         p:float=.5, # fraction of batches
     ): self.p = p

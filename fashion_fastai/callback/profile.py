@@ -37,7 +37,8 @@ class PhaseTimer(Callback):
     def _end_in_training(self, phase):
         if self.training: self._end(phase)
     def _collect(self):
-        for (_,start),(phase,end) in zip(self.marks, self.marks[1:]): self.seconds[phase] += self.clock.seconds(start, end)
+        for (_,start),(phase,end) in zip(self.marks, self.marks[1:]):
+            self.seconds[phase] += self.clock.seconds(start, end)
         self.marks = self.marks[-1:]
 
     def before_fit(self):

@@ -29,7 +29,7 @@ def check_logger(
     if log != 'no': _fastai_callback(log)
 
 def _tensorboard(run):
-    "fastai's TensorBoard callback, without hyperparameters that are not numbers, on which it fails for PyTorch's optimizers"
+    "fastai's TensorBoard callback, which fails on PyTorch's optimizers, restricted to numeric hyperparameters"
     class TensorBoard(_fastai_callback('tensorboard')):
         def after_batch(self):
             if not self.training: return
@@ -60,7 +60,7 @@ def logger_callbacks(
     log:str, # one of `LOGGERS`
     run:str|Path, # run folder; logs go to its subfolder tensorboard or wandb
     config:dict|None=None, # settings to show beside the curves
-): # yields a list of callbacks; raises `InputError` for an unknown `log`, a missing package, or a refusal of Weights & Biases
+): # yields a list of callbacks; raises `InputError` for an unknown `log`, a missing package, or an error of W&B
     "Callbacks that log the fit inside the block"
     check_logger(log)
     run = Path(run).absolute()
