@@ -11,14 +11,16 @@ from nbdev.processors import FilterDefaults,add_links,exec_show_docs,insert_warn
 ROOT = Path(__file__).resolve().parent.parent
 NBS,OUT = ROOT/'nbs',ROOT/'_proc'/'site'
 INDEX = NBS/'index.ipynb'
-OTHER = {ROOT/'bench'/'README.md': 'benchmarks.md', ROOT/'CONTRIBUTING.md': 'contributing.md', ROOT/'CHANGELOG.md': 'changelog.md'}
+OTHER = {ROOT/'bench'/'README.md': 'benchmarks.md', ROOT/'CONTRIBUTING.md': 'contributing.md',
+         ROOT/'CHANGELOG.md': 'changelog.md'}
 TUTORIALS_INTRO = 'Each tutorial asks a question, runs in a minute or so, and begins with `from fashion_fastai.all import *`.'
 REFERENCE_INTRO = 'A page for each module, with its code at work. A module imports only from those above it.'
 
 # notebooks in the order of their numbers; tutorials in the order in which the front page links to them
 MODULES = sorted(NBS.glob('[0-9]*.ipynb'), key=lambda o: int(o.stem.split('_')[0]))
 _linked = re.findall(r'\(tutorials/(\w+)\.ipynb\)', INDEX.read_text(encoding='utf-8'))
-TUTORIALS = sorted((NBS/'tutorials').glob('*.ipynb'), key=lambda o: (_linked.index(o.stem) if o.stem in _linked else len(_linked), o.stem))
+_position = {name: i for i,name in enumerate(dict.fromkeys(_linked))}
+TUTORIALS = sorted((NBS/'tutorials').glob('*.ipynb'), key=lambda o: (_position.get(o.stem, len(_position)), o.stem))
 
 def module_name(path): return path.stem.split('_', 1)[1]
 
@@ -50,10 +52,11 @@ def symbol_links():
 
 def type_name(annotation):
     "An annotation as short text"
+    is_union = typing.get_origin(annotation) in (typing.Union, UnionType)
     if annotation is inspect.Parameter.empty: return ''
     if annotation in (None, type(None)): return 'None'
     if isinstance(annotation, str): return annotation
-    if typing.get_origin(annotation) in (typing.Union, UnionType): return ' | '.join(map(type_name, typing.get_args(annotation)))
+    if is_union: return ' | '.join(map(type_name, typing.get_args(annotation)))
     if isinstance(annotation, type) and not typing.get_args(annotation): return annotation.__name__
     return re.sub(r'\b(?:\w+\.)+(?=\w)', '', repr(annotation))
 
@@ -69,12 +72,22 @@ def signature(obj, with_types):
     except (TypeError, ValueError): return name
     def text(o):
         stars = {o.VAR_POSITIONAL: '*', o.VAR_KEYWORD: '**'}.get(o.kind, '')
-        annotation = f":{type_name(o.annotation).replace(' | ', '|')}" if with_types and o.annotation is not o.empty else ''
+        shows_type = with_types and o.annotation is not o.empty
+        annotation = f":{type_name(o.annotation).replace(' | ', '|')}" if shows_type else ''
         default = '' if o.default is o.empty else f'={default_text(o.default)}'
         return f'{stars}{o.name}{annotation}{default}'
-    arguments = ', '.join(text(o) for o in parameters if o.name not in ('self','cls'))
-    line = f'{name}({arguments})'
-    return line if len(line) <= 88 else f"{name}(\n{textwrap.fill(arguments, 80, initial_indent='    ', subsequent_indent='    ')})"
+    arguments = [text(o) for o in parameters if o.name not in ('self','cls')]
+    line = f"{name}({', '.join(arguments)})"
+    if len(line) <= 88: return line
+    unbroken = ', '.join(o.replace(' ', '\0') for o in arguments) # lines break between arguments
+    wrapped = textwrap.fill(unbroken, 84, initial_indent='    ', subsequent_indent='    ', break_long_words=False)
+    return f'{name}(\n{wrapped})'.replace('\0', ' ')
+
+def cell_text(text):
+    "Text for a cell of a markdown table; code is left alone, where no character is special"
+    parts = re.split('(`[^`]*`)', text)
+    escapes = {'|': '\\|', '{': '&#123;', '<': '&lt;'}
+    return ''.join(o if o.startswith('`') else re.sub(r'[|{<]', lambda match: escapes[match[0]], o) for o in parts)
 
 def arguments_table(obj):
     "The documented arguments of a function or class as a markdown table; empty if none is documented"
@@ -84,20 +97,24 @@ def arguments_table(obj):
     if not any(o.docment for o in documented.values()): return ''
     empty = inspect.Parameter.empty
     def row(name, o):
-        default = '' if o.default is empty else f'`{default_text(o.default)}`'
-        annotation = f'`{type_name(o.anno)}`' if type_name(o.anno) else ''
-        return [f'`{name}`', annotation, default, o.docment or '']
-    rows = [row(name, o) for name,o in documented.items() if name not in ('return','self','cls')]
-    returned = documented.get('return')
-    if returned and (returned.docment or returned.anno is not empty):
-        rows.append(['**returns**', *row('', returned)[1:]])
-    lines = [' | '.join(str(o).replace('|', '\\|') for o in row) for row in [['argument','type','default','meaning'], ['---']*4, *rows]]
+        is_from_default = o.default is None and type_name(o.anno) == 'None'
+        annotation = '' if is_from_default else type_name(o.anno)
+        return dict(argument='**returns**' if name == 'return' else f'`{name}`',
+            type=annotation and f'`{annotation}`{{ .type }}',
+            default='' if o.default is empty else f'`{default_text(o.default)}`{{ .default }}',
+            meaning=cell_text(o.docment or ''))
+    rows = [row(name, o) for name,o in documented.items() if name not in ('self','cls')]
+    if 'return' in documented and not (rows[-1]['type'] or rows[-1]['meaning']): rows.pop()
+    if not rows: return ''
+    columns = [o for o in rows[0] if any(row[o] for row in rows)]
+    lines = [' | '.join(o) for o in [columns, ['---']*len(columns), *([row[o] for o in columns] for row in rows)]]
     return '<div class="arguments" markdown>\n\n' + '\n'.join(f'| {o} |' for o in lines) + '\n\n</div>'
 
 def docstring(obj):
     "The docstring of an object itself; signatures that dataclass and NamedTuple generate are none"
     text = inspect.cleandoc(getattr(obj, '__doc__', None) or '')
-    return '' if text.startswith(f"{getattr(obj, '__name__', '')}(") else text
+    is_generated = inspect.isclass(obj) and text.startswith(f'{obj.__name__}(')
+    return '' if is_generated else text
 
 def public_members(cls):
     "Names of a class's own documented methods and properties"
@@ -113,7 +130,7 @@ def document(module, name):
     level = '#'*(3 + name.count('.'))
     heading = f'{level} {name} {{ #{name} data-toc-label="{name.rpartition(".")[2]}" }}'
     table = arguments_table(obj) if callable(obj) else ''
-    call = f'```python\n{signature(obj, with_types=not table)}\n```' if callable(obj) else ''
+    call = f'```{{ .python .signature }}\n{signature(obj, with_types=not table)}\n```' if callable(obj) else ''
     members = public_members(obj) if inspect.isclass(obj) else []
     parts = [heading, call, docstring(obj), table, *(document(module, f'{name}.{o}') for o in members)]
     return '\n\n'.join(filter(None, parts))
@@ -122,7 +139,8 @@ def document(module, name):
 
 class Processors(FilterDefaults):
     "nbdev's processing without execution, and without links to a published site"
-    def base_procs(self): return [o for o in super().base_procs() if o not in (add_links, exec_show_docs, insert_warning)]
+    left_out = add_links,exec_show_docs,insert_warning
+    def base_procs(self): return [o for o in super().base_procs() if o not in self.left_out]
 
 def without_directives(source): return '\n'.join(o for o in source.splitlines() if not o.startswith('#|')).strip()
 
@@ -154,7 +172,7 @@ class Writer:
     def formula(self, match):
         "A displayed formula as an image, since no script is loaded"
         file,latex = self.new_file('svg'),' '.join(match[1].split())
-        mathtext.math_to_image(f"${latex.rstrip(',')}$", file, format='svg', dpi=110)
+        mathtext.math_to_image(f"${latex.rstrip(',')}$".replace(r'\frac', r'\dfrac'), file, format='svg', dpi=140)
         return f'\n![{latex}]({file.name}){{ .formula }}\n'
 
     def link(self, match):
@@ -181,7 +199,10 @@ class Writer:
         text = re.sub(r'\[([^\[\]]*)\]\(([^)\s]+)\)', self.link, text)
         text = re.sub(r'\$\$(.+?)\$\$', self.formula, text, flags=re.S)
         text = re.sub(r'(?<!\\)\$([^$\n]+)\$', lambda o: inline_math(o[1]), text)
-        return re.sub(r'\0(\d+)\0', lambda o: code[int(o[1])] if o[0] in unlinked else self.code_link(code[int(o[1])]), text)
+        def restore(match):
+            original = code[int(match[1])]
+            return original if match[0] in unlinked else self.code_link(original)
+        return re.sub(r'\0(\d+)\0', restore, text)
 
     def output(self, o):
         "One stored output"
@@ -248,10 +269,11 @@ def navigation():
     about = [{'Benchmarks': 'benchmarks.md'}, {'Contributing': 'contributing.md'}, {'Changelog': 'changelog.md'}]
     return [{'Overview': 'index.md'}, {'Tutorials': tutorials}, {'Reference': reference}, {'About': about}]
 
-def write_list(name, title, intro, paths):
+def write_list(name, heading, header, intro, paths):
     "A page that lists notebooks with their descriptions"
-    rows = [f'| [{title_and_description(o)[0]}]({Path(page_name(o)).name}) | {title_and_description(o)[1]} |' for o in paths]
-    text = '\n'.join([f'# {title}\n', f'{intro}\n', '| | |', '|---|---|', *rows])
+    described = [(*title_and_description(o), Path(page_name(o)).name) for o in paths]
+    rows = [f'| [{title}]({page}) | {description} |' for title,description,page in described]
+    text = '\n'.join([f'# {heading}\n', f'{intro}\n', header, '|---|---|', *rows])
     (OUT/name).write_text(text + '\n', encoding='utf-8')
 
 def main():
@@ -262,9 +284,11 @@ def main():
     symbols = symbol_links()
     for path in OTHER: Writer(path, symbols).write_text()
     for path in (INDEX, *TUTORIALS): Writer(path, symbols).write_notebook()
-    for path in MODULES: Writer(path, symbols).write_notebook(importlib.import_module(f'fashion_fastai.{module_name(path)}'))
-    write_list('tutorials/index.md', 'Tutorials', TUTORIALS_INTRO, TUTORIALS)
-    write_list('reference/index.md', 'Reference', REFERENCE_INTRO, MODULES)
+    for path in MODULES:
+        module = importlib.import_module(f'fashion_fastai.{module_name(path)}')
+        Writer(path, symbols).write_notebook(module)
+    write_list('tutorials/index.md', 'Tutorials', '| tutorial | topic |', TUTORIALS_INTRO, TUTORIALS)
+    write_list('reference/index.md', 'Reference', '| module | purpose |', REFERENCE_INTRO, MODULES)
     settings = dict(INHERIT='../mkdocs.yml', docs_dir='site', site_dir='../site', nav=navigation())
     (OUT.parent/'mkdocs.yml').write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding='utf-8')
 
