@@ -222,8 +222,9 @@ def _co_occurrence_values(stats):
     shown = np.sort(np.argsort(-attributes.sum(0, dtype=np.int64), kind='stable')[:MAX_ROWS])
     both = co_occurrences(attributes[:,shown])
     fractions = both/np.maximum(np.diag(both), 1)[:,None]
-    values = [[None if i == j else o for j,o in enumerate(row)] for i,row in enumerate(fractions.tolist())]
-    return dict(names=[stats.vocab.attributes[k] for k in shown], values=values, note=frequency_note(len(stats.vocab.attributes)))
+    rows = [[None if i == j else o for j,o in enumerate(row)] for i,row in enumerate(fractions.tolist())]
+    names = [stats.vocab.attributes[k] for k in shown]
+    return dict(names=names, rows=rows, note=frequency_note(len(stats.vocab.attributes)))
 
 class DataCard:
     "Summary, issues and baseline of a data folder, as text and as a page"
