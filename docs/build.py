@@ -1,4 +1,4 @@
-"Write the notebooks as markdown pages for mkdocs, with signatures and documented arguments, into _proc/site; nothing is executed"
+"Write the notebooks as markdown pages for mkdocs, with documented arguments, into _proc/site; nothing is executed"
 import ast,base64,importlib,inspect,re,shutil,textwrap,typing
 from collections import Counter
 from pathlib import Path
@@ -13,7 +13,7 @@ NBS,OUT = ROOT/'nbs',ROOT/'_proc'/'site'
 INDEX = NBS/'index.ipynb'
 OTHER = {ROOT/'bench'/'README.md': 'benchmarks.md', ROOT/'CONTRIBUTING.md': 'contributing.md',
          ROOT/'CHANGELOG.md': 'changelog.md'}
-TUTORIALS_INTRO = 'Each tutorial asks a question, runs in a minute or so, and begins with `from fashion_fastai.all import *`.'
+TUTORIALS_INTRO = 'Each tutorial asks one question, uses synthetic garments and needs no GPU.'
 REFERENCE_INTRO = 'A page for each module, with its code at work. A module imports only from those above it.'
 
 # notebooks in the order of their numbers; tutorials in the order in which the front page links to them
@@ -149,6 +149,11 @@ def is_imports(source):
     try: return all(isinstance(o, (ast.Import,ast.ImportFrom)) for o in ast.parse(source).body)
     except SyntaxError: return False
 
+def text_block(text):
+    "A text output; one of few lines may be wrapped, since it is no table"
+    kind = '.text .wrapped' if text.count('\n') < 3 else '.text'
+    return f'```{{ {kind} }}\n{text.rstrip()}\n```' if text.strip() else ''
+
 def inline_math(text):
     "`$A_k$` as HTML"
     text = text.replace(r'\gamma', 'γ')
@@ -206,7 +211,7 @@ class Writer:
 
     def output(self, o):
         "One stored output"
-        if o.output_type == 'stream': return f"```text\n{''.join(o.text).rstrip()}\n```" if o.name == 'stdout' else ''
+        if o.output_type == 'stream': return text_block(''.join(o.text)) if o.name == 'stdout' else ''
         data = {kind: ''.join(value) for kind,value in o.get('data', {}).items()}
         if 'image/png' in data:
             file = self.new_file('png')
@@ -218,7 +223,7 @@ class Writer:
             html = re.sub(r'<(table|tr|th|td)\b[^>]*?((?: (?:row|col)span="\d+")*)[^>]*>', r'<\1\2>', table[0])
             return '<div class="output">' + re.sub(r'\n\s*', '', html) + '</div>'
         if 'text/markdown' in data: return data['text/markdown']
-        return f"```text\n{data['text/plain'].rstrip()}\n```" if data.get('text/plain') else ''
+        return text_block(data.get('text/plain', ''))
 
     def code(self, cell, module):
         "A code cell with its outputs, or the documentation of the symbol that it shows; cells of imports are left out"
@@ -290,6 +295,7 @@ def main():
     write_list('tutorials/index.md', 'Tutorials', '| tutorial | topic |', TUTORIALS_INTRO, TUTORIALS)
     write_list('reference/index.md', 'Reference', '| module | purpose |', REFERENCE_INTRO, MODULES)
     settings = dict(INHERIT='../mkdocs.yml', docs_dir='site', site_dir='../site', nav=navigation())
-    (OUT.parent/'mkdocs.yml').write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding='utf-8')
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    (OUT.parent/'mkdocs.yml').write_text(text, encoding='utf-8')
 
 if __name__ == '__main__': main()
