@@ -45,9 +45,9 @@ notebooks: .venv/web/ready    ## after editing a notebook: write the modules, ru
 readme: .venv/ready    ## write README.md from nbs/index.ipynb
 	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown --stdout nbs/index.ipynb | sed -E 's#\]\((images|tutorials)/#](nbs/\1/#g; s#\]\(\.\./#](#g' | cat -s > $(README)
 
-docs: .venv/ready    ## the site with tutorials and reference, in site/
+docs: .venv/ready    ## the site with tutorials and reference: open site/index.html
 	PYTHONWARNINGS=ignore $(BIN)/python docs/build.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q -f _proc/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f _proc/mkdocs.yml
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
