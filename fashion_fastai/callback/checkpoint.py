@@ -146,7 +146,8 @@ class Checkpoint(Callback):
         return dict(format=self.FORMAT, about=self._about(), epoch=epoch, n_seen=n_seen,
             pct_train=self.pct_train, train_iter=self.train_iter, first_loss=self.first_loss,
             model=model.state_dict(), precision=[model.precision, model.channels_last],
-            loss=dict(self.loss_func.state_dict()), optimizer=optimizer_state(self.opt), scaler=scaler.state_dict() if scaler else None, callbacks=callbacks,
+            loss=dict(self.loss_func.state_dict()), optimizer=optimizer_state(self.opt),
+            scaler=scaler.state_dict() if scaler else None, callbacks=callbacks,
             smooth_loss=[self.recorder.smooth_loss.count, _plain(self.recorder.smooth_loss.val)],
             random=random_states(), orders=self.orders if n_seen else self._orders(),
             seconds=self.seconds + time.perf_counter() - self.start)
