@@ -43,7 +43,7 @@ notebooks: .venv/web/ready    ## after editing a notebook: write the modules, ru
 
 # links in the notebook start from nbs/, those in README.md from the root
 readme: .venv/ready    ## write README.md from nbs/index.ipynb
-	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown --stdout nbs/index.ipynb | sed -E 's#\]\((images|tutorials)/#](nbs/\1/#g; s#\]\(\.\./#](#g' | cat -s > $(README)
+	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown --stdout nbs/index.ipynb | sed -E 's#\]\((images|tutorials)/#](nbs/\1/#g; s#\]\(\.\./#](#g; 0,/^```$$/s//```python/' | cat -s > $(README)
 
 docs: .venv/ready    ## the site with tutorials and reference: open site/index.html
 	PYTHONWARNINGS=ignore $(BIN)/python docs/build.py

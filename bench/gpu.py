@@ -1,6 +1,6 @@
-"""On a GPU: training throughput beside the bare step, and beside plain fastai. Images are enlarged from those of the data folder.
+"""On a GPU: training throughput beside the bare step and plain fastai. Images are enlarged from those of the data folder.
 
-On a machine without one, `--device cpu --arch xresnet10 --height 32 --width 32 --images 256` shows that it works."""
+On a machine without one, `--device cpu --arch xresnet10 --height 32 --width 32 --images 256` checks that it works."""
 import statistics
 import pandas as pd, torch
 from fashion_fastai.data.loader import pack_table
@@ -13,19 +13,21 @@ from record import arguments,data_folder,ratio,rounds,save
 from step import bare_steps,train_epoch
 
 def repeated(table, n):
-    "`table` with its training rows so often that there are `n` of them"
+    "`table` with its training rows repeated until there are `n` of them"
     train,valid = table.frame[~table.is_valid],table.frame[table.is_valid]
     frame = pd.concat([*[train]*(n//len(train)), train[:n%len(train)], valid], ignore_index=True)
     return LabelTable(frame, table.vocab, table.data)
 
 def main():
-    args = arguments(__doc__, device='cuda', arch='xresnet50', height=128, width=128, images=45_000, batch_size=128, workers=16)
+    args = arguments(__doc__, device='cuda', arch='xresnet50', height=128, width=128, images=45_000, batch_size=128,
+        workers=16)
     device,size = torch.device(args.device),(args.height, args.width)
     with data_folder(args.data) as (data,cache):
         table = read_labels(data)
         packed = pack_table(table, size, cache)
         table = repeated(table, args.images)
-        recipe = read_recipe('gpu', None, stages=f'{args.height}x{args.width}:1', arch=args.arch, batch_size=args.batch_size)
+        keys = dict(stages=f'{args.height}x{args.width}:1', arch=args.arch, batch_size=args.batch_size)
+        recipe = read_recipe('gpu', None, **keys)
         ours = recipe_learner(table, recipe, packed)
         plain_dls = peer_dls(data, size, args.batch_size, args.workers).to(device)
         plain = peer_learner(plain_dls, ARCHS[args.arch]())
@@ -34,13 +36,17 @@ def main():
             if device.type == 'cuda': torch.cuda.synchronize()
         n,batch = len(ours.dls.train),ours.dls.train.one_batch()
         train_epoch(ours)
-        taken = rounds(args.rounds, bare=lambda: synchronised(lambda: bare_steps(ours, batch, n)), training=lambda: synchronised(lambda: train_epoch(ours)),
-            fastai=lambda: synchronised(lambda: train_epoch(plain)))
+        taken = rounds(args.rounds, bare=lambda: synchronised(lambda: bare_steps(ours, batch, n)),
+            training=lambda: synchronised(lambda: train_epoch(ours)), fastai=lambda: synchronised(lambda: train_epoch(plain)))
         n_plain = len(plain_dls.train)
         rate = lambda o, n: n*args.batch_size/statistics.median(o)
-        resident = packed.tensor(device).is_cuda
-        save('gpu', args, [[f'{args.arch}, {args.height}x{args.width}, {ours.model.precision}', 'images/s'], ['a step on one resident batch', rate(taken['bare'], n)],
-            [f"training, images in {'the GPU' if resident else 'main'} memory", rate(taken['training'], n)], [f'plain fastai, fp32, {args.workers} workers', rate(taken['fastai'], n_plain)]],
-            {'training over the bare step': (ratio(taken['bare'], taken['training']), .9), 'ours over plain fastai': (ratio(taken['fastai'], taken['training'], n/n_plain), 3)})
+        place = 'the GPU' if packed.tensor(device).is_cuda else 'main'
+        rows = [[f'{args.arch}, {args.height}x{args.width}, {ours.model.precision}', 'images/s'],
+            ['a step on one resident batch', rate(taken['bare'], n)],
+            [f'training, images in {place} memory', rate(taken['training'], n)],
+            [f'plain fastai, fp32, {args.workers} workers', rate(taken['fastai'], n_plain)]]
+        save('gpu', args, rows, {
+            'training over the bare step': (ratio(taken['bare'], taken['training']), .9),
+            'ours over plain fastai': (ratio(taken['fastai'], taken['training'], n/n_plain), 3)})
 
 if __name__ == '__main__': main()

@@ -16,7 +16,8 @@ def enlarged(paths, folder, size, n):
     "Copies of `n` images at `size`, as a camera or a shop would deliver them"
     folder.mkdir()
     for i,path in enumerate(paths[:n]):
-        with Image.open(path) as image: image.convert('RGB').resize(size[::-1], Image.Resampling.LANCZOS).save(folder/f'{i:05}.jpg', quality=90)
+        with Image.open(path) as image: large = image.convert('RGB').resize(size[::-1], Image.Resampling.LANCZOS)
+        large.save(folder/f'{i:05}.jpg', quality=90)
     return sorted(map(str, folder.glob('*.jpg')))
 
 def main():

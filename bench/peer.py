@@ -1,8 +1,8 @@
-"The peer of the benches: what a fastai user writes by hand in one notebook for these tables, with nothing of this toolkit in it"
+"The peer of the benches: what a fastai user writes in one notebook for these tables, without anything of this toolkit"
 from pathlib import Path
 import pandas as pd
-from fastai.vision.all import (AdaptiveAvgPool,CategoryBlock,ColSplitter,DataBlock,F,Flatten,ImageBlock,Learner,MultiCategoryBlock,Normalize,Resize,
-    aug_transforms,create_body,imagenet_stats,nn,num_features_model)
+from fastai.vision.all import (AdaptiveAvgPool,CategoryBlock,ColSplitter,DataBlock,F,Flatten,ImageBlock,Learner,
+    MultiCategoryBlock,Normalize,Resize,aug_transforms,create_body,imagenet_stats,nn,num_features_model)
 
 class Heads(nn.Module):
     "Two linear layers beside each other"
@@ -11,7 +11,8 @@ class Heads(nn.Module):
         self.category,self.attributes = nn.Linear(n_features, n_categories),nn.Linear(n_features, n_attributes)
     def forward(self, x): return self.category(x),self.attributes(x)
 
-def loss(pred, category, attributes): return F.cross_entropy(pred[0], category) + F.binary_cross_entropy_with_logits(pred[1], attributes.float())
+def loss(pred, category, attributes):
+    return F.cross_entropy(pred[0], category) + F.binary_cross_entropy_with_logits(pred[1], attributes.float())
 def accuracy(pred, category, attributes): return (pred[0].argmax(1) == category).float().mean()
 def mean_f1(pred, category, attributes):
     chosen,actual = pred[1] > 0,attributes.bool()
@@ -29,10 +30,14 @@ def peer_dls(
     frame = pd.concat(frames, ignore_index=True)
     if n: frame = frame.sample(min(n, len(frame)), random_state=0, ignore_index=True)
     names = [o for o in frame if o not in ('file_path','category_label','is_valid')]
-    blocks = (ImageBlock, CategoryBlock(vocab=list(range(frame.category_label.max()+1)), sort=False), MultiCategoryBlock(encoded=True, vocab=names))
-    return DataBlock(blocks, n_inp=1, get_x=lambda r: data.absolute().parent/r['file_path'], splitter=ColSplitter(),
-        get_y=[lambda r: r['category_label'], lambda r: r[names].values.astype(float)], item_tfms=Resize(size, method='squish'),
-        batch_tfms=[*aug_transforms(size=size), Normalize.from_stats(*imagenet_stats)]).dataloaders(frame, bs=batch_size, num_workers=workers)
+    categories = list(range(frame.category_label.max()+1))
+    blocks = ImageBlock,CategoryBlock(vocab=categories, sort=False),MultiCategoryBlock(encoded=True, vocab=names)
+    block = DataBlock(blocks, n_inp=1, splitter=ColSplitter(),
+        get_x=lambda r: data.absolute().parent/r['file_path'],
+        get_y=[lambda r: r['category_label'], lambda r: r[names].values.astype(float)],
+        item_tfms=Resize(size, method='squish'),
+        batch_tfms=[*aug_transforms(size=size), Normalize.from_stats(*imagenet_stats)])
+    return block.dataloaders(frame, bs=batch_size, num_workers=workers)
 
 def peer_learner(
     dls, # from `peer_dls`

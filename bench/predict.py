@@ -36,12 +36,17 @@ def main():
             with plain.no_bar(): plain.get_preds(dl=plain_dls.test_dl(frame, bs=args.batch_size))
         predict = lambda **kwargs: drain(predict_batches(ours, test, batch_size=args.batch_size, **kwargs))
         predict(cache=cache)
-        taken = rounds(args.rounds, cache=lambda: predict(cache=cache), bare=lambda: bare_passes(ours, batch, n_batches), files=lambda: predict(workers=args.workers), get_preds=get_preds)
-        rate = lambda o, n=len(frame): n/statistics.median(o)
-        rows = [['prediction','images/s'], ['bare forward pass on one resident batch', rate(taken['bare'], n_batches*args.batch_size)],
-            ['from the cache', rate(taken['cache'])], [f'from files, {args.workers} threads', rate(taken['files'])],
+        taken = rounds(args.rounds, cache=lambda: predict(cache=cache), bare=lambda: bare_passes(ours, batch, n_batches),
+            files=lambda: predict(workers=args.workers), get_preds=get_preds)
+        n,n_bare = len(frame),n_batches*args.batch_size
+        rate = lambda o, n=n: n/statistics.median(o)
+        rows = [['prediction','images/s'],
+            ['bare forward pass on one resident batch', rate(taken['bare'], n_bare)],
+            ['from the cache', rate(taken['cache'])],
+            [f'from files, {args.workers} threads', rate(taken['files'])],
             [f'plain get_preds, fp32, {args.workers} workers', rate(taken['get_preds'])]]
-        save('predict', args, rows, {'from files over plain get_preds': (ratio(taken['get_preds'], taken['files']), 3),
-            'from the cache over the bare forward pass': (ratio(taken['bare'], taken['cache'], len(frame)/(n_batches*args.batch_size)), .95)})
+        save('predict', args, rows, {
+            'from files over plain get_preds': (ratio(taken['get_preds'], taken['files']), 3),
+            'from the cache over the bare forward pass': (ratio(taken['bare'], taken['cache'], n/n_bare), .95)})
 
 if __name__ == '__main__': main()

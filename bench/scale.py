@@ -1,10 +1,8 @@
 "Large inputs: reading tables of millions of cells, near-duplicates among hundreds of thousands of images, packing a million (on Linux)"
-import json,subprocess,sys,tempfile,time
+import tempfile,time
 from pathlib import Path
 import numpy as np
-from record import arguments,save
-
-def peak_memory(): "The most memory that this process has had, in GB"; return next(int(o.split()[1])/2**20 for o in Path('/proc/self/status').read_text().splitlines() if o.startswith('VmHWM'))
+from record import arguments,in_process,save
 
 def image_paths(n, n_files):
     "`n` names of `n_files` images, each of which has as many names as are needed"
@@ -26,30 +24,34 @@ def write_table(data, n, n_attributes, n_files=1000):
                 file.write(f'{paths[i]},{i%10}'.encode() + cells.tobytes() + b'\n')
 
 def read_here(data):
+    "The number of rows of a label table, and the seconds to read it"
     from fashion_fastai.data.labels import read_labels
     start = time.perf_counter()
     table = read_labels(data)
     return len(table),time.perf_counter() - start
 
 def sketches(n):
-    "Sketches of made-up images: synthetic garments laid over each other, each in a light of its own; one in a hundred is the one before, a little darker"
+    "Thumbnails of synthetic garments blended in pairs, under varied lighting; one in a hundred is a darker copy"
     from PIL import Image
-    from fashion_fastai.data.synthetic import ALLOWED,CATEGORIES,draw_garment,random_attributes
+    from fashion_fastai.data.synthetic import CATEGORIES,draw_garment,random_attributes
     rng = np.random.default_rng(0)
-    drawn = []
+    garments = []
     for i in range(min(n, 5000)):
         category = CATEGORIES[i % len(CATEGORIES)]
-        drawn.append(np.asarray(draw_garment(category, random_attributes(category, rng), i, (64,68)).resize((17,16), Image.Resampling.BILINEAR)))
-    drawn,found = np.array(drawn),np.empty((n,16,17,3), np.uint8)
+        image = draw_garment(category, random_attributes(category, rng), i, (64,68))
+        garments.append(np.asarray(image.resize((17,16), Image.Resampling.BILINEAR)))
+    garments,blended = np.array(garments),np.empty((n,16,17,3), np.uint8)
     for i in range(0, n, 5000):
         k = min(5000, n-i)
-        a,b,share,light = rng.integers(len(drawn), size=k),rng.integers(len(drawn), size=k),rng.uniform(.6, 1, (k,1,1,1)),rng.uniform(.8, 1.1, (k,1,1,1))
-        found[i:i+k] = ((drawn[a]*share + drawn[b]*(1-share))*light).clip(0, 255)
+        a,b = rng.integers(len(garments), size=k),rng.integers(len(garments), size=k)
+        weight,light = rng.uniform(.6, 1, (k,1,1,1)),rng.uniform(.8, 1.1, (k,1,1,1))
+        blended[i:i+k] = ((garments[a]*weight + garments[b]*(1-weight))*light).clip(0, 255)
     copies = np.arange(1, n, 100)
-    found[copies] = found[copies-1]*.97
-    return found
+    blended[copies] = blended[copies-1]*.97
+    return blended
 
 def near_here(path):
+    "The number of near-duplicate pairs, and the seconds to find them"
     from fashion_fastai.data.duplicates import near_pairs
     found = np.load(path)
     start = time.perf_counter()
@@ -60,8 +62,8 @@ def near_here(path):
     return len(pairs),seconds
 
 def pack_here(folder, n):
-    "All that packing does but for decoding, and finding it done"
-    from fashion_fastai import cache
+    "The seconds of packing without decoding, and of opening what is packed"
+    from fashion_fastai.data import cache
     folder,n = Path(folder),int(n)
     (folder/'images').mkdir()
     for i in range(1000): (folder/'images'/f'{i:04}.jpg').touch()
@@ -73,12 +75,11 @@ def pack_here(folder, n):
     cache.pack_images(paths, (2,2), folder/'packed', workers=1)
     return first,time.perf_counter() - start - first
 
-def in_a_process(name, *words):
-    "What function `name` returns, and the most memory that it has needed, in a process of its own"
-    code = f'import json,sys,scale; print(json.dumps([scale.{name}(*sys.argv[1:]), scale.peak_memory()]))'
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *map(str, words)], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=True)
-    print(f"{name}: {done.stdout.splitlines()[-1]}", flush=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def measure(name, *words):
+    "What function `name` returns, and its peak memory in GB"
+    returned,memory = in_process('scale', name, *words)
+    print(f'{name}: {returned}, {memory:.0f} MB', flush=True)
+    return returned,memory/1024
 
 def main():
     args = arguments(__doc__, rows=1_000_000, wide_rows=289_222, attributes=1000, sketches=200_000, images=1_000_000)
@@ -87,14 +88,22 @@ def main():
         write_table(tmp/'long', args.rows, 15)
         write_table(tmp/'wide', args.wide_rows, args.attributes)
         np.save(tmp/'sketches.npy', sketches(args.sketches))
-        (n_long,long),long_memory = in_a_process('read_here', tmp/'long')
-        (n_wide,wide),wide_memory = in_a_process('read_here', tmp/'wide')
-        (pairs,near),near_memory = in_a_process('near_here', tmp/'sketches.npy')
-        (pack,again),pack_memory = in_a_process('pack_here', tmp, args.images)
+        (n_long,long),long_memory = measure('read_here', tmp/'long')
+        (n_wide,wide),wide_memory = measure('read_here', tmp/'wide')
+        (pairs,near),near_memory = measure('near_here', tmp/'sketches.npy')
+        (pack,again),pack_memory = measure('pack_here', tmp, args.images)
     args.data,args.rounds = 'made-up lists',1
-    save('scale', args, [['what','seconds','peak memory, GB'], [f'reading {n_long:,} rows with 15 attributes', long, long_memory], [f'reading {n_wide:,} rows with {args.attributes:,} attributes', wide, wide_memory],
-        [f'near-duplicates among {args.sketches:,} images: {pairs:,} pairs', near, near_memory], [f'packing {args.images:,} images, without decoding', pack, pack_memory], ['finding them packed', again, pack_memory]],
-        {'seconds to read the longer table': (max(long, wide), '60 at the most'), 'GB to read the larger table': (max(long_memory, wide_memory), '3 at the most'),
-         'seconds for near-duplicates': (near, '300 at the most'), 'GB for near-duplicates': (near_memory, '2 at the most'), 'seconds to pack, without decoding': (pack, '120 at the most')})
+    table = [['what','seconds','peak memory, GB'],
+        [f'reading {n_long:,} rows with 15 attributes', long, long_memory],
+        [f'reading {n_wide:,} rows with {args.attributes:,} attributes', wide, wide_memory],
+        [f'near-duplicates among {args.sketches:,} images: {pairs:,} pairs', near, near_memory],
+        [f'packing {args.images:,} images, without decoding', pack, pack_memory],
+        ['finding them packed', again, pack_memory]]
+    save('scale', args, table, {
+        'seconds to read the longer table': (max(long, wide), '60 at the most'),
+        'GB to read the larger table': (max(long_memory, wide_memory), '3 at the most'),
+        'seconds for near-duplicates': (near, '300 at the most'),
+        'GB for near-duplicates': (near_memory, '2 at the most'),
+        'seconds to pack, without decoding': (pack, '120 at the most')})
 
 if __name__ == '__main__': main()

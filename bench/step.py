@@ -37,19 +37,25 @@ def main():
         table = read_labels(data)
         recipe = read_recipe('quick', None, stages=f'{size[0]}x{size[1]}:1')
         packed = pack_table(table, size, cache)
-        ours,short = (recipe_learner(o, recipe, packed) for o in (table.sample(args.long), table.sample(args.short)))
+        ours,short = (recipe_learner(table.sample(n), recipe, packed) for n in (args.long, args.short))
         set_seed(0)
-        plain = peer_learner(peer_dls(data, size, recipe.batch_size, args.workers, args.long), xresnet18(widen=recipe.width))
+        plain_dls = peer_dls(data, size, recipe.batch_size, args.workers, args.long)
+        plain = peer_learner(plain_dls, xresnet18(widen=recipe.width))
         n,batch = len(short.dls.train),short.dls.train.one_batch()
         train_epoch(short) # warms up, and makes the optimiser
-        close = rounds(3*args.rounds, bare=lambda: bare_steps(short, batch, n), training=lambda: train_epoch(short)) # short turns, since little is between them
+        # many short turns, since the difference between these two is small
+        close = rounds(3*args.rounds, bare=lambda: bare_steps(short, batch, n), training=lambda: train_epoch(short))
         whole = rounds(args.rounds, ours=lambda: epoch(ours), fastai=lambda: epoch(plain))
-        n_long = min(args.long, len(table))
-        images,precision = n*recipe.batch_size,f"{ours.model.precision}{', channels last' if ours.model.channels_last else ''}"
+        n_short,n_long = n*recipe.batch_size,min(args.long, len(table))
+        layout = ', channels last' if ours.model.channels_last else ''
         rate = lambda o, n: n/statistics.median(o)
-        save('step', args, [['xresnet18 at half width, ' + precision, 'images/s'],
-            ['a step on one resident batch', rate(close['bare'], images)], ['training', rate(close['training'], images)],
-            ['an epoch with validation', rate(whole['ours'], n_long)], [f'the same of plain fastai, fp32, {args.workers} workers', rate(whole['fastai'], n_long)]],
-            {'training over the bare step': (ratio(close['bare'], close['training']), .95), 'epoch, ours over plain fastai': (ratio(whole['fastai'], whole['ours']), 2.)})
+        rows = [[f'xresnet18 at half width, {ours.model.precision}{layout}', 'images/s'],
+            ['a step on one resident batch', rate(close['bare'], n_short)],
+            ['training', rate(close['training'], n_short)],
+            ['an epoch with validation', rate(whole['ours'], n_long)],
+            [f'the same of plain fastai, fp32, {args.workers} workers', rate(whole['fastai'], n_long)]]
+        save('step', args, rows, {
+            'training over the bare step': (ratio(close['bare'], close['training']), .95),
+            'epoch, ours over plain fastai': (ratio(whole['fastai'], whole['ours']), 2.)})
 
 if __name__ == '__main__': main()

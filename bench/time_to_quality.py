@@ -1,14 +1,14 @@
 """Minutes from the label tables to a network of a given quality: plain fastai (xresnet18, 64x64, one-cycle), and a recipe of ours.
 
-Each training runs in a process of its own, one after the other, and is recorded as it ends; a bench that is stopped goes on where it was (`--rounds 0`
-does its first part only). Plain fastai is trained to its end once, which gives its quality. In every round, ours is trained to its end, with an empty cache, and
-plain fastai for one epoch, whose time is multiplied: its epochs are all alike."""
-import json,statistics,subprocess,sys,tempfile,time
+Each training runs in a process of its own, one after the other, and is logged as it ends; a bench that was stopped resumes from
+its log (`--rounds 0` does its first part only). Plain fastai is trained to its end once, which gives its quality. In every round,
+ours is trained to its end, with an empty cache, and plain fastai for one epoch, whose time is multiplied: its epochs take equally long."""
+import json,statistics,tempfile,time
 from pathlib import Path
-from record import arguments,data_folder,ratio,save
+from record import arguments,data_folder,in_process,ratio,save
 
 def plain_fastai(data, seed, epochs):
-    "Train the peer, and print its scores and seconds"
+    "Train the peer; its scores and seconds"
     from fastai.vision.all import set_seed,xresnet18
     from peer import peer_dls,peer_learner
     start = time.perf_counter()
@@ -17,23 +17,18 @@ def plain_fastai(data, seed, epochs):
     setup = time.perf_counter() - start
     with learn.no_bar(): learn.fit_one_cycle(int(epochs), 4e-3)
     _,_,accuracy,mean_f1 = learn.recorder.values[-1]
-    print(json.dumps(dict(setup=setup, seconds=time.perf_counter()-start, accuracy=accuracy, mean_f1=mean_f1)))
+    return dict(setup=setup, seconds=time.perf_counter()-start, accuracy=accuracy, mean_f1=mean_f1)
 
 def ours(data, seed, recipe, *overrides):
-    "Train ours with an empty cache, and print its scores and seconds"
+    "Train ours with an empty cache; its scores and seconds"
     from fashion_fastai.recipes import read_recipe
     from fashion_fastai.train import train_run
     with tempfile.TemporaryDirectory() as tmp:
         start = time.perf_counter()
-        recipe = read_recipe(recipe, None, **{'seed': seed, 'cache': f'{tmp}/cache', **dict(o.split('=') for o in overrides)})
-        metrics = train_run(data, Path(tmp)/'run', recipe)
-        print(json.dumps(dict(seconds=time.perf_counter()-start, accuracy=metrics['accuracy'], mean_f1=metrics['mean_f1'], images_per_second=metrics['images_per_second'])))
-
-def train(what, data, *words):
-    "Run one of the two in a process of its own"
-    code = f'import sys; from time_to_quality import {what}; {what}(*sys.argv[1:])'
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, str(data), *map(str, words)], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+        keys = {'seed': seed, 'cache': f'{tmp}/cache', **dict(o.split('=') for o in overrides)}
+        metrics = train_run(data, Path(tmp)/'run', read_recipe(recipe, None, **keys))
+        scores = {name: metrics[name] for name in ('accuracy','mean_f1','images_per_second')}
+        return dict(seconds=time.perf_counter()-start, **scores)
 
 def main():
     args = arguments(__doc__, epochs=10, recipe='quick', overrides='', log='time_to_quality.jsonl')
@@ -43,19 +38,27 @@ def main():
         data = data.absolute()
         def once(what, seed, function, *words):
             if (what, seed) not in done:
-                done[what,seed] = dict(what=what, seed=seed, **train(function, data, *words))
+                scores,_ = in_process('time_to_quality', function, data, *words)
+                done[what,seed] = dict(what=what, seed=seed, **scores)
                 print(done[what,seed], flush=True)
                 with log.open('a') as f: f.write(json.dumps(done[what,seed]) + '\n')
             return done[what,seed]
         plain = once('plain fastai', 1, 'plain_fastai', 1, args.epochs)
-        pairs = [(once('ours', i, 'ours', i, args.recipe, *args.overrides.split()), once('an epoch of plain fastai', i, 'plain_fastai', i, 1)) for i in range(1, args.rounds+1)]
-    if not pairs: return
-    name,plain_seconds = f'recipe {args.recipe} {args.overrides}'.strip(),[o['setup'] + (o['seconds'] - o['setup'])*args.epochs for _,o in pairs]
+        our_runs,plain_epochs = [],[]
+        for i in range(1, args.rounds+1):
+            our_runs.append(once('ours', i, 'ours', i, args.recipe, *args.overrides.split()))
+            plain_epochs.append(once('an epoch of plain fastai', i, 'plain_fastai', i, 1))
+    if not our_runs: return
+    our_seconds = [o['seconds'] for o in our_runs]
+    plain_seconds = [o['setup'] + (o['seconds'] - o['setup'])*args.epochs for o in plain_epochs]
+    name = f'recipe {args.recipe} {args.overrides}'.strip()
     def row(name, scored, seconds): return [name, f"{scored['accuracy']:.4f}", f"{scored['mean_f1']:.4f}", seconds/60]
-    rows = [['training','accuracy','mean F1','minutes'], *[row(f'{name}, seed {i}', o, o['seconds']) for i,(o,_) in enumerate(pairs, 1)],
+    rows = [['training','accuracy','mean F1','minutes'],
+        *[row(f'{name}, seed {i}', o, o['seconds']) for i,o in enumerate(our_runs, 1)],
         row(f'plain fastai, xresnet18, 64x64, {args.epochs} epochs', plain, statistics.median(plain_seconds))]
-    worst = min(o[k] - plain[k] for o,_ in pairs for k in ('accuracy','mean_f1'))
-    save('time_to_quality', args, rows, {'time of plain fastai over ours': (ratio(plain_seconds, [o['seconds'] for o,_ in pairs]), 5),
+    worst = min(o[k] - plain[k] for o in our_runs for k in ('accuracy','mean_f1'))
+    save('time_to_quality', args, rows, {
+        'time of plain fastai over ours': (ratio(plain_seconds, our_seconds), 5),
         'worst difference in accuracy or mean F1, ours less plain fastai': (worst, 0)})
 
 if __name__ == '__main__': main()
