@@ -1,5 +1,5 @@
 "Shared by the benches: their data, measuring side by side, and records of figures, machine and versions; run it to write bench/README.md"
-import argparse,contextlib,json,platform,statistics,tempfile,time
+import argparse,contextlib,json,platform,statistics,subprocess,sys,tempfile,time
 from datetime import date
 from pathlib import Path
 
@@ -35,6 +35,15 @@ def rounds(n, **works):
         for name,work in works.items(): taken[name].append(seconds(work))
         print(f"round {i+1} of {n}: " + ', '.join(f'{name} {o[-1]:.2f} s' for name,o in taken.items()), flush=True)
     return taken
+
+def in_process(module, name, *words):
+    "(result, peak memory in MB) of a function of a bench, in a process of its own (on Linux)"
+    code = (f'import json,sys,{module} as m; from pathlib import Path; o = m.{name}(*sys.argv[1:]); '
+            'hwm = [l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM")]; '
+            'print(json.dumps([o, int(hwm[0].split()[1])/1024]))')
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *map(str, words)], cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 def ratio(slow, fast, weight=1.):
     "Median over the rounds of `slow` divided by `fast`, times `weight`"

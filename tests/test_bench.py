@@ -3,6 +3,8 @@ import json,subprocess,sys
 from pathlib import Path
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BENCH = Path(__file__).parent.parent/'bench'
 SMALL = ['--rounds', '1', '--height', '32', '--width', '24']
 

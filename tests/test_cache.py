@@ -39,6 +39,7 @@ def wait_for(condition, seconds=60):
         assert time.time() < end, 'waited in vain'
         time.sleep(.01)
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['fork','spawn','forkserver'])
 def test_a_killed_process_loses_nothing(method, garments, tmp_path):
     "SIGKILL in the middle: nothing half-written is taken for whole, no process or lock stays behind, and the next one finishes the work"
@@ -57,6 +58,7 @@ def test_a_killed_process_loses_nothing(method, garments, tmp_path):
     if before: assert f'packing {200-before} images' in out
     assert whole(garments, tmp_path/'packed')
 
+@pytest.mark.slow
 def test_two_processes_at_once(garments, tmp_path):
     both = [packing(garments, tmp_path/'packed') for _ in range(2)]
     outputs = [o.communicate(timeout=120)[0] for o in both]
@@ -98,6 +100,7 @@ def test_an_image_whose_reading_failed_once_is_tried_again(garments, tmp_path, m
     assert cache.pack_images(paths, (40,30), tmp_path/'packed', workers=1).bad == {}
     assert whole(garments, tmp_path/'packed') and not bad.pixels[3].any() # who has the old array open keeps it
 
+@pytest.mark.slow
 def test_ctrl_c_while_packing(garments, tmp_path):
     process = packing(garments, tmp_path/'packed')
     wait_for(lambda: list(tmp_path.glob('packed/done-*.npy')))

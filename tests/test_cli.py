@@ -22,6 +22,7 @@ def test_train_leaves_a_run_folder(run):
     assert metrics['accuracy'] == pytest.approx(history.accuracy.iloc[-1]) and (metrics['n_train'], metrics['n_valid']) == (160, 20)
     assert 'stages = 32x24:1 48x36:1' in (run/'settings.ini').read_text()
 
+@pytest.mark.slow
 def test_output_is_plain_where_there_is_no_terminal(garments, tmp_path):
     done = run_cli('train', garments, '--out', tmp_path/'run', *SHORT)
     assert done.returncode == 0 and done.stderr == ''
@@ -101,12 +102,14 @@ def test_predict_a_folder_of_odd_images(run, tmp_path):
     table = pd.read_csv(tmp_path/'out'/'predictions.csv').set_index('file_path')
     assert table.loc[sorted(bad)].nunique().max() == 1 and table.loc[['w.webp','one pixel.png']].iloc[:, 2:].ne(table.loc['cut.jpg'].iloc[2:]).any(axis=None)
 
+@pytest.mark.slow
 def test_lr_find(garments, tmp_path):
     done = run_inprocess('lr-find', garments, '--out', tmp_path/'lr', *SHORT)
     assert done.returncode == 0 and 'suggested learning rate: ' in done.stdout, done.stderr
     assert sorted(o.name for o in (tmp_path/'lr').iterdir()) == ['lr_find.csv','lr_find.png']
     assert list((tmp_path/'lr').parent.iterdir()) == [tmp_path/'lr'] # nothing is left lying about
 
+@pytest.mark.slow
 def test_demo(tmp_path):
     done = run_cli('demo', '--n', 100, '--stages', '32x24:1', '--batch-size', 16, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -115,6 +118,7 @@ def test_demo(tmp_path):
     for o in ('accuracy', 'Everything is in fashion_demo', 'Try next'): assert o in done.stdout
     assert refused(run_cli('demo', '--n', 100, '--stages', '32x24:1', cwd=tmp_path), 'contains a finished run')
 
+@pytest.mark.slow
 def test_a_settings_file_in_the_working_folder(garments, tmp_path):
     (tmp_path/'settings.ini').write_text('[mine]\nstages = 32x24:1\narch = xresnet10\nwidth = .25\nworkers = 0\nbatch_size = 16\n')
     assert run_inprocess('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path).returncode == 0

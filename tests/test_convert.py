@@ -100,6 +100,7 @@ def test_check_reports_what_a_training_would_refuse(garments, tmp_path):
     done = run_inprocess('check', data, '--out', tmp_path/'card.html')
     assert done.returncode == 0 and '160 of 160 images are missing' in done.stdout
 
+@pytest.mark.slow
 def test_bench(tmp_path):
     done = subprocess.run([sys.executable, '-W', 'ignore', BENCH/'convert.py', '--rounds', '1', '--rows', '3000', '--attributes', '20', '--results', tmp_path/'results'], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -84,6 +84,7 @@ def test_rules_that_take_too_long_are_skipped_with_a_line(capsys, monkeypatch):
     assert 'rule label_sets is skipped: 200 images with 40 attributes would take about' in said
     assert decide(logits, category, y, y, 'label_sets').name == 'label_sets' # what is asked for by name is done
 
+@pytest.mark.slow
 def test_a_thousand_attributes_need_little_memory():
     import resource
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -33,6 +33,7 @@ def measure(page, tmp_path):
     assert (found := re.search(r'<body>(\[.*\])</body>', done.stdout, re.S)), done.stderr
     return json.loads(html.unescape(found[1])),[o for o in done.stderr.splitlines() if 'CONSOLE' in o]
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason='there is no chromium here (apt-get install chromium)')
 class TestInABrowser:
     def test_the_page_is_complete_and_fits(self, reported, tmp_path):
@@ -56,6 +57,7 @@ def test_a_training_ends_with_a_report(garments, tmp_path):
     for o in (f"{metrics['accuracy']:.3f}", f"{metrics['mean_f1']:.3f}", str(garments), 'Time per phase', 'backward', 'Grad-CAM'): assert o in page, o
     assert len(page) < 3_000_000
 
+@pytest.mark.slow
 def test_a_report_that_fails_costs_no_training(garments, tmp_path):
     broken = "import sys; import fashion_fastai.report.run as r; from fashion_fastai.cli import main\ndef fail(*args): raise RuntimeError('no ink')\nr.write_report = fail\nsys.exit(main(sys.argv[1:]))"
     done = run_cli('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--report', 'yes', command=(sys.executable, '-W', 'ignore', '-c', broken))

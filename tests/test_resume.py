@@ -6,6 +6,8 @@ from conftest import FASHION,SHORT,run_cli,run_inprocess,refused,spawn
 from fashion_fastai import learner
 from fashion_fastai.export import load_model
 
+pytestmark = pytest.mark.slow
+
 KEYS = [*SHORT, '--epochs', 6, '--ema', .9, '--checkpoint-minutes', 0] # a checkpoint after every batch
 FINISHED = ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','validation.npz']
 

@@ -1,7 +1,10 @@
 "An installed wheel works from any folder"
 import os,shutil,subprocess,sys,sysconfig,venv
 from pathlib import Path
+import pytest
 import pandas as pd
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 
