@@ -13,7 +13,7 @@ BENCH = Path(__file__).parent.parent/'bench'
 def deepfashion(tmp_path_factory):
     "The coarse edition for 600 images, which are empty files but for a third"
     src = tmp_path_factory.mktemp('deepfashion')
-    code = 'import sys; from pathlib import Path; from convert import make_up; make_up(Path(sys.argv[1]), 600, 30)'
+    code = 'import sys; from pathlib import Path; from convert import write_lists; write_lists(Path(sys.argv[1]), 600, 30)'
     subprocess.run([sys.executable, '-c', code, src], cwd=BENCH, check=True)
     rng = np.random.default_rng(0)
     for o in sorted(src.glob('Img/img/*/*.jpg'))[::3]: Image.fromarray(rng.integers(0, 256, (12,9,3), dtype=np.uint8)).resize((45,60)).save(o)
