@@ -84,7 +84,7 @@ HEADLINES = [ # (record, its figure, what README.md says of it)
     ('memory', 'peak memory of 100,000 rows over 10,000', 'peak memory to predict 100,000 images, over that for 10,000')]
 
 PURPOSES = dict(loader='Batches that reach the network', step='Training steps', pack='Packing images into the cache', predict='Prediction from files and cache',
-    memory='Memory of long predictions', time_to_quality='Time until the scores of plain fastai are reached', convert='Conversion of DeepFashion',
+    memory='Memory of long predictions', time_to_quality='Time to the scores of plain fastai (record of an earlier `quick`: attribute weight 2, fixed threshold)', convert='Conversion of DeepFashion',
     scale='Large tables and catalogues', what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU')
 
 def load_records():
