@@ -19,15 +19,15 @@ test test-fast soak: export OMP_NUM_THREADS = 1
 
 test: .venv/web/ready    ## all notebooks, the tests, the web page in a browser, the site
 	$(BIN)/nbdev-test --n-workers 2 --skip-file-re '_app\.'
-	$(BIN)/python -m pytest -q -n 2 -m 'not soak' --ignore tests/test_app.py tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not soak' --ignore tests/test_app.py tests
 	.venv/web/bin/python -m pytest -q tests/test_app.py
 	.venv/web/bin/python $(TEST_NB) $(WEB_NOTEBOOKS)
 
 test-fast: .venv/ready    ## the tests that take less than two minutes, for every day
-	$(BIN)/python -m pytest -q -n 2 -m 'not soak and not slow' --ignore tests/test_app.py tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not soak and not slow' --ignore tests/test_app.py tests
 
 soak: .venv/ready    ## the long tests: twenty kills, many broken tables and images
-	$(BIN)/python -m pytest -q -n 2 -m soak tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m soak tests
 
 # DATA=folder for images of your own in place of synthetic ones; time_to_quality, gpu, convert and scale take longer: run them by hand
 bench: .venv/ready    ## packing, loader, step, prediction and its memory, beside plain fastai; records go to bench/results/

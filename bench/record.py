@@ -55,7 +55,8 @@ def machine():
     import fashion_fastai
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     flags = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
-    return dict(cpu=platform.processor() or platform.machine(), threads=torch.get_num_threads(), cpu_capability=torch.backends.cpu.get_cpu_capability(),
+    return dict(cpu=platform.processor() or platform.machine(), threads=torch.get_num_threads(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
         cpu_bf16='avx512_bf16' in flags or 'amx_bf16' in flags, gpu=gpu, python=platform.python_version(), torch=torch.__version__,
         fastai=fastai.__version__, fashion_fastai=fashion_fastai.__version__)
 
@@ -64,12 +65,13 @@ def _text(value):
     return f'{value:,.0f}' if isinstance(value, (int,float)) else str(value)
 
 def save(name, args, table, figures):
-    "Print and record `table` (rows of text and numbers, the first its header) and `figures` (name -> (value, required minimum or None))"
+    "Print and record `table` (the first row is its header) and `figures` (name -> (value, required minimum or None))"
     rows = [[_text(o) for o in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*rows)]
     print()
     for row in rows: print('  '.join(o.ljust(w) for o,w in zip(row, widths)))
-    for what,(value,least) in figures.items(): print(f"{what}: {value:.3f}" + ('' if least is None else f" (required: {least})"))
+    for what,(value,least) in figures.items():
+        print(f"{what}: {value:.3f}" + ('' if least is None else f" (required: {least})"))
     data = Path(args.data).name if args.data else 'synthetic garments'
     values = {what: dict(value=round(value, 4), wanted=least) for what,(value,least) in figures.items()}
     record = dict(bench=name, date=str(date.today()), data=data, rounds=args.rounds, machine=machine(), table=rows, figures=values)
@@ -83,8 +85,9 @@ HEADLINES = [ # (record, its figure, what README.md says of it)
     ('predict', 'from files over plain get_preds', 'predicted images per second from files, over plain `get_preds`'),
     ('memory', 'peak memory of 100,000 rows over 10,000', 'peak memory to predict 100,000 images, over that for 10,000')]
 
-PURPOSES = dict(loader='Batches that reach the network', step='Training steps', pack='Packing images into the cache', predict='Prediction from files and cache',
-    memory='Memory of long predictions', time_to_quality='Time to the scores of plain fastai (record of an earlier `quick`: attribute weight 2, fixed threshold)', convert='Conversion of DeepFashion',
+PURPOSES = dict(loader='Batches that reach the network', step='Training steps', pack='Packing images into the cache',
+    predict='Prediction from files and cache', memory='Memory of long predictions', convert='Conversion of DeepFashion',
+    time_to_quality='Time to the scores of plain fastai (record of an earlier `quick`: attribute weight 2, fixed threshold)',
     scale='Large tables and catalogues', what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU')
 
 def load_records():
@@ -104,23 +107,25 @@ def _section(name, record):
     "The record as a section of bench/README.md"
     m = record['machine']
     cpu = f"{m['threads']} threads, {m['cpu_capability']}{', bf16' if m['cpu_bf16'] else ''}"
-    about = f"{record['data']}; {m['gpu'] or cpu}; torch {m['torch'].split('+')[0]}, fastai {m['fastai']}; {record['date']}; {record['rounds']} rounds"
+    versions = f"torch {m['torch'].split('+')[0]}, fastai {m['fastai']}"
+    about = f"{record['data']}; {m['gpu'] or cpu}; {versions}; {record['date']}; {record['rounds']} rounds"
     header,*rows = record['table']
     figures = _markdown(['figure', 'value'], [[what, f"{o['value']:.2f}"] for what,o in record['figures'].items()])
     return f"## {PURPOSES.get(name, name)}\n\n`bench/{name}.py`: {about}.\n\n{_markdown(header, rows)}\n\n{figures}\n"
 
 INTRODUCTION = """# Benchmarks
 
-Written by `python bench/record.py` from the records in `bench/results/`. The works of a bench take turns in the same process, so their ratios can be compared;
-absolute times are those of the machine that a section names. `make bench DATA=folder` measures on your machine and data.
+Written by `python bench/record.py` from the records in `bench/results/`. What a bench compares takes turns in one run,
+so ratios mean something; absolute times are those of the machine that a section names.
+`make bench DATA=folder` measures on your machine and data.
 """
 
-def write_page():
-    "Write bench/README.md"
-    sections = [_section(name, record) for name,record in load_records().items()]
-    (Path(__file__).parent/'README.md').write_text('\n'.join([INTRODUCTION, *sections]), encoding='utf-8')
+def page():
+    "The text of bench/README.md"
+    return '\n'.join([INTRODUCTION, *(_section(name, record) for name,record in load_records().items())])
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description='Write bench/README.md from the records')
     parser.add_argument('--ratios', action='store_true', help='print the headline ratios instead')
-    print(ratios()) if parser.parse_args().ratios else write_page()
+    if parser.parse_args().ratios: print(ratios())
+    else: (Path(__file__).parent/'README.md').write_text(page(), encoding='utf-8')

@@ -4,7 +4,7 @@ from contextlib import contextmanager,redirect_stderr,redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
-from fashion_fastai.cli import main
+from fashion_fastai.cli.main import main
 from fashion_fastai.data.synthetic import draw_garments
 
 FASHION = Path(sys.executable).with_name('fashion')
@@ -52,10 +52,13 @@ def garments(tmp_path_factory):
     "A data folder of 200 synthetic garments"
     return draw_garments(tmp_path_factory.mktemp('data')/'garments', n=200)
 
+def train(garments, out, *options):
+    "Train into folder `out`, which is returned"
+    done = run_inprocess('train', garments, '--out', out, *options)
+    assert done.returncode == 0, done.stderr
+    return out
+
 @pytest.fixture(scope='session')
 def run(garments, tmp_path_factory):
     "A short run; not to be modified"
-    out = tmp_path_factory.mktemp('runs')/'short'
-    done = run_cli('train', garments, '--out', out, *SHORT)
-    assert done.returncode == 0, done.stderr
-    return out
+    return train(garments, tmp_path_factory.mktemp('runs')/'short', *SHORT)

@@ -18,7 +18,7 @@ def needs(name):
 # the command in a process that prints its network lookups, accepts small uploads only, and predicts lists slowly
 SERVE = """
 import socket,sys,time
-import fashion_fastai.app.server,fashion_fastai.app.uploads,fashion_fastai.cli
+import fashion_fastai.app.server,fashion_fastai.app.uploads,fashion_fastai.cli.main
 fashion_fastai.app.server.MAX_UPLOAD = 200*2**10
 look_up,batches = socket.getaddrinfo,fashion_fastai.app.uploads.predict_batches
 def told(host, *args, **kwargs):
@@ -29,7 +29,7 @@ def slow(*args, **kwargs):
         time.sleep(.3)
         yield o
 socket.getaddrinfo,fashion_fastai.app.uploads.predict_batches = told,slow
-sys.exit(fashion_fastai.cli.main(['serve', *sys.argv[1:]]))
+sys.exit(fashion_fastai.cli.main.main(['serve', *sys.argv[1:]]))
 """
 
 @contextmanager

@@ -7,7 +7,7 @@ from fashion_fastai.export import load_model
 from fashion_fastai.inference import score_submission
 
 def test_help_imports_nothing_heavy():
-    code = ("import sys; from fashion_fastai.cli import main\n"
+    code = ("import sys; from fashion_fastai.cli.main import main\n"
             "try: main(['--help'])\n"
             "except SystemExit as e: assert e.code == 0\n"
             "print(*[o for o in ('torch','fastai','pandas','numpy','PIL','matplotlib','fastcore') if o in sys.modules], file=sys.stderr)")

@@ -14,7 +14,7 @@ def guarded(self, address):
 socket.socket.connect = socket.socket.connect_ex = guarded
 socket.getaddrinfo = socket.gethostbyname = socket.create_connection = refuse
 import pytest
-from fashion_fastai.cli import main
+from fashion_fastai.cli.main import main
 
 pytestmark = pytest.mark.slow
 sys.exit(main(sys.argv[1:]))

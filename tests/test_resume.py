@@ -2,7 +2,7 @@
 import ctypes,json,random,re,resource,shutil,signal,sys,time
 import numpy as np,pandas as pd
 import pytest,torch
-from conftest import FASHION,SHORT,run_cli,run_inprocess,refused,spawn
+from conftest import FASHION,SHORT,run_cli,run_inprocess,refused,spawn,train
 from fashion_fastai import learner
 from fashion_fastai.export import load_model
 
@@ -16,10 +16,7 @@ def names(folder): return sorted(o.name for o in folder.iterdir())
 @pytest.fixture(scope='module')
 def whole(garments, tmp_path_factory):
     "A run without interruption"
-    out = tmp_path_factory.mktemp('runs')/'whole'
-    done = run_inprocess('train', garments, '--out', out, *KEYS)
-    assert done.returncode == 0, done.stderr
-    return out
+    return train(garments, tmp_path_factory.mktemp('runs')/'whole', *KEYS)
 
 def training(garments, out, *words): return spawn(FASHION, 'train', garments, '--out', out, *KEYS, *words, stderr=-1)
 
@@ -72,7 +69,7 @@ def test_ctrl_c_twice_stops_at_once(garments, tmp_path):
     "In the midst of a validation, say: the last checkpoint is kept"
     code = ("import os,signal,sys\nfrom fashion_fastai.metrics import MeanF1\n"
         "def interrupt(self, learn): [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)]\n"
-        "MeanF1.accumulate = interrupt\nfrom fashion_fastai.cli import main\nsys.exit(main(sys.argv[1:]))")
+        "MeanF1.accumulate = interrupt\nfrom fashion_fastai.cli.main import main\nsys.exit(main(sys.argv[1:]))")
     process = spawn(sys.executable, '-W', 'ignore', '-c', code, 'train', garments, '--out', tmp_path/'run', *KEYS, stderr=-1)
     _,err = process.communicate(timeout=120)
     assert process.returncode == 130 and 'stopped at once' in err, err
@@ -128,7 +125,7 @@ def test_a_training_that_diverges(garments, tmp_path):
     assert refused(done, 'no weights are kept') and names(tmp_path/'other') == ['settings.ini']
 
 def test_a_batch_too_large_for_the_memory(garments, tmp_path):
-    code = ("import resource,sys,torch,fashion_fastai.train\nfrom pathlib import Path\nfrom fashion_fastai.cli import main\n"
+    code = ("import resource,sys,torch,fashion_fastai.train\nfrom pathlib import Path\nfrom fashion_fastai.cli.main import main\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2_000_000_000,)*2)\nsys.exit(main(sys.argv[1:]))")
     done = run_cli('train', garments, '--out', tmp_path/'run', *SHORT[:2], '--stages', '600x450:1', '--precision', 'fp32', '--batch-size', 64, '--workers', 1, command=[sys.executable, '-W', 'ignore', '-c', code])

@@ -10,7 +10,7 @@ import io
 from contextlib import nullcontext
 from pathlib import Path
 import numpy as np
-from PIL import Image
+from PIL import Image,UnidentifiedImageError
 from ..core import InputError
 
 # %% ../../nbs/13_data.image.ipynb #66c7bb07
@@ -81,7 +81,8 @@ def open_image(
             return upright_rgb(image) if size is None else _resized(image, size, shrink_on_load=not is_open)
     except Exception as e: # Pillow's decoders raise TypeError, IndexError, struct.error, … for damaged files
         name = source if isinstance(source, (str,Path)) else 'the image'
-        reason = str(e) or type(e).__name__
+        # Pillow's own text for unknown formats names the full path, or a buffer's address
+        reason = 'unknown format' if isinstance(e, UnidentifiedImageError) else str(e) or type(e).__name__
         raise InputError(f"{name}: cannot be read as an image ({reason})") from e
 
 def load_pixels(
