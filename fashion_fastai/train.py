@@ -10,12 +10,12 @@ import json,os,shutil
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-import pandas as pd
+import numpy as np,pandas as pd
 from fastcore.meta import delegates
 from filelock import FileLock,Timeout
 from matplotlib import pyplot as plt
 from .core import InputError,atomic_write,batch_advice,oom_hint
-from .metrics import f1_per_image,label_scores,mean_interval
+from .metrics import label_scores,mean_interval
 from .recipes import Recipe,read_recorded_recipe,write_recipe
 from .data.loader import read_data
 from .callback.history import progress_or_log
@@ -81,23 +81,26 @@ def _locked(out):
         lock.release()
 
 def _scores(interp, decision):
-    "Both scores with intervals, and scores per label; no image is scored by a rule that was tuned on it"
-    correct,f1 = interp.correct,f1_per_image(interp.predicted, interp.attributes)
+    "The scores of both parts with intervals, and scores per label; no image is scored by a rule that was tuned on it"
     def per_label(*args): return label_scores(*args).round(4).to_dict('index')
     rule = dict(name='fixed', rule=interp.rule)
     if decision:
-        temperatures = [round(o, 3) for o in decision.temperatures]
+        temperatures = [np.round(o, 3).tolist() for o in decision.temperatures]
         cross_fitted = {name: round(score, 4) for name,score in decision.scores.items()}
         rule = dict(name=decision.name, rule=str(decision.rule), temperatures=temperatures, cross_fitted=cross_fitted)
-    return dict(accuracy=correct.float().mean().item(), accuracy_interval=mean_interval(correct),
-        mean_f1=f1.mean().item(), mean_f1_interval=mean_interval(f1), decision=rule,
+    scores = dict(accuracy=interp.correct_known.float(), mean_f1=interp.f1)
+    scores = {name: values for name,values in scores.items() if len(values)} # a part may have no labels
+    intervals = {f'{name}_interval': mean_interval(values) for name,values in scores.items()}
+    n_known = dict(categories=int(interp.has_category.sum()), attributes=int((interp.attributes >= 0).sum()))
+    return dict({name: values.mean().item() for name,values in scores.items()}, **intervals, known_labels=n_known, decision=rule,
         categories=per_label(interp.vocab.categories, interp.predicted_category, interp.category),
         attributes=per_label(interp.vocab.attributes, interp.predicted, interp.attributes))
 
 def _metrics(learn, recipe, scores, seconds, timer):
     "The content of metrics.json"
     n_train,n_valid = len(learn.dls.train_ds),len(learn.dls.valid_ds)
-    losses = {name: learn.history.rows[-1][name] for name in ('valid_loss','category_loss','attribute_loss')}
+    names = 'valid_loss','category_loss','attribute_loss'
+    losses = {name: learn.history.rows[-1][name] for name in names if name in learn.history.rows[-1]}
     speed = dict(minutes=round(seconds/60, 3), images_per_second=round(n_train*recipe.n_epochs/seconds, 1))
     setup = dict(device=str(learn.dls.device), precision=learn.model.precision,
         channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None)

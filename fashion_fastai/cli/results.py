@@ -37,7 +37,8 @@ def _predict(args):
     out = Path(args.out)
     n = predict_run(args.model, args.test, out, args.precision, tta=args.tta, batch_size=args.batch_size,
         workers=args.workers, cache=args.cache, strict=args.strict)
-    print(f"{n:,} images: {out/'category.csv'}, {out/'attribute.csv'}, {out/'predictions.csv'}")
+    files = [str(out/f'{o}.csv') for o in ('category','attribute','predictions') if (out/f'{o}.csv').is_file()]
+    print(f"{n:,} images: {', '.join(files)}")
 
 def _port(text):
     "Option type: a port number"

@@ -10,7 +10,7 @@ import os,platform,warnings
 from pathlib import Path
 import numpy as np,torch
 from ..core import InputError,atomic_write
-from ..metrics import f1_per_image
+from ..metrics import f1_per_image,known_values
 from ..learner import FashionLearner
 from ..interpret.core import FashionInterpretation
 from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall
@@ -32,8 +32,9 @@ def label_table(
 )->Table:
     "Scores per label, lowest F1 first; labels without images last"
     rows = sorted(scores.items(), key=lambda o: (not o[1]['images'], o[1]['f1']))
-    cells = [[name, f"{o['images']:,}", *(f"{o[s]:.3f}" for s in ('precision','recall','f1'))] for name,o in rows]
-    return Table(cells, ['', 'images', 'precision', 'recall', 'F1'], title=title)
+    counts = ['images'] + ['known']*(len({o.get('known') for o in scores.values()}) > 1) # images where the label is known, if they differ
+    cells = [[name, *(f'{o[c]:,}' for c in counts), *(f"{o[s]:.3f}" for s in ('precision','recall','f1'))] for name,o in rows]
+    return Table(cells, ['', *counts, 'precision', 'recall', 'F1'], title=title)
 
 def time_table(
     seconds:dict, # phase -> seconds
@@ -45,25 +46,29 @@ def time_table(
     return Table(cells, ['', 'seconds', 'share'], bars=[o/total for _,o in rows])
 
 def _baseline(interp, learn):
-    "Accuracy and Mean F1 of the constant prediction"
-    prior = learn.prior
-    accuracy = (interp.category == int(np.argmax(prior.category_shares))).float().mean().item()
+    "The scores of the constant prediction, for the parts that have labels"
+    prior,known = learn.prior,interp.category[interp.has_category]
     constant = torch.tensor(prior.attributes).bool().expand_as(interp.attributes)
-    return accuracy,f1_per_image(constant, interp.attributes).mean().item()
+    f1,baseline = known_values(f1_per_image(constant, interp.attributes)),{}
+    if len(known): baseline['accuracy'] = (known == int(np.argmax(prior.category_shares))).float().mean().item()
+    if len(f1): baseline['mean_f1'] = f1.mean().item()
+    return baseline
 
 def _grad_cam_figure(interp, learn, i):
     "Grad-CAM of image `i` for the predicted category and its three most probable predicted attributes"
-    prediction,actual = learn.predict(interp.images[i]),interp.vocab.categories[interp.category[i]]
+    prediction,(actual,*_) = learn.predict(interp.images[i]),interp.actual(i)
     attributes = sorted(prediction.attributes, key=prediction.attribute_probabilities.get)[:-4:-1]
-    figure = show_grad_cam(learn, interp.images[i], [prediction.category, *attributes])
+    labels = [o for o in (prediction.category, *attributes) if o]
+    figure = show_grad_cam(learn, interp.images[i], labels or None)
     title = f'is {actual}' + ('' if actual == prediction.category else f', not {prediction.category}')
-    figure.suptitle(title, fontsize=9)
-    return figure_image(figure, f"Grad-CAM heat maps for an image of a {actual}: {', '.join([prediction.category, *attributes])}")
+    if actual != '?': figure.suptitle(title, fontsize=9)
+    return figure_image(figure, f"Grad-CAM heat maps for an image of a {actual}: {', '.join(labels)}")
 
 def _grad_cam_figures(interp, learn, n=2):
     "Grad-CAM of `n` correct images and of the `n` largest losses"
     order = np.random.default_rng(42).permutation(len(interp))
-    correct,worst = order[interp.correct.numpy()[order]].tolist(),interp.losses('category').argsort(descending=True).tolist()
+    part = 'category' if interp.vocab.categories else 'attributes'
+    correct,worst = order[interp.all_correct.numpy()[order]].tolist(),interp.losses(part).argsort(descending=True).tolist()
     figures = []
     for candidates in (correct[:50], worst[:50]): # some images may be missing by now
         found = []
@@ -77,20 +82,23 @@ def _grad_cam_figures(interp, learn, n=2):
 def _sections(interp, learn):
     "The sections with figures"
     def section(title, text, *figures): return dict(title=title, text=text, figures=[figure_image(*o) for o in figures])
+    has_part = dict(category=interp.has_category.any(), attributes=(interp.attributes >= 0).any())
+    losses = [(plot_top_losses(interp, part, 6), f'Images with the largest losses of the {part}') for part,has in has_part.items() if has]
     sections = [
-        section('Predictions', 'Validation images: blue is correct, vermilion is not; + marks a wrong attribute, - a missed one.',
+        section('Predictions', 'Validation images: blue is correct, vermilion is not; + marks a wrong attribute, - a missed one, ? an unknown one.',
             (plot_results(interp), 'Images with predictions, correct ones first')),
-        section('Largest losses', 'Of the category, then of the attributes. Wrong labels are found here too.',
-            (plot_top_losses(interp, 'category', 6), 'Images with the largest category losses'),
-            (plot_top_losses(interp, 'attributes', 6), 'Images with the largest attribute losses')),
-        section('Confusion matrix', 'A row per actual category, shaded by the fraction of the row.',
-            (plot_confusion(interp), 'Confusion matrix of the categories')),
-        section('Precision and recall', 'The curve shows what thresholds could achieve, the dot what the decision rule achieves.',
-            (plot_precision_recall(interp), 'Precision/recall curves of the attributes, with F1')),
-        section('Calibration', 'On the grey line, probabilities equal frequencies. ECE: expected calibration error.',
-            (plot_calibration(interp), 'Reliability diagrams of both parts, before and after temperature scaling')),
-        section('Co-occurrence', 'Attributes that correlate more in predictions than in labels may be predicted from each other.',
-            (plot_correlations(interp), 'Correlations of attributes in labels and predictions'))]
+        section('Largest losses', 'Of each part. Wrong labels are found here too.', *losses)]
+    if has_part['category']:
+        sections.append(section('Confusion matrix', 'A row per actual category, shaded by the fraction of the row.',
+            (plot_confusion(interp), 'Confusion matrix of the categories')))
+    if has_part['attributes']:
+        text = 'The curve shows what thresholds could achieve, the dot what the decision rule achieves.'
+        sections.append(section('Precision and recall', text, (plot_precision_recall(interp), 'Precision/recall curves of the attributes, with F1')))
+    sections.append(section('Calibration', 'On the grey line, probabilities equal frequencies. ECE: expected calibration error.',
+        (plot_calibration(interp), 'Reliability diagrams of both parts, before and after temperature scaling')))
+    if has_part['attributes']:
+        text = 'Attributes that correlate more in predictions than in labels may be predicted from each other.'
+        sections.append(section('Co-occurrence', text, (plot_correlations(interp), 'Correlations of attributes in labels and predictions')))
     if learn is None: return sections
     figures = _grad_cam_figures(interp, learn)
     text = 'Which parts of the image support the predicted category and the most probable attributes.'
@@ -98,12 +106,14 @@ def _sections(interp, learn):
 
 # %% ../../nbs/64_report.run.ipynb #83ddf174
 def _score_cards(metrics, baseline):
-    "Both scores with interval and baseline"
-    cards = []
-    for key,name,constant in zip(('accuracy','mean_f1'), ('accuracy (category)','Mean F1 (attributes)'), baseline or (None,None)):
+    "The scores with interval, number of known labels, and baseline"
+    cards,n_known = [],metrics.get('known_labels', {})
+    for key,part,name in (('accuracy','categories','accuracy (category)'), ('mean_f1','attributes','Mean F1 (attributes)')):
+        if key not in metrics: continue
         low,high = metrics.get(f'{key}_interval') or (None,None)
         interval = '' if low is None else f'95 % interval {low:.3f} to {high:.3f}'
-        constant = '' if constant is None else f'{constant:.3f}'
+        if part in n_known: interval += f', {n_known[part]:,} known labels'
+        constant = f'{baseline[key]:.3f}' if key in baseline else ''
         cards.append(dict(name=name, value=f'{metrics[key]:.3f}', interval=interval, baseline=constant))
     return cards
 
@@ -126,11 +136,11 @@ _ENVIRONMENT = 'device','precision','channels_last','cache','machine','versions'
 def _render(run, interp, learn, problems):
     "The report as HTML"
     metrics,decision,labels = run.metrics,run.metrics.get('decision') or {},('categories','attributes')
-    baseline = _baseline(interp, learn) if interp and learn else None
+    baseline = _baseline(interp, learn) if interp and learn else {}
     rules = sorted(decision.get('cross_fitted', {}).items(), key=lambda o: -o[1])
     has_history = run.history is not None and len(run.history) > 0
     alt = 'Losses, scores, learning rate and image size over the epochs'
-    tables = [label_table(metrics[o], o.capitalize()) for o in labels if o in metrics]
+    tables = [label_table(metrics[o], o.capitalize()) for o in labels if metrics.get(o)]
     return render_page('run.html', title=f'Run {run.folder.absolute().name}', about=_about(run), problems=problems,
         scores=metrics and _score_cards(metrics, baseline), rule=decision.get('name'),
         cross_fitted=Table([[name, f'{score:.4f}'] for name,score in rules], ['', 'Mean F1']) if rules else None,
