@@ -73,11 +73,12 @@ def _parse_compact(places, texts):
 
 def _parse_flags(tables):
     "The attribute columns as a multi-hot int8 array, `UNKNOWN` for empty cells"
+    advice = ' (an empty cell is an unknown label)'
     for table in tables:
         if not table.invalid: continue
         _,name,text = table.invalid
         place,is_invalid = (table.path, table.lines),(table.flags == INVALID).any(1)
-        reject_rows([place], is_invalid, lambda i: f"attribute '{name}' is '{text}', neither 0 nor 1")
+        reject_rows([place], is_invalid, lambda i: f"attribute '{name}' is '{text}', neither 0 nor 1{advice}")
     return np.concatenate([o.flags for o in tables])
 
 def _warn_if_empty(places, multi_hot):

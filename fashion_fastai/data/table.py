@@ -110,11 +110,11 @@ def read_rows(
     flags,invalid = [np.empty((0, len(names)), np.int8)],None
     while part := list(islice(all_rows, max(1, _CELLS_AT_ONCE//len(header)))):
         for line,cells in part:
-            # a row that was cut off must not be taken for one with unknown labels
-            if len(cells) > len(header) or (len(cells) < len(header) and names):
+            if len(cells) > len(header):
                 widths = f"line {line} has {len(cells)} cells, and the header {len(header)}"
                 raise InputError(f"{path}: is not a readable CSV file ({widths})")
-            cells += ['']*(len(header)-len(cells))
+            # a row that was cut off must not be taken for one with empty cells
+            cells += ['' if name in text_index else 'missing' for name in header[len(cells):]]
         for name,i in text_index.items(): texts[name] += [cells[i].strip() for _,cells in part]
         if names:
             flag_cells = [[cells[i] for i in flag_index] for _,cells in part]

@@ -176,7 +176,7 @@ class LabelSets:
         is_empty = sizes == 0
         return best_sets(joint, p_set[:,is_empty].sum(1) if is_empty.any() else None)
 
-# %% ../../nbs/20_decision.rules.ipynb #5080bb89
+# %% ../../nbs/20_decision.rules.ipynb #c58878e6
 class Grouped:
     "Decision rule: the most probable member of each group of attributes that exclude one another; another rule for the rest"
     def __init__(self,
@@ -216,6 +216,7 @@ class Grouped:
         for members,_ in self.groups: predicted[:,members] = decided[:,members] > .5
         return predicted
 
+# %% ../../nbs/20_decision.rules.ipynb #d1df8b2f
 _RULE_TYPES = {o.__name__: o for o in (Threshold, ExpectedF1, LabelSets, Grouped)}
 
 def rule_params(

@@ -199,12 +199,12 @@ def decide(
     groups:tuple=(), # `AttributeGroup`s of attributes that exclude one another, of which the most probable is predicted
 )->Decision: # raises `InputError` for an unknown rule, or fewer images than folds
     "Fit temperatures and the decision rule, with cross-fitted scores"
-    is_known = (attributes >= 0).any(1).numpy()
-    if is_known.sum() < folds: return _undecided(logits, category, attributes, groups)
     makers = _rule_makers(training_sets)
     if rule not in ('auto', *makers): raise InputError(f"rule '{rule}' is not known; there are auto, {', '.join(makers)}")
     if len(category) < folds:
         raise InputError(f"{len(category)} validation images are too few to tune a decision rule in {folds} folds")
+    is_known = (attributes >= 0).any(1).numpy()
+    if is_known.sum() < folds: return _undecided(logits, category, attributes, groups)
     tried = _affordable(makers, *attributes.shape, folds) if rule == 'auto' else {o: makers[o] for o in dict.fromkeys(('half', rule))}
     predicted = {name: torch.zeros_like(attributes, dtype=torch.bool) for name in tried}
     def fit_rule(make, p, rows):
