@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 from fastai.data.core import TfmdDL
 from fastai.torch_core import default_device
-from fastai.vision.all import (Category,Categorize,CategoryBlock,DataBlock,DataLoaders,FuncSplitter,MultiCategoryBlock,PILImage,TensorCategory,
-    TensorImage,TensorMultiCategory,ToTensor,TransformBlock,chunked,defaults,delegates)
+from fastai.vision.all import (Categorize,Category,CategoryBlock,DataBlock,DataLoaders,FuncSplitter,MultiCategoryBlock,PILImage,
+    TensorCategory,TensorImage,TensorMultiCategory,ToTensor,TransformBlock,chunked,defaults,delegates)
 from ..core import InputError,UNKNOWN,fmt_size,prefetch_map
 from ..recipes import Recipe
 from .labels import LabelRow,LabelTable,Vocab,read_labels

@@ -129,7 +129,9 @@ class FashionInterpretation:
         "Whether the category is known and correct, shape (n,)"
         return self.has_category & (self.predicted_category == self.category)
     @property
-    def correct_known(self)->torch.Tensor: "Whether the category is correct, for the images where it is known"; return self.correct[self.has_category]
+    def correct_known(self)->torch.Tensor:
+        "Whether the category is correct, for the images where it is known"
+        return self.correct[self.has_category]
     @property
     def f1(self)->torch.Tensor:
         "F1 of each label set, for the images with known labels"
@@ -199,4 +201,5 @@ class FashionInterpretation:
         expected = [(n, n_categories), (n, n_attributes), (n,), (n, n_attributes), (n, n_attributes)]
         if len(arrays['images']) != n or [tuple(o.shape) for o in tensors] != expected: raise ValueError('the shapes do not match')
         return cls(vocab, arrays['images'].tolist(), tuple(tensors[:2]), *tensors[2:],
-            (category_temperature, temperatures if groups else temperatures[0]), str(arrays['rule'][0]), arrays['thresholds'].tolist() or None)
+            (category_temperature, temperatures if groups else temperatures[0]), str(arrays['rule'][0]),
+            arrays['thresholds'].tolist() or None)

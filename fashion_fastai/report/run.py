@@ -85,7 +85,7 @@ def _sections(interp, learn):
     has_part = dict(category=interp.has_category.any(), attributes=(interp.attributes >= 0).any())
     losses = [(plot_top_losses(interp, part, 6), f'Images with the largest losses of the {part}') for part,has in has_part.items() if has]
     sections = [
-        section('Predictions', 'Validation images: blue is correct, vermilion is not; + marks a wrong attribute, - a missed one, ? an unknown one.',
+        section('Predictions', 'Validation images: blue is correct, vermilion is not; attributes: + wrong, - missed, ? label unknown.',
             (plot_results(interp), 'Images with predictions, correct ones first')),
         section('Largest losses', 'Of each part. Wrong labels are found here too.', *losses)]
     if has_part['category']:
@@ -93,7 +93,8 @@ def _sections(interp, learn):
             (plot_confusion(interp), 'Confusion matrix of the categories')))
     if has_part['attributes']:
         text = 'The curve shows what thresholds could achieve, the dot what the decision rule achieves.'
-        sections.append(section('Precision and recall', text, (plot_precision_recall(interp), 'Precision/recall curves of the attributes, with F1')))
+        figure = plot_precision_recall(interp),'Precision/recall curves of the attributes, with F1'
+        sections.append(section('Precision and recall', text, figure))
     sections.append(section('Calibration', 'On the grey line, probabilities equal frequencies. ECE: expected calibration error.',
         (plot_calibration(interp), 'Reliability diagrams of both parts, before and after temperature scaling')))
     if has_part['attributes']:
