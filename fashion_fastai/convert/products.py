@@ -80,6 +80,7 @@ def attribute_values(
         text = table[column].where(~table[column].isin(_MISSING), '')
         multi_hot = text.str.get_dummies('|').astype(bool)
         multi_hot.columns = multi_hot.columns.str.strip()
+        multi_hot = multi_hot.drop(columns='', errors='ignore') # where pandas uses pyarrow, '' is a value
         counts = multi_hot.sum().sort_values(ascending=False, kind='stable')
         parts[column] = multi_hot[counts.index[:n or None]]
     values = [value for part in parts.values() for value in part]
