@@ -6,7 +6,7 @@
 __all__ = ['SourceTable', 'cell_text', 'parse_flags', 'encode_categories', 'split_of', 'FlagColumn', 'attribute_columns',
            'join_attributes', 'convert_table']
 
-# %% ../../nbs/43_convert.rows.ipynb #526c7c7e
+# %% ../../nbs/43_convert.rows.ipynb #17f81751
 import csv,json,os
 from pathlib import Path
 from typing import Callable,Iterable,NamedTuple
@@ -16,7 +16,7 @@ from ..data.split import join_groups
 from .core import (BOX,ConversionSummary,SourceImages,check_margin,image_suffix,
     is_labelled,parse_boxes,random_splits,select_labels,write_images)
 
-# %% ../../nbs/43_convert.rows.ipynb #4b7bd789
+# %% ../../nbs/43_convert.rows.ipynb #e5fee287
 class _CsvFile:
     "A CSV file with a header, separated by commas, semicolons or tabs; all values are text"
     def __init__(self, path):
@@ -100,7 +100,8 @@ class _ParquetFile:
     def batches(self, columns, n):
         "Dicts of column -> list of up to `n` values"
         try:
-            for batch in self.file.iter_batches(n, columns=columns): yield batch.to_pydict()
+            for group in range(self.file.num_row_groups): # all at once, memory would grow with the file
+                for batch in self.file.iter_batches(n, [group], columns): yield batch.to_pydict()
         except (self.arrow.ArrowException, OSError) as e: raise self._error(e) from None
 
     def where(self, i): "Row `i` for error messages"; return f'{self.path}, row {i+1}'
@@ -157,7 +158,7 @@ class SourceTable:
         if column in self.columns: return
         raise InputError(f"{self.path}: has no column '{column}'; name one with --{option}: {', '.join(self.columns)}")
 
-# %% ../../nbs/43_convert.rows.ipynb #0efd6856
+# %% ../../nbs/43_convert.rows.ipynb #482c8d74
 def cell_text(
     value, # of a cell
 )->str: # empty for a missing value
@@ -286,7 +287,7 @@ def join_attributes(
         if o in _RESERVED: raise InputError(f"{source}: '{o}' cannot be the name of an attribute")
     return np.concatenate(parts, axis=1),names
 
-# %% ../../nbs/43_convert.rows.ipynb #3fbeba4a
+# %% ../../nbs/43_convert.rows.ipynb #acf62dff
 _IMAGE_COLUMNS = 'image','img','file_path','file_name','filename','path'
 
 def _image_column(table, given):
