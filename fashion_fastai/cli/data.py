@@ -60,6 +60,7 @@ def _products_options(p):
     p.add_argument('--group', metavar='COLUMN',
         help='keep rows with the same value on one side of the split, as near-duplicates are '
             '(default: productDisplayName, if present)')
+    _crop_option(p, 'the columns x1,y1,x2,y2, if there are any,', '0')
 
 def _folders_options(p):
     p.add_argument('src', metavar='SRC',
