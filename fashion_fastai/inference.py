@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Predictions', 'predict_batches', 'predict_images', 'write_bad_images', 'submission_files', 'write_submission',
-           'score_submission', 'predict_run']
+           'predict_run']
 
 # %% ../nbs/54_inference.ipynb #6fef4ee0
 import os,warnings
@@ -17,7 +17,6 @@ from fastai.torch_core import defaults
 from fastcore.basics import chunked
 from fastcore.meta import delegates
 from .core import InputError,UNKNOWN,atomic_write,batch_advice,oom_hint,prefetch_map,terminal_progress,track
-from .metrics import f1_per_image
 from .data.labels import Vocab,read_test_list
 from .data.cache import cache_folder,pack_images,stored_size
 from .callback.tta import predict_with_flip
@@ -181,24 +180,6 @@ def write_submission(
         where = f"predicted by the training-set prior, and listed in {out/'bad_images.csv'}"
         warnings.warn(f"{len(bad):,} of {n:,} images are missing or cannot be read; they are {where}")
     return out
-
-# %% ../nbs/54_inference.ipynb #15400aab
-def score_submission(
-    labels:str|Path, # CSV with file_path, category_label and the attribute columns
-    submission:str|Path, # folder with category.csv and attribute.csv
-)->dict: # accuracy of the category, mean_f1 of the attributes; raises `InputError` if the rows differ
-    "Kaggle's two scores of a submission"
-    truth,out = pd.read_csv(labels, skipinitialspace=True),Path(submission)
-    def read(name):
-        frame = pd.read_csv(out/f'{name}.csv', dtype=dict(attribute_label=str)).set_index('file_path')
-        if sorted(frame.index) != sorted(truth.file_path): raise InputError(f"{out/name}.csv: its rows are not those of {labels}")
-        return frame.loc[truth.file_path]
-    category,attribute = read('category'),read('attribute')
-    actual = torch.tensor(truth.iloc[:, 2:].values)
-    predicted = torch.zeros_like(actual)
-    for i,text in enumerate(attribute.attribute_label.fillna('')): predicted[i,list(map(int, text.split()))] = 1
-    accuracy = (category.category_label.values == truth.category_label.values).mean()
-    return dict(accuracy=float(accuracy), mean_f1=float(f1_per_image(predicted, actual).mean()))
 
 # %% ../nbs/54_inference.ipynb #2ba9a9d2
 class _Counter:
