@@ -16,6 +16,7 @@ from filelock import FileLock,Timeout
 from matplotlib import pyplot as plt
 from .core import InputError,atomic_write,batch_advice,oom_hint
 from .metrics import label_scores,mean_interval
+from .ranking import average_precision,f1_scores,mean_average_precision,recall_at_k,recall_per_type,top_k_accuracy
 from .recipes import Recipe,read_recorded_recipe,write_recipe
 from .data.loader import read_data
 from .callback.history import progress_or_log
@@ -41,7 +42,7 @@ def data_learner(
 
 # %% ../nbs/80_train.ipynb #095f2614
 RUN_FILES = ('settings.ini','history.csv','metrics.json','bad_images.csv','checkpoint.pt',*MODEL_FILES,
-    'export.pkl','validation.npz','report.html')
+    'export.pkl','validation.npz','report.html','label_scores.csv')
 
 def _check_folder(out, overwrite, resume):
     "Refuse a folder that contains a run, unless it is to be overwritten or resumed"
@@ -82,7 +83,6 @@ def _locked(out):
 
 def _scores(interp, decision):
     "The scores of both parts with intervals, and scores per label; no image is scored by a rule that was tuned on it"
-    def per_label(*args): return label_scores(*args).round(4).to_dict('index')
     rule = dict(name='fixed', rule=interp.rule)
     if decision:
         temperatures = [np.round(o, 3).tolist() for o in decision.temperatures]
@@ -92,9 +92,36 @@ def _scores(interp, decision):
     scores = {name: values for name,values in scores.items() if len(values)} # a part may have no labels
     intervals = {f'{name}_interval': mean_interval(values) for name,values in scores.items()}
     n_known = dict(categories=int(interp.has_category.sum()), attributes=int((interp.attributes >= 0).sum()))
-    return dict({name: values.mean().item() for name,values in scores.items()}, **intervals, known_labels=n_known, decision=rule,
-        categories=per_label(interp.vocab.categories, interp.predicted_category, interp.category),
-        attributes=per_label(interp.vocab.attributes, interp.predicted, interp.attributes))
+    categories = label_scores(interp.vocab.categories, interp.predicted_category, interp.category).round(4).to_dict('index')
+    return dict({name: values.mean().item() for name,values in scores.items()}, **intervals, known_labels=n_known,
+        **_ranking(interp), decision=rule, categories=categories, attributes=_attribute_scores(interp))
+
+_TOP = 3,5 # labels that may be named, in the field's ranking metrics
+
+def _ranking(interp):
+    "The field's ranking metrics; of the parts that have labels"
+    p,q = (o.numpy() for o in interp.probabilities())
+    labels,sets = interp.category.numpy(),interp.attributes.numpy()
+    found = {}
+    if len(interp.correct_known): found.update({f'category_top_{k}': top_k_accuracy(p, labels, k) for k in _TOP})
+    if not (sets >= 0).any(): return found
+    found.update({f'attribute_recall_top_{k}': recall_at_k(q, sets, k) for k in _TOP})
+    types = interp.vocab.types
+    if types: found.update({f'attribute_recall_top_{k}_per_type': recall_per_type(q, sets, k, types) for k in _TOP})
+    f1 = f1_scores(interp.predicted.numpy(), sets)
+    found.update(mean_average_precision=mean_average_precision(q, sets), macro_f1=f1.macro, micro_f1=f1.micro)
+    return _without_nan(found)
+
+def _without_nan(value):
+    "A score, or a dictionary of them, for JSON: None where it is not defined"
+    if isinstance(value, dict): return {k: _without_nan(o) for k,o in value.items()}
+    return None if np.isnan(value) else value
+
+def _attribute_scores(interp):
+    "Scores of each attribute"
+    scores = label_scores(interp.vocab.attributes, interp.predicted, interp.attributes)
+    scores['average_precision'] = average_precision(interp.probabilities()[1].numpy(), interp.attributes.numpy())
+    return _without_nan(scores.round(4).to_dict('index'))
 
 def _metrics(learn, recipe, scores, seconds, timer):
     "The content of metrics.json"
