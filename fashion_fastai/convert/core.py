@@ -6,7 +6,7 @@
 __all__ = ['BOX', 'select_labels', 'SourceImages', 'ConversionSummary', 'random_splits', 'is_labelled', 'check_margin',
            'parse_boxes', 'image_suffix', 'write_images']
 
-# %% ../../nbs/40_convert.core.ipynb #feaaf8cd
+# %% ../../nbs/40_convert.core.ipynb #a50e5b4c
 import difflib,io,os,shutil
 from multiprocessing import cpu_count
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..data.split import grouped_split
 from ..data.labels import write_labels
 from ..data.image import upright_rgb
 
-# %% ../../nbs/40_convert.core.ipynb #2d2135de
+# %% ../../nbs/40_convert.core.ipynb #dd2d9071
 def select_labels(
     names:list, # of all labels
     counts:list, # images with each label
@@ -41,7 +41,7 @@ def select_labels(
     if not wanted: raise InputError(f"no {what} has images")
     return wanted
 
-# %% ../../nbs/40_convert.core.ipynb #4a20cf84
+# %% ../../nbs/40_convert.core.ipynb #4840e623
 class SourceImages(NamedTuple):
     "Images to write into a data folder, n of them"
     paths:list # of the image files; unused if there are `contents`
@@ -94,7 +94,7 @@ def random_splits(
             raise InputError(f"{len(categories)} images of {len(np.unique(groups))} products are too few for three splits")
     return splits
 
-# %% ../../nbs/40_convert.core.ipynb #637a17cb
+# %% ../../nbs/40_convert.core.ipynb #c9357c79
 def is_labelled(
     categories:np.ndarray|None, # labels, shape (n,); -1 for unknown
     attributes:np.ndarray|None, # multi-hot, shape (n, n_attributes); -1 for unknown
@@ -104,7 +104,7 @@ def is_labelled(
     if attributes is not None: parts.append((attributes >= 0).any(1))
     return np.any(parts, axis=0)
 
-# %% ../../nbs/40_convert.core.ipynb #50497b3f
+# %% ../../nbs/40_convert.core.ipynb #acde0cf2
 BOX = 'x1','y1','x2','y2' # columns of a table: left, top, right and bottom in pixels
 
 def check_margin(
@@ -133,7 +133,7 @@ def parse_boxes(
     reject((sides < 1).any(1), 'is empty: it should be x1,y1,x2,y2 in pixels, with x1 < x2 and y1 < y2')
     return np.where(is_empty[:,None], 0., boxes)
 
-# %% ../../nbs/40_convert.core.ipynb #f9e11b01
+# %% ../../nbs/40_convert.core.ipynb #2f4e3873
 _SUFFIXES = {'JPEG': '.jpg', 'MPO': '.jpg', 'TIFF': '.tif'} # others are the format's name
 
 def image_suffix(
@@ -150,7 +150,7 @@ def _with_suffix(name, suffix):
     if not own: return name + (suffix or '.jpg')
     return name if suffix in (None, own, _SUFFIXES.get(own[1:].upper())) else name + suffix
 
-# %% ../../nbs/40_convert.core.ipynb #aed565c2
+# %% ../../nbs/40_convert.core.ipynb #025a31cf
 def _crop(source, box, margin, target, where):
     "Save the part of an image inside `box`, plus `margin` times its sides; the whole image if the box is empty"
     with Image.open(source) as image:
@@ -174,7 +174,7 @@ class _Written(NamedTuple):
 class _Writer:
     "Crops, copies or links images into a folder"
     def __init__(self, folder, images, margin, copy):
-        self.folder,self.margin,self.copy = folder,margin,copy
+        self.folder,self.margin,self.copy,self.made = str(folder),margin,copy,set()
         self.boxes,self.where = images.boxes,images.where
 
     def write(self, row, source, name):
@@ -184,9 +184,12 @@ class _Writer:
             suffix = image_suffix(source)
             is_intact = suffix is not None
             name = _with_suffix(name, suffix)
-        elif not Path(name).suffix: name += '.jpg' if self.boxes is not None else Path(source).suffix.lower()
-        target = self.folder/name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        elif not os.path.splitext(name)[1]: name += '.jpg' if self.boxes is not None else Path(source).suffix.lower()
+        target = os.path.join(self.folder, name)
+        parent = os.path.dirname(target)
+        if parent not in self.made: # for hundreds of thousands of links, asking each time takes longer than linking
+            os.makedirs(parent, exist_ok=True)
+            self.made.add(parent)
         try: self._save(row, source, target)
         except InputError: raise
         except Exception as e: # Pillow's decoders raise nearly anything for damaged files
@@ -194,7 +197,7 @@ class _Writer:
                 advice = '' if self.copy or is_bytes else '; try copies instead of links'
                 raise InputError(f"{target}: cannot be created ({e})" + advice) from e
             is_intact = False
-            target.unlink(missing_ok=True)
+            Path(target).unlink(missing_ok=True)
             self._copy(source, target) # the data card and training report it as unreadable
         return _Written(row, name, is_intact)
 
@@ -206,7 +209,7 @@ class _Writer:
         else: os.symlink(source, target)
 
     def _copy(self, source, target):
-        if isinstance(source, bytes): target.write_bytes(source)
+        if isinstance(source, bytes): Path(target).write_bytes(source)
         else: shutil.copyfile(source, target)
 
 def _target_names(images, order, keep_names):
