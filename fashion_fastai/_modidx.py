@@ -382,6 +382,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'fashion_fastai/convert/core.py'),
                                              'fashion_fastai.convert.core._write_tables': ( 'convert.core.html#_write_tables',
                                                                                             'fashion_fastai/convert/core.py'),
+                                             'fashion_fastai.convert.core.attribute_info': ( 'convert.core.html#attribute_info',
+                                                                                             'fashion_fastai/convert/core.py'),
                                              'fashion_fastai.convert.core.check_margin': ( 'convert.core.html#check_margin',
                                                                                            'fashion_fastai/convert/core.py'),
                                              'fashion_fastai.convert.core.image_suffix': ( 'convert.core.html#image_suffix',

@@ -39,6 +39,8 @@ def _deepfashion_options(p):
             '(default: 15)')
     p.add_argument('--edition', choices=('auto','coarse','fine'), default='auto',
         help='coarse: 1,000 attributes; fine: 26 attributes, fewer images; auto: coarse if present (default: auto)')
+    p.add_argument('--unknown', action='store_true',
+        help='keep what the coarse edition lists as unknown as empty cells (default: taken for absent)')
     p.add_argument('--split', choices=('product','authors'), default='product',
         help='product: random, by product; authors: the original one (default: product)')
     _crop_option(p, 'the bounding boxes', 'whole images')

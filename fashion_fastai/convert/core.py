@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BOX', 'select_labels', 'SourceImages', 'ConversionSummary', 'random_splits', 'is_labelled', 'check_margin',
-           'parse_boxes', 'image_suffix', 'write_images']
+           'parse_boxes', 'image_suffix', 'attribute_info', 'write_images']
 
 # %% ../../nbs/40_convert.core.ipynb #a50e5b4c
 import difflib,io,os,shutil
@@ -150,6 +150,25 @@ def _with_suffix(name, suffix):
     if not own: return name + (suffix or '.jpg')
     return name if suffix in (None, own, _SUFFIXES.get(own[1:].upper())) else name + suffix
 
+# %% ../../nbs/40_convert.core.ipynb #1e0f72ce
+def attribute_info(
+    multi_hot:np.ndarray, # shape (n, n_attributes); -1 for unknown
+    names:list, # of the attributes
+    groups:list, # group of each attribute, such as its column; '' for none
+    types:list|None=None, # type of each attribute, to score them by
+)->pd.DataFrame|None: # the content of attributes.csv; None if it would say nothing
+    "Which attributes exclude one another: those of a group of two or more, no two of which hold for one image"
+    is_true,groups = np.asarray(multi_hot) == 1,np.array(groups, dtype=object)
+    exactly_one = np.full(len(names), '', dtype=object)
+    for group in filter(None, dict.fromkeys(groups)):
+        members = groups == group
+        counts = is_true[:,members].sum(1)
+        if members.sum() < 2 or counts.max(initial=0) > 1: groups[members] = ''
+        else: exactly_one[members] = str(int(counts.min(initial=1) == 1))
+    if not any(groups) and not types: return None
+    frame = pd.DataFrame(dict(attribute=names, group=groups, exactly_one=exactly_one))
+    return frame.assign(type=types) if types else frame
+
 # %% ../../nbs/40_convert.core.ipynb #025a31cf
 def _crop(source, box, margin, target, where):
     "Save the part of an image inside `box`, plus `margin` times its sides; the whole image if the box is empty"
@@ -240,7 +259,7 @@ def _label_frame(images, rows, file_paths, attributes):
         else: return pd.concat([pd.DataFrame(columns), pd.DataFrame(multi_hot, columns=attributes)], axis=1)
     return pd.DataFrame(columns)
 
-def _write_tables(folder, images, rows, frame, categories):
+def _write_tables(folder, images, rows, frame, categories, info):
     "Write the label tables of `rows`, whose labels are in `frame`; a test set without any label has no test_labels.csv"
     splits,groups = images.splits[rows],pd.factorize(images.groups[rows])[0] + 1
     frames = {split: frame[splits == split] for split in SPLITS if (splits == split).any()}
@@ -248,10 +267,9 @@ def _write_tables(folder, images, rows, frame, categories):
     parts = (o if o is None else o[test] for o in (images.categories, images.attributes))
     test_frame = frames.pop('test') if len(test) and not is_labelled(*parts).any() else None
     has_groups = groups.max() < len(groups)
-    write_labels(folder, frames, categories, dict(zip(frame.file_path, groups)) if has_groups else None)
+    write_labels(folder, frames, categories, dict(zip(frame.file_path, groups)) if has_groups else None, info)
     if test_frame is not None:
         with atomic_write(folder/'test.csv') as f: test_frame[['file_path']].to_csv(f, index=False, lineterminator='\n')
-    if not categories: (folder/'classes.txt').unlink()
 
 def _summary(images, rows, categories, attributes, left_out, n_uncropped):
     "The summary of the images of `rows`"
@@ -284,6 +302,7 @@ def write_images(
     margin:float=0., # around the boxes, as a fraction of their sides
     left_out:dict|None=None, # reason -> images, for the summary
     progress:Callable|None=None, # wraps the loop over images, such as `terminal_progress`
+    info:pd.DataFrame|None=None, # from `attribute_info`
 )->ConversionSummary: # raises `InputError` if `dst` is not empty or cannot be written
     "Write a data folder in the competition's layout"
     n = len(images.names)
@@ -304,6 +323,6 @@ def write_images(
         rows = np.array([i for i in order if i in targets], dtype=int)
         if not len(rows): raise InputError(f"{dst}: there are no images to write")
         frame = _label_frame(images, rows, [targets[i] for i in rows], attributes)
-        _write_tables(folder, images, rows, frame, categories)
+        _write_tables(folder, images, rows, frame, categories, info)
     left_out = {**(left_out or {}), **({'whose image is missing': n - len(rows)} if len(rows) < n else {})}
     return _summary(images, rows, categories, attributes, left_out, n_uncropped)

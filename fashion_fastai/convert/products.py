@@ -12,7 +12,7 @@ from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import IMAGE_SUFFIXES,InputError,require_empty
 from ..data.split import join_groups
-from fashion_fastai.convert.core import (BOX,ConversionSummary,SourceImages,check_margin,parse_boxes,random_splits,
+from fashion_fastai.convert.core import (BOX,ConversionSummary,SourceImages,attribute_info,check_margin,parse_boxes,random_splits,
     select_labels,write_images)
 
 # %% ../../nbs/42_convert.products.ipynb #60ce10bb
@@ -87,7 +87,9 @@ def attribute_values(
     values = [value for part in parts.values() for value in part]
     def name(column, value): return f'{column} {value}' if values.count(value) > 1 or value in _RESERVED else value
     renamed = [part.rename(columns=lambda value, column=column: name(column, value)) for column,part in parts.items()]
-    return pd.concat(renamed, axis=1)
+    values = pd.concat(renamed, axis=1)
+    values.attrs['columns'] = [column for column,part in parts.items() for _ in part] # of the table, for each attribute
+    return values
 
 # %% ../../nbs/42_convert.products.ipynb #560f4793
 def _index_images(folder):
@@ -188,8 +190,9 @@ def convert_products(
     if crop is not None and boxes is None: raise InputError(f"{src}: has no columns {','.join(BOX)} to crop to")
     found = SourceImages(paths=paths, names=[os.path.basename(o) for o in paths], categories=labels, attributes=multi_hot.values,
         groups=groups, splits=random_splits(labels, groups, seed), boxes=boxes, where=place)
+    info = attribute_info(multi_hot.values, list(multi_hot), multi_hot.attrs['columns'])
     summary = write_images(dst, found, chosen, list(multi_hot), seed=seed, keep_names=keep_names, copy=copy, margin=crop or 0.,
-        left_out=selection.left_out, progress=progress)
+        left_out=selection.left_out, progress=progress, info=info)
     if products.n_long:
         print(f"{products.n_long:,} lines have more fields than the header; the surplus was joined to the last field", flush=True)
     return summary
