@@ -182,12 +182,12 @@ class FashionLearner(Learner):
         dl = (self.dls[ds_idx] if dl is None else dl).new(shuffle=shuffle, drop_last=False)
         batch = dl.one_batch()
         with self.no_bar(): probabilities,_,decoded = self.get_preds(dl=[batch], with_decoded=True)
-        shown,labels = dl.decode_batch(batch, max_n=max_n),batch[2].cpu()
+        shown = dl.decode_batch(batch, max_n=max_n)
         axes = get_grid(len(shown), figsize=figsize)
         for i,(ax,(image,*actual),*parts) in enumerate(zip(axes, shown, *decoded, *probabilities)):
             prediction = make_prediction(self.vocab, *parts)
-            unknown = [name for name,o in zip(self.vocab.attributes, labels[i]) if o < 0]
-            show_prediction(ax, image, prediction, (*actual, unknown))
+            unknown = [name for name,o in zip(self.vocab.attributes, batch[2][i]) if o < 0] if actual else []
+            show_prediction(ax, image, prediction, (*actual, unknown) if actual else None)
         axes[0].figure.tight_layout(h_pad=3.5) # leaves space for the attributes below each image
 
     @delegates(Learner.export, but=['fname'])

@@ -61,7 +61,8 @@ def show_prediction(
     else: ax.imshow(image)
     ax.axis('off')
     predicted = prediction.attributes
-    category,attributes,unknown = actual if actual else (prediction.category, predicted, [])
+    category,attributes,*unknown = actual if actual else (prediction.category, predicted)
+    unknown = unknown[0] if unknown else []
     is_correct = None if actual is None or category == '?' else prediction.category == category
     truth = f'\n(is {category})' if is_correct is False else ''
     title = f'{prediction.category} {prediction.probability:.0%}{truth}' if prediction.category else ''
