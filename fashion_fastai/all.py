@@ -36,7 +36,7 @@ from .callback.checkpoint import Checkpoint
 from .callback.profile import PhaseTimer
 from .convert.deepfashion import convert_deepfashion
 from .convert.products import convert_products
-from .convert.rows import convert_table
+from .convert.table import convert_table
 from .convert.folders import convert_folders
 from .learner import FashionLearner,fashion_learner,recipe_learner
 from .interpret.core import FashionInterpretation,grad_cam

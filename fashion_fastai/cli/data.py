@@ -91,7 +91,7 @@ def _table_options(p):
 
 _CONVERTERS = { # kind -> module, function
     'deepfashion': ('deepfashion', 'convert_deepfashion'), 'products': ('products', 'convert_products'),
-    'folders': ('folders', 'convert_folders'), 'table': ('rows', 'convert_table')}
+    'folders': ('folders', 'convert_folders'), 'table': ('table', 'convert_table')}
 
 def _convert_options(p):
     kinds = p.add_subparsers(dest='kind', metavar='KIND', required=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError,SPLITS,UNKNOWN,require_empty,track
-from .core import ConversionSummary,SourceImages,attribute_info,random_splits,select_labels,write_images
+from .core import ConversionSummary,SourceImages,attribute_info,random_splits,select_labels
+from .write import write_images
 
 # %% ../../nbs/41_convert.deepfashion.ipynb #f1f68d30
 def _read_lines(path):

@@ -13,7 +13,8 @@ import numpy as np,pandas as pd
 from ..core import IMAGE_SUFFIXES,InputError,require_empty
 from ..data.split import join_groups
 from fashion_fastai.convert.core import (BOX,ConversionSummary,SourceImages,attribute_info,check_margin,parse_boxes,random_splits,
-    select_labels,write_images)
+    select_labels)
+from .write import write_images
 
 # %% ../../nbs/42_convert.products.ipynb #60ce10bb
 class ProductTable(NamedTuple):
