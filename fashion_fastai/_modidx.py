@@ -963,6 +963,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'fashion_fastai/decision/rules.py'),
                                                'fashion_fastai.decision.rules.LabelSets._predict': ( 'decision.rules.html#labelsets._predict',
                                                                                                      'fashion_fastai/decision/rules.py'),
+                                               'fashion_fastai.decision.rules.LabelSets.allow_empty': ( 'decision.rules.html#labelsets.allow_empty',
+                                                                                                        'fashion_fastai/decision/rules.py'),
                                                'fashion_fastai.decision.rules.LabelSets.from_labels': ( 'decision.rules.html#labelsets.from_labels',
                                                                                                         'fashion_fastai/decision/rules.py'),
                                                'fashion_fastai.decision.rules.LabelSets.params': ( 'decision.rules.html#labelsets.params',
