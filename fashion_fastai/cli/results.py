@@ -16,10 +16,12 @@ _PRECISION = 'precision of the network; auto: the fastest on this machine (defau
 
 def _predict_options(p):
     p.add_argument('model', metavar='MODEL',
-        help='run folder; or an exported learner, a pickle, which can run any code: use only files that you trust')
+        help='run folder, with folds or without; or an exported learner, a pickle, which can run any code: use only files that you trust')
     p.add_argument('test', metavar='TEST', help='CSV with a column file_path, or a folder of images')
     p.add_argument('--out', metavar='DIR', required=True,
         help='folder for category.csv, attribute.csv and predictions.csv')
+    p.add_argument('--with', dest='others', metavar='RUN', action='append', default=[],
+        help='another run, whose probabilities are averaged with those of MODEL; may be repeated')
     p.add_argument('--tta', action=argparse.BooleanOptionalAction,
         help='test-time augmentation (default: as in training)')
     p.add_argument('--strict', action='store_true',
@@ -33,9 +35,13 @@ def _predict_options(p):
     p.add_argument('--precision', choices=_PRECISIONS, default='auto', help=_PRECISION)
 
 def _predict(args):
+    from fashion_fastai.ensemble import is_ensemble,load_ensemble
     from fashion_fastai.inference import predict_run
-    out = Path(args.out)
-    n = predict_run(args.model, args.test, out, args.precision, tta=args.tta, batch_size=args.batch_size,
+    out,model,tta = Path(args.out),args.model,args.tta
+    if args.others or is_ensemble(model):
+        # the networks average with the mirror image themselves
+        model,tta = load_ensemble([model, *args.others], args.precision, tta),False
+    n = predict_run(model, args.test, out, args.precision, tta=tta, batch_size=args.batch_size,
         workers=args.workers, cache=args.cache, strict=args.strict)
     print(f"{n:,} images: {out/'category.csv'}, {out/'attribute.csv'}, {out/'predictions.csv'}")
 

@@ -132,12 +132,13 @@ class Decision(NamedTuple):
         category,attributes = self.temperatures
         return f"{self.rule}, temperatures {category:.2f} and {attributes:.2f}; cross-fitted Mean F1: {scores}"
 
-def _rule_makers(training_sets):
+def _rule_makers(training_sets, attributes):
     "Rule name -> function that fits the rule to probabilities and labels; empty sets are allowed if training labels have them"
-    empty = bool((training_sets.sum(1) == 0).any())
+    empty = bool(((attributes if training_sets is None else training_sets).sum(1) == 0).any())
+    def label_sets(p, y): return best_label_sets(y if training_sets is None else training_sets, p, y)
     return dict(half=lambda p, y: Threshold(.5, empty), threshold=partial(best_threshold, may_be_empty=empty),
         per_label=partial(best_thresholds, may_be_empty=empty), expected_f1=lambda p, y: ExpectedF1(empty),
-        label_sets=partial(best_label_sets, training_sets))
+        label_sets=label_sets)
 
 _MAX_MINUTES = 15 # per rule
 
@@ -160,12 +161,12 @@ def decide(
     logits:tuple, # (category logits, attribute logits) of images that were not trained on
     category:Tensor, # labels, shape (n,)
     attributes:Tensor, # multi-hot, shape (n, n_attributes)
-    training_sets:Tensor, # multi-hot label sets of the training images, shape (n_train, n_attributes)
+    training_sets:Tensor|None, # multi-hot label sets of the training images, shape (n_train, n_attributes); None for `attributes`
     rule:str='auto', # one of `RULES`; auto for the one with the highest cross-fitted Mean F1
     folds:int=5, # for cross-fitting
 )->Decision: # raises `InputError` for an unknown rule, or fewer images than folds
     "Fit temperatures and the decision rule, with cross-fitted scores"
-    makers = _rule_makers(training_sets)
+    makers = _rule_makers(training_sets, attributes)
     if rule not in ('auto', *makers): raise InputError(f"rule '{rule}' is not known; there are auto, {', '.join(makers)}")
     if len(category) < folds:
         raise InputError(f"{len(category)} validation images are too few to tune a decision rule in {folds} folds")
