@@ -16,7 +16,7 @@ from .data.table import read_rows
 from .data.split import join_groups,stratified_folds
 from .data.labels import LabelTable,read_groups,read_tables
 from .data.duplicates import near_duplicate_groups
-from .data.loader import read_data
+from .data.corrections import read_corrected_data
 from .decision.tune import decide
 from .interpret.core import FashionInterpretation
 from .export import load_model,versions
@@ -184,9 +184,9 @@ def train_folds(
     elif (out/'settings.ini').is_file(): check_recipe(out, recipe)
     table,folds = fold_table(data, out/FOLDS_FILE, n, recipe.seed, recipe.workers)
     write_recipe(recipe, name, out/'settings.ini')
-    table.frame['is_valid'] = folds == 1 # any: `read_data` expects a split
-    found = read_data(data, recipe, table)
-    folds = pd.Series(folds, table.frame.file_path)[found.table.frame.file_path].values # without unreadable images
+    table.frame['is_valid'] = folds == 1 # any: reading expects a split
+    found = read_corrected_data(data, recipe, table)
+    folds = pd.Series(folds, table.frame.file_path)[found.table.frame.file_path].values # without unreadable and dropped images
     write_bad_images(found.bad, out)
     for k in [only] if only else range(1, n+1): _train_fold(data, out, recipe, name, found, folds, k)
     if all(_is_finished(out, k) for k in range(1, n+1)): return _finish(data, out, recipe, found.table, folds)

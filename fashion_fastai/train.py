@@ -17,7 +17,8 @@ from matplotlib import pyplot as plt
 from .core import InputError,atomic_write,batch_advice,oom_hint
 from .metrics import f1_per_image,label_scores,mean_interval
 from .recipes import Recipe,read_recorded_recipe,write_recipe
-from .data.loader import RunData,read_data
+from .data.loader import RunData
+from .data.corrections import read_corrected_data
 from .decision.tune import Decision
 from .callback.history import progress_or_log
 from .callback.checkpoint import Checkpoint,Diverged,fingerprint
@@ -37,7 +38,7 @@ def data_learner(
     **kwargs
 )->FashionLearner: # raises `InputError` for invalid labels, or a named cache folder that cannot be written
     "The learner for `recipe` on the images of `data`"
-    found = read_data(data, recipe)
+    found = read_corrected_data(data, recipe)
     return recipe_learner(found.table, recipe, found.packed, **kwargs)
 
 # %% ../nbs/80_train.ipynb #095f2614
@@ -180,7 +181,7 @@ def train_run(
     check_logger(recipe.log)
     resume = resume and (out/'settings.ini').is_file()
     if resume: check_recipe(out, recipe)
-    found = found or read_data(data, recipe)
+    found = found or read_corrected_data(data, recipe)
     with _smaller_batch(recipe): learn = recipe_learner(found.table, recipe, found.packed, path=out)
     with logger_callbacks(recipe.log, out, asdict(recipe)) as cbs,_locked(out):
         _prepare_folder(out, recipe, name, found.bad, resume)
@@ -202,7 +203,7 @@ def lr_find_run(
     out:str|Path|None=None, # folder for the curve as lr_find.png and lr_find.csv; None for none
 )->float: # suggested highest learning rate
     "The LR finder's suggestion for training on `data` according to `recipe`"
-    found = read_data(data, recipe)
+    found = read_corrected_data(data, recipe)
     with _smaller_batch(recipe):
         learn = recipe_learner(found.table, recipe, found.packed)
         with progress_or_log(learn): suggestion = learn.lr_find(show_plot=False).valley

@@ -116,3 +116,25 @@ def test_an_unreadable_image_is_left_out(garments, tmp_path):
     assert done.returncode == 0 and '1 of 180 images cannot be read' in done.stderr, done.stderr
     assert len(pd.read_csv(tmp_path/'run'/'oof.csv')) == 179 and len(pd.read_csv(tmp_path/'run'/'folds.csv')) == 180
     assert pd.read_csv(tmp_path/'run'/'bad_images.csv').file_path.tolist() == ['garments/train/00003.jpg']
+
+def test_suspects_and_corrections(garments, folds, run, tmp_path):
+    "From a run with folds to suspects.csv, and back into a training"
+    done = run_inprocess('check', garments, '--with', folds, '--out', tmp_path/'card.html')
+    assert done.returncode == 0 and 'labels that are probably wrong: ' in done.stdout, done.stderr
+    assert 'Labels that are probably wrong' in (tmp_path/'card.html').read_text()
+    suspects = pd.read_csv(tmp_path/'suspects.csv')
+    assert suspects.columns.tolist() == ['file_path','target','given','suggested','score','image'] and len(suspects) > 10
+    assert set(suspects.file_path) <= set(pd.read_csv(folds/'oof.csv').file_path)
+    rows = suspects.iloc[:3,:4].assign(decision=['change','drop','keep'])
+    rows.to_csv(tmp_path/'corrections.csv', index=False)
+    for words in ([], ['--folds', 2]):
+        out = tmp_path/f'run{len(words)}'
+        done = run_inprocess('train', garments, '--out', out, *SHORT, '--corrections', tmp_path/'corrections.csv', *words)
+        assert done.returncode == 0 and 'corrections: 1 changed, 1 dropped, 1 kept' in done.stdout, done.stdout + done.stderr
+        assert f"corrections = {tmp_path/'corrections.csv'}" in (out/'settings.ini').read_text()
+    assert len(pd.read_csv(tmp_path/'run2'/'oof.csv')) == 180 - rows.file_path[rows.decision == 'drop'].nunique()
+    rows.assign(given='nothing').to_csv(tmp_path/'wrong.csv', index=False)
+    assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', *SHORT, '--corrections', tmp_path/'wrong.csv'), "wrong.csv, line 2: given is 'nothing'")
+    assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', *SHORT, '--corrections', tmp_path/'none.csv'), 'none.csv: no such file')
+    assert refused(run_inprocess('check', garments, '--with', tmp_path, '--out', tmp_path/'card.html'), 'validation.npz: no such file')
+    assert refused(run_inprocess('review', tmp_path/'corrections.csv'), 'has no column score')
