@@ -14,6 +14,7 @@ import numpy as np,torch
 import torch.nn.functional as F
 from torch import nn
 from .core import InputError,atomic_write
+from .loss import group_log_probabilities
 from .data.augment import squish
 from .decision.rules import rule_from_params,rule_params
 from .decision.tune import decide
@@ -26,6 +27,7 @@ from .export import load_model
 def mean_logits(
     logits:list, # (category logits, attribute logits) of each network, calibrated
     weights:list|None=None, # of the networks, with the sum 1; None for equal weights
+    groups:tuple=(), # `AttributeGroup`s of attributes that exclude one another
 )->tuple: # (category logits, attribute logits)
     "The logits of the mean probabilities"
     logits = list(logits)
@@ -33,7 +35,16 @@ def mean_logits(
     log_weights = torch.tensor(weights or [1/len(logits)]*len(logits), device=logits[0][0].device).log().view(-1, 1, 1)
     category,attributes = map(torch.stack, zip(*logits))
     def log_mean(log_p): return torch.logsumexp(log_p + log_weights, 0)
-    return log_mean(category.log_softmax(-1)),log_mean(F.logsigmoid(attributes)) - log_mean(F.logsigmoid(-attributes))
+    mean = log_mean(F.logsigmoid(attributes)) - log_mean(F.logsigmoid(-attributes))
+    for group in groups:
+        members = list(group.members)
+        in_group = log_mean(torch.stack([group_log_probabilities(o[:,members], group.exactly_one) for o in attributes]))
+        mean[:,members] = in_group if group.exactly_one else in_group[:,:-1] - in_group[:,-1:] # the logit of `none of them` is 0
+    return log_mean(category.log_softmax(-1)),mean
+
+def _calibrate(logits, temperatures):
+    "Logits of both parts divided by their temperatures"
+    return tuple(o/torch.as_tensor(t, dtype=o.dtype, device=o.device) for o,t in zip(logits, temperatures))
 
 class Member(nn.Module):
     "One network of an ensemble: images as the largest network sees them, to calibrated logits"
@@ -45,12 +56,12 @@ class Member(nn.Module):
     ):
         super().__init__()
         self.model,self.temperatures,self.tta,self.weight = learn.model,temperatures,tta,weight
-        self.size = tuple(learn.dls.valid.crop.size)
+        self.size,self.groups = tuple(learn.dls.valid.crop.size),learn.loss_func.groups
 
     def forward(self, images):
         x = squish(images, self.size)
-        logits = predict_with_flip(self.model, x) if self.tta else self.model(x)
-        return tuple(o/t for o,t in zip(logits, self.temperatures))
+        logits = predict_with_flip(self.model, x, self.groups) if self.tta else self.model(x)
+        return _calibrate(logits, self.temperatures)
 
 class EnsembleModel(nn.Module):
     "Several networks as one: images to the logits of the mean probabilities"
@@ -59,8 +70,9 @@ class EnsembleModel(nn.Module):
     ):
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.weights,self.groups = [o.weight for o in members],members[0].groups
 
-    def forward(self, images): return mean_logits([o(images) for o in self.members], [o.weight for o in self.members])
+    def forward(self, images): return mean_logits([o(images) for o in self.members], self.weights, self.groups)
 
 # %% ../nbs/65_ensemble.ipynb #4c4a99e4
 ENSEMBLE_FILE = 'ensemble.json'
@@ -112,10 +124,10 @@ def _check_labels(sources):
     "Refuse networks with other labels than the first"
     first,*others = [(source, learn.vocab) for source in sources for learn in source.learners]
     for source,vocab in others:
-        for what in ('categories','attributes'):
+        for what in ('categories','attributes','groups'):
             own,expected = getattr(vocab, what),getattr(first[1], what)
             if own == expected: continue
-            difference = ', '.join(sorted(set(own) ^ set(expected))) or 'their order'
+            difference = ', '.join(sorted(str(getattr(o, 'name', o)) for o in set(own) ^ set(expected))) or 'their order'
             raise InputError(f"{source.folder}: its {what} are not those of {first[0].folder}: {difference[:200]}")
 
 def _joint_decision(sources):
@@ -128,9 +140,9 @@ def _joint_decision(sources):
     for source,interp in zip(sources, interps):
         row = {path: i for i,path in enumerate(interp.images)}
         rows = [row[o] for o in sorted(common)]
-        logits.append(tuple(o[rows]/t for o,t in zip(interp.logits, source.temperatures)))
-    category,attributes = interp.category[rows],interp.attributes[rows].float() # of the last one, as those of all
-    decision = decide(mean_logits(logits), category, attributes, None)
+        logits.append(_calibrate([o[rows] for o in interp.logits], source.temperatures))
+    groups,last = interp.vocab.groups,(interp.category[rows],interp.attributes[rows].float()) # its labels are those of all
+    decision = decide(mean_logits(logits, groups=groups), *last, None, groups=groups)
     print(f"joint decision on {len(common):,} common validation images: {decision}", flush=True)
     return decision.rule,decision.temperatures
 

@@ -79,7 +79,7 @@ def out_of_fold(
     for k,part in zip(numbers, parts):
         rows = folds == k
         is_same = len(part) == rows.sum() and (part.category.numpy() == table.categories[rows]).all()
-        if not is_same or (part.attributes.numpy() != table.attributes[rows].astype(bool)).any():
+        if not is_same or (part.attributes.numpy() != table.attributes[rows]).any():
             raise InputError(f"{Path(out)/f'fold_{k}'}: was trained with other labels or images; use --overwrite to restart")
     order = np.argsort(np.argsort(folds, kind='stable')) # position of each image in the joined parts
     def joined(get): return torch.cat([get(o) for o in parts])[order]
@@ -90,7 +90,7 @@ def out_of_fold(
 def _decided(interp, rule):
     "Tune the decision on all out-of-fold predictions; returns it and `interp` with it"
     if rule == 'fixed' or len(interp) < 5: return None,interp
-    decision = decide(interp.logits, interp.category, interp.attributes.float(), None, rule)
+    decision = decide(interp.logits, interp.category, interp.attributes.float(), None, rule, groups=interp.vocab.groups)
     print(f"decision on {len(interp):,} out-of-fold predictions: {decision}", flush=True)
     return decision,replace(interp, predicted=decision.predicted, temperatures=decision.temperatures, rule=str(decision.rule))
 
@@ -140,14 +140,13 @@ def _train_fold(data, out, recipe, name, found, folds, k):
     own = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False) # other random weights: members that differ are better together
     train_run(data, folder, own, name, resume=True, found=found._replace(table=table))
 
-_SCORES = 'accuracy','mean_f1'
-
 def _summary(data, out, recipe, interp, decision, n):
     "The content of metrics.json"
     runs = [json.loads((out/f'fold_{k}'/'metrics.json').read_text()) for k in range(1, n+1)]
     def of_folds(key): return [o[key] for o in runs]
-    spread = {key: dict(mean=np.mean(of_folds(key)), sd=np.std(of_folds(key), ddof=1)) for key in _SCORES}
-    folds = [dict(fold=k, **{o: run[o] for o in (*_SCORES, 'n_valid', 'minutes')}) for k,run in enumerate(runs, 1)]
+    scores = [o for o in ('accuracy','mean_f1') if all(o in run for run in runs)] # a part may have no labels
+    spread = {key: dict(mean=float(np.mean(of_folds(key))), sd=float(np.std(of_folds(key), ddof=1))) for key in scores}
+    folds = [dict(fold=k, **{o: run[o] for o in (*scores, 'n_valid', 'minutes')}) for k,run in enumerate(runs, 1)]
     minutes = sum(of_folds('minutes'))
     speed = dict(minutes=round(minutes, 3), images_per_second=round(np.mean(of_folds('images_per_second')), 1))
     return dict(data=str(data), **run_scores(interp, decision), folds=folds, spread=spread, n_valid=len(interp), size=recipe.size,

@@ -9,9 +9,9 @@ __all__ = ['SUSPECT_COLUMNS', 'suspicious_rows', 'find_suspects', 'write_suspect
 import os
 from pathlib import Path
 import numpy as np,pandas as pd
-from .core import InputError,atomic_write
+from .core import InputError,UNKNOWN,atomic_write
 from .data.labels import find_images,read_tables
-from .data.corrections import attribute_targets
+from .data.corrections import label_targets
 from .interpret.core import FashionInterpretation
 
 # %% ../nbs/66_suspects.ipynb #a0aa988f
@@ -24,18 +24,19 @@ def _cleanlab():
     return find_label_issues
 
 def suspicious_rows(
-    labels:np.ndarray, # given label of each image, shape (n,); negative or NaN where unknown
+    labels:np.ndarray, # given label of each image, `UNKNOWN` where unknown, shape (n,)
     probabilities:np.ndarray, # of networks that did not train on the image, shape (n, n_labels)
 )->pd.DataFrame: # columns row, given, suggested (labels) and score, lowest score first; raises `InputError` without cleanlab
     "Confident learning: the images whose label is probably wrong"
-    find_label_issues,known = _cleanlab(),np.flatnonzero(np.asarray(labels) >= 0)
-    given,p = np.asarray(labels)[known].astype(int),np.asarray(probabilities, np.float64)[known]
+    find_label_issues,known = _cleanlab(),np.flatnonzero(labels != UNKNOWN)
+    given,p = labels[known],probabilities[known].astype(np.float64)
     present = np.unique(given) # cleanlab expects every class among the labels
-    if len(present) < 2: return pd.DataFrame(dict(row=[], given=[], suggested=[], score=[]))
     p,codes = p[:,present],np.searchsorted(present, given)
     p = p/np.maximum(p.sum(1, keepdims=True), 1e-12)
-    is_suspect = find_label_issues(codes, p, filter_by='prune_by_class', n_jobs=1)
-    found = pd.DataFrame(dict(row=known, given=given, suggested=present[p.argmax(1)], score=p[np.arange(len(p)),codes]))[is_suspect]
+    is_suspect = np.zeros(len(p), bool)
+    if len(present) > 1: is_suspect = find_label_issues(codes, p, filter_by='prune_by_class', n_jobs=1)
+    suggested = present[p.argmax(1)] if len(present) else given
+    found = pd.DataFrame(dict(row=known, given=given, suggested=suggested, score=p[np.arange(len(p)),codes]))[is_suspect]
     return found.sort_values('score', kind='stable', ignore_index=True)
 
 # %% ../nbs/66_suspects.ipynb #fbe16857
@@ -52,10 +53,19 @@ def _judged(data, run):
     if (rows < 0).all(): raise InputError(f"{run}: has no predictions for the images of {data}; it was trained on others")
     return frame,vocab,images,interp,rows
 
+def _target_probabilities(interp, target):
+    "Probability of each label of `target`, shape (n, n_labels)"
+    p,q = (o.numpy() for o in interp.probabilities())
+    if target.columns == ['category_label']: return p
+    q = q[:,[interp.vocab.attributes.index(o) for o in target.columns]]
+    rest = (1 - q.sum(1, keepdims=True)).clip(0) # not this attribute, or none of the group
+    if len(target.columns) == 1: return np.concatenate([rest, q], 1)
+    return np.concatenate([q, rest], 1)[:,:len(target.names)]
+
 def _name_suspects(found, target, names, rows, frame, images):
     "Rows of suspects.csv for one target"
-    at = rows[found.row.astype(int)]
-    def named(labels): return [names[int(k)] for k in labels]
+    at = rows[found.row]
+    def named(labels): return [names[k] for k in labels]
     columns = frame.file_path.values[at],[target]*len(at),named(found.given),named(found.suggested),found.score,np.array(images, object)[at]
     return pd.DataFrame(dict(zip(SUSPECT_COLUMNS, columns)))
 
@@ -65,13 +75,10 @@ def find_suspects(
 )->pd.DataFrame: # columns file_path, target, given, suggested, score and image, lowest score first; raises `InputError` for another run
     "Labels that are probably wrong, of the category and of every attribute"
     frame,vocab,images,interp,rows = _judged(data, run)
-    is_known,(p,q) = rows >= 0,(o.numpy().astype(np.float64) for o in interp.probabilities())
-    rows,p,q = rows[is_known],p[is_known],q[is_known]
-    found = suspicious_rows(frame.category_label.values[rows], p)
-    parts = [_name_suspects(found, 'category', vocab.categories, rows, frame, images)]
-    for k,(target,name) in enumerate(attribute_targets(vocab).items()):
-        found = suspicious_rows(frame[name].values[rows], np.stack([1-q[:,k], q[:,k]], 1))
-        parts.append(_name_suspects(found, target, ('no','yes'), rows, frame, images))
+    parts,is_judged = [],rows >= 0
+    for name,target in label_targets(vocab).items():
+        labels,p = target.labels(frame)[rows[is_judged]],_target_probabilities(interp, target)[is_judged]
+        parts.append(_name_suspects(suspicious_rows(labels, p), name, target.names, rows[is_judged], frame, images))
     return pd.concat(parts).sort_values('score', kind='stable', ignore_index=True)
 
 def write_suspects(

@@ -3,7 +3,7 @@ import json,random,re,shutil,signal,time
 import numpy as np,pandas as pd
 import pytest
 from conftest import FASHION,SHORT,run_inprocess,refused,spawn
-from fashion_fastai.inference import score_submission
+from fashion_fastai.report.score import score_submission
 
 pytestmark = pytest.mark.slow
 
@@ -141,3 +141,47 @@ def test_suspects_and_corrections(garments, folds, run, tmp_path):
     assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', *SHORT, '--corrections', tmp_path/'none.csv'), 'none.csv: no such file')
     assert refused(run_inprocess('check', garments, '--with', tmp_path, '--out', tmp_path/'card.html'), 'validation.npz: no such file')
     assert refused(run_inprocess('review', tmp_path/'corrections.csv'), 'has no column score')
+
+def known_labels(garments, folder, kind):
+    "A copy of the data with one part of the labels, or with groups and unknown labels"
+    data = folder/'garments'
+    shutil.copytree(garments, data)
+    for o in ('train.csv','val.csv'):
+        rows = pd.read_csv(data/o)
+        if kind == 'category': rows = rows[['file_path','category_label']]
+        else:
+            rows = rows.drop(columns='category_label')
+            rows = rows[[*rows.columns[:3], 'belted']].astype({'belted': 'Int64'}) # two colours, and one other attribute
+            rows.iloc[::3,-1] = pd.NA
+        rows.to_csv(data/o, index=False)
+    first,second = pd.read_csv(data/'train.csv').columns[1:3] if kind != 'category' else ('','')
+    if first: (data/'attributes.csv').write_text(f'attribute,group,exactly_one\n{first},colour,0\n{second},colour,0\n')
+    if first: (data/'classes.txt').unlink()
+    return data
+
+@pytest.mark.parametrize('kind', ['category','attributes'])
+def test_tables_of_one_part(garments, kind, tmp_path):
+    "Categories alone; attributes alone, with unknown labels and a group of which at most one holds"
+    data,run = known_labels(garments, tmp_path, kind),tmp_path/'run'
+    done = run_inprocess('train', data, '--out', run, '--folds', 2, *SHORT, '--report', 'yes')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ('accuracy of the folds' in done.stdout) == (kind == 'category') != ('mean F1 of the folds' in done.stdout)
+    assert '<h2>Folds</h2>' in (run/'report.html').read_text()
+    oof = pd.read_csv(run/'oof.csv')
+    if kind == 'attributes': assert oof.shape[1] == 5 and (oof.iloc[:,2:4].sum(axis=1) < 1.0001).all()
+    done = run_inprocess('predict', run, data/'test.csv', '--out', tmp_path/'out')
+    assert done.returncode == 0, done.stderr
+    assert sorted(o.stem for o in (tmp_path/'out').iterdir()) == ['attribute' if kind == 'attributes' else 'category', 'predictions']
+    if kind == 'attributes':
+        sets = pd.read_csv(tmp_path/'out'/'attribute.csv', keep_default_na=False, dtype=str).attribute_label
+        assert not sets.str.contains('0 1').any() # at most one of the group
+    done = run_inprocess('check', data, '--with', run, '--out', tmp_path/'card.html')
+    assert done.returncode == 0, done.stderr
+    suspects = pd.read_csv(tmp_path/'suspects.csv')
+    assert set(suspects.target) <= ({'category'} if kind == 'category' else {'colour','belted'}) and len(suspects)
+    if kind == 'attributes':
+        unknown = pd.concat([pd.read_csv(data/o) for o in ('train.csv','val.csv')]).set_index('file_path').belted.isna()
+        assert not unknown[suspects.file_path[suspects.target == 'belted']].any()
+    suspects.iloc[:2,:4].assign(decision='change').to_csv(tmp_path/'corrections.csv', index=False)
+    done = run_inprocess('train', data, '--out', tmp_path/'corrected', *SHORT, '--corrections', tmp_path/'corrections.csv')
+    assert done.returncode == 0 and 'corrections: 2 changed' in done.stdout, done.stdout + done.stderr

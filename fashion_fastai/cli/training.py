@@ -97,9 +97,11 @@ def _use_recorded_settings(args):
     from fashion_fastai.recipes import read_recorded_recipe
     (args.recipe,_),args.settings = read_recorded_recipe(recorded),recorded
 
+_SCORES = dict(accuracy='accuracy', mean_f1='mean F1')
+
 def _score_texts(metrics):
     "The scores of the parts that have labels"
-    for key,name in (('accuracy','accuracy'), ('mean_f1','mean F1')):
+    for key,name in _SCORES.items():
         if key not in metrics: continue
         low,high = metrics[f'{key}_interval']
         yield f'{name} {metrics[key]:.4f} (95% interval {low:.3f} to {high:.3f})'
@@ -110,8 +112,7 @@ def _train_folds(args, recipe):
     metrics = train_folds(args.data, args.out, recipe, args.folds, args.recipe, args.overwrite, args.resume, args.fold)
     if not metrics: print(f"fold {args.fold} of {args.folds} is finished, others are not; the last one writes the summary")
     else:
-        for name,key in (('accuracy','accuracy'), ('mean F1','mean_f1')):
-            print(f"{name} of the folds: {metrics['spread'][key]['mean']:.4f} ± {metrics['spread'][key]['sd']:.4f}")
+        for key,o in metrics['spread'].items(): print(f"{_SCORES[key]} of the folds: {o['mean']:.4f} ± {o['sd']:.4f}")
     return metrics
 
 def _recorded_folds(args):

@@ -74,10 +74,10 @@ def fold_score_table(
     metrics:dict, # of a run with folds
 )->Table:
     "Scores of each fold, their mean and standard deviation"
-    scores = 'accuracy','mean_f1'
-    cells = [[str(o['fold']), f"{o['n_valid']:,}", *(f'{o[key]:.4f}' for key in scores), f"{o['minutes']:.1f}"] for o in metrics['folds']]
-    for what in ('mean','sd'): cells.append([what, '', *(f"{metrics['spread'][key][what]:.4f}" for key in scores), ''])
-    return Table(cells, ['fold', 'validation images', 'accuracy', 'Mean F1', 'minutes'])
+    spread,names = metrics['spread'],dict(accuracy='accuracy', mean_f1='Mean F1')
+    cells = [[str(o['fold']), f"{o['n_valid']:,}", *(f'{o[key]:.4f}' for key in spread), f"{o['minutes']:.1f}"] for o in metrics['folds']]
+    for what in ('mean','sd'): cells.append([what, '', *(f'{o[what]:.4f}' for o in spread.values()), ''])
+    return Table(cells, ['fold', 'validation images', *(names[o] for o in spread), 'minutes'])
 
 def _baseline(interp, learn):
     "The scores of the constant prediction, for the parts that have labels"
