@@ -126,6 +126,7 @@ def _check_folder(out, overwrite, resume):
 
 def _clear(out):
     "Remove an earlier run, with folds or without"
+    (out/'metrics.json').unlink(missing_ok=True) # first: it marks a run as finished
     for o in out.glob('fold_*'): shutil.rmtree(o, ignore_errors=True)
     for o in (*_SUMMARY_FILES, *RUN_FILES): (out/o).unlink(missing_ok=True)
 

@@ -50,7 +50,7 @@ def _judged(data, run):
     images = find_images(frame.file_path, data, strict=False)
     row_of = {path: i for i,path in enumerate(images) if path}
     rows = np.array([row_of.get(o, -1) for o in interp.images])
-    if (rows < 0).all(): raise InputError(f"{run}: has no predictions for the images of {data}; it was trained on others")
+    if (rows < 0).all(): raise InputError(f"{run}: has no predictions for the images of {data}; was it trained on another folder?")
     return frame,vocab,images,interp,rows
 
 def _target_probabilities(interp, target):

@@ -105,6 +105,7 @@ def test_ensembles_that_are_refused(garments, folds, run, tmp_path):
     assert run_inprocess('train', other, '--out', tmp_path/'other', *SHORT).returncode == 0
     assert refused(run_inprocess(*predict, '--with', tmp_path/'other'), 'its attributes are not those of')
     assert refused(run_inprocess(*predict, '--with', tmp_path/'nowhere'), 'no such model')
+    assert refused(run_inprocess('serve', folds), 'no model.json in this folder; name one of its folds')
     assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', '--fold', 1), '--fold 1 needs --folds')
     assert refused(run_inprocess('train', garments, '--out', folds, '--overwrite', *KEYS), 'contains a training in folds')
     (tmp_path/'plain').mkdir()
@@ -122,9 +123,9 @@ def test_an_unreadable_image_is_left_out(garments, tmp_path):
 
 def test_suspects_and_corrections(garments, folds, run, tmp_path):
     "From a run with folds to suspects.csv, and back into a training"
-    done = run_inprocess('check', garments, '--with', folds, '--out', tmp_path/'card.html')
-    assert done.returncode == 0 and 'labels that are probably wrong: ' in done.stdout, done.stderr
-    assert 'Labels that are probably wrong' in (tmp_path/'card.html').read_text()
+    done = run_inprocess('check', garments, '--with', folds, cwd=tmp_path)
+    assert done.returncode == 0 and 'labels that are probably wrong: suspects.csv; next: ' in done.stdout, done.stderr
+    assert 'Labels that are probably wrong' in (tmp_path/'garments-check.html').read_text()
     suspects = pd.read_csv(tmp_path/'suspects.csv')
     assert suspects.columns.tolist() == ['file_path','target','given','suggested','score','image'] and len(suspects) > 10
     assert set(suspects.file_path) <= set(pd.read_csv(folds/'oof.csv').file_path)

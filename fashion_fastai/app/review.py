@@ -79,7 +79,7 @@ class Review:
         what = '' if o['target'] == 'category' else f"{o['target']}: "
         before = '' if self._is_open(i) else f" · {_TEXTS[self.decisions[self._key(i)]['decision']]}"
         lines = [f"### {what}given **{o['given']}**, suggested **{o['suggested']}**",
-            f"probability of the given label: {float(o['score']):.1%}",
+            f"probability of the given label: {max(float(o['score']), .0001):.2%}",
             f"`{o['file_path']}`{'' if image else ' cannot be read'}", f"{progress}{before}"]
         return ReviewPage(i, image, '\n\n'.join(lines))
 

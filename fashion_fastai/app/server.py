@@ -172,10 +172,11 @@ def _launch(page, host, port):
     theme = gr.themes.Default(primary_hue='blue', secondary_hue='blue', neutral_hue='slate', **_FONTS)
     css = files('fashion_fastai.app').joinpath('page.css').read_text()
     disabled = dict.fromkeys(('share','inline','ssr_mode','pwa','mcp_server','run_history','enable_monitoring'), False)
+    has_api = any(o.api_visibility == 'public' for o in page.fns.values())
     name = f'[{host}]' if ':' in host and host[0] != '[' else host
     try:
         _,url,_ = page.launch(server_name=name, server_port=port, prevent_thread_lock=True, quiet=True,
-            max_file_size=MAX_UPLOAD, footer_links=['api'], css=css, theme=theme,
+            max_file_size=MAX_UPLOAD, footer_links=['api']*has_api, css=css, theme=theme,
             app_kwargs=dict(middleware=[Middleware(_without_fetching)]), **disabled)
         return url
     except OSError as e: raise InputError(f"{host}: no port can be listened at ({e})") from e
