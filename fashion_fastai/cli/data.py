@@ -7,7 +7,7 @@ __all__ = ['CONVERT', 'REVIEW', 'CHECK']
 
 # %% ../../nbs/91_cli.data.ipynb #6ddc71e4
 from importlib import import_module
-from .core import Command,at_least,program_name,sentence
+from .core import Command,at_least,port_number,program_name,sentence
 
 # %% ../../nbs/91_cli.data.ipynb #4c3ece89
 _CATEGORIES = 'number of categories, the most frequent ones; or names separated by commas'
@@ -140,7 +140,7 @@ def _review_options(p):
     p.add_argument('suspects', metavar='SUSPECTS', help='suspects.csv, from fashion check DATA --with RUN')
     p.add_argument('--out', metavar='FILE',
         help='file of the decisions, continued if it exists (default: corrections.csv beside SUSPECTS)')
-    p.add_argument('--port', type=at_least(1), metavar='N', help='port of this machine (default: the first free one from 7860)')
+    p.add_argument('--port', type=port_number, metavar='N', help='port of this machine (default: the first free one from 7860)')
     p.add_argument('--no-browser', dest='browser', action='store_false',
         help='do not open a browser (default: open one if there is a screen)')
 

@@ -8,7 +8,7 @@ __all__ = ['PREDICT', 'SERVE', 'REPORT', 'RUNS', 'SCORE']
 # %% ../../nbs/93_cli.results.ipynb #98f1074b
 import argparse
 from pathlib import Path
-from .core import Command,at_least
+from .core import Command,at_least,port_number
 
 # %% ../../nbs/93_cli.results.ipynb #927d780a
 _PRECISIONS = 'auto','fp32','bf16','fp16'
@@ -46,17 +46,12 @@ def _predict(args):
     files = [str(out/f'{o}.csv') for o in ('category','attribute','predictions') if (out/f'{o}.csv').is_file()]
     print(f"{n:,} images: {', '.join(files)}")
 
-def _port(text):
-    "Option type: a port number"
-    if text.isdecimal() and 0 < int(text) < 65536: return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a port, a whole number from 1 to 65535")
-
 def _serve_options(p):
     p.add_argument('model', metavar='RUN', help='run folder, or any folder with model.json and model.safetensors')
     p.add_argument('--host', metavar='ADDRESS', default='127.0.0.1',
         help='address to listen at; 0.0.0.0 accepts other machines, without a password '
             '(default: 127.0.0.1, this machine only)')
-    p.add_argument('--port', type=_port, metavar='N', help='port to listen at (default: the first free one from 7860)')
+    p.add_argument('--port', type=port_number, metavar='N', help='port to listen at (default: the first free one from 7860)')
     p.add_argument('--examples', metavar='FOLDER',
         help='folder with images to try, of which the first 24 are shown (default: synthetic garments)')
     p.add_argument('--no-browser', dest='browser', action='store_false',
