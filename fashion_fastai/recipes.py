@@ -79,6 +79,7 @@ class Recipe:
     max_bad:float # greatest fraction of unreadable images, which are left out; more are an error
     workers:int|None # threads that open files, and processes that fill the cache; auto: one per core
     regroup:bool # re-split train.csv and val.csv, keeping near-duplicates and products together; always done without val.csv
+    corrections:str # no, or a file of corrected labels, from fashion review
     seed:int # random seed
 
     def __post_init__(self):
@@ -123,6 +124,7 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     _one_of('precision', 'auto', 'fp32', 'bf16', 'fp16'),
     _one_of('log', *LOGGERS),
     ('cache', bool, 'auto, no or a folder'),
+    ('corrections', bool, 'no or a file'),
     ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'),
     ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
 
