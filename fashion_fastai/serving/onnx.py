@@ -15,9 +15,9 @@ from ..core import InputError,atomic_write
 from ..data.cache import stored_size
 from ..data.augment import JitterNormalize
 from ..callback.tta import predict_with_flip
-from .folder import file_hash
+from .folder import PARTS,file_hash
 from ..learner import FashionLearner
-from .engine import open_session
+from .engine import open_session,run_graph
 
 # %% ../../nbs/58_serving.onnx.ipynb #ea82dfa1
 def resize_weights(
@@ -82,14 +82,16 @@ class ServingGraph(nn.Module):
         mean,std = normalize.mean.cpu(),normalize.std.cpu()
         self.register_buffer('scale', 1/(255*std))
         self.register_buffer('shift', -mean/std)
-        self.resize,self.tta,self.temperatures = ResizePixels(self.stored, self.size),hasattr(learn, 'flip_tta'),learn.loss_func.temperatures
+        self.resize,self.tta = ResizePixels(self.stored, self.size),hasattr(learn, 'flip_tta')
+        self.loss = deepcopy(learn.loss_func).cpu()
+        self.parts = [name for name,o in zip(PARTS, (learn.vocab.categories, learn.vocab.attributes)) if o]
 
     def forward(self,
         images:torch.Tensor, # shape (n, height, width, 3), uint8
-    )->tuple: # probabilities: (n, n_categories), (n, n_attributes)
+    )->tuple: # probabilities: (n, n_categories), (n, n_attributes); one of them if the other part is not predicted
         x = self.resize(images.permute(0, 3, 1, 2).float())*self.scale + self.shift
-        category,attributes = predict_with_flip(self.model, x) if self.tta else self.model(x)
-        return (category/self.temperatures[0]).softmax(-1),(attributes/self.temperatures[1]).sigmoid()
+        logits = predict_with_flip(self.model, x, self.loss.groups) if self.tta else self.model(x)
+        return tuple(o for o in self.loss.activation(logits) if o.shape[1])
 
 # %% ../../nbs/58_serving.onnx.ipynb #342d8569
 def _require_onnx():
@@ -107,7 +109,7 @@ def _export(graph, images, path):
     try:
         with warnings.catch_warnings(),torch.inference_mode():
             warnings.simplefilter('ignore')
-            torch.onnx.export(graph, (images,), path, dynamo=True, input_names=['images'], output_names=['category','attributes'],
+            torch.onnx.export(graph, (images,), path, dynamo=True, input_names=['images'], output_names=graph.parts,
                 dynamic_shapes=[{0: torch.export.Dim('n')}], external_data=False, verbose=False)
     finally:
         for o,level in zip(quiet, levels): o.setLevel(level)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ImageList', 'read_image_list', 'open_cache', 'bad_rows', 'Predictions', 'fill_prior', 'write_bad_images',
-           'write_submission', 'CountedBatches']
+           'submission_files', 'write_submission', 'CountedBatches']
 
 # %% ../../nbs/46_serving.submission.ipynb #8dd7d865
 import os,warnings
@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Iterable,NamedTuple
 import numpy as np,pandas as pd
-from ..core import InputError,atomic_write
+from ..core import InputError,UNKNOWN,atomic_write
 from ..data.labels import Vocab,read_test_list
 from ..data.cache import PackedImages,cache_folder,pack_images
 
@@ -75,8 +75,10 @@ class Predictions(NamedTuple):
 
     def table(self):
         "A `DataFrame` with file_path, category, category_probability, and the probability of every attribute"
-        frame = pd.DataFrame(dict(file_path=self.file_paths, category=[self.vocab.categories[k] for k in self.category],
-            category_probability=self.category_probabilities.max(1)))
+        frame = pd.DataFrame(dict(file_path=self.file_paths))
+        if self.vocab.categories:
+            frame['category'] = [self.vocab.categories[k] for k in self.category]
+            frame['category_probability'] = self.category_probabilities.max(1)
         names = [f'{o} (attribute)' if o in frame else o for o in self.vocab.attributes]
         return pd.concat([frame, pd.DataFrame(self.attribute_probabilities, columns=names)], axis=1)
 
@@ -89,7 +91,8 @@ def fill_prior(
     attribute_probabilities:np.ndarray, # shape (n, n_attributes)
 ):
     "Set `rows` to the training-set prior"
-    category[rows],attributes[rows] = int(np.argmax(prior.category_shares)),np.array(prior.attributes, bool)
+    category[rows] = int(np.argmax(prior.category_shares)) if prior.category_shares else UNKNOWN
+    attributes[rows] = np.array(prior.attributes, bool)
     category_probabilities[rows],attribute_probabilities[rows] = prior.category_shares,prior.attribute_shares
 
 # %% ../../nbs/46_serving.submission.ipynb #bcdc94d5
@@ -110,7 +113,14 @@ def _submission_frames(predictions):
     sets = [' '.join(map(str, np.flatnonzero(row))) for row in predictions.attributes]
     category = dict(file_path=predictions.file_paths, category_label=predictions.category)
     attribute = dict(file_path=predictions.file_paths, attribute_label=sets)
-    return dict(category=pd.DataFrame(category), attribute=pd.DataFrame(attribute), predictions=predictions.table().round(4))
+    frames = dict(category=pd.DataFrame(category), attribute=pd.DataFrame(attribute), predictions=predictions.table().round(4))
+    return {name: frames[name] for name in submission_files(predictions.vocab)}
+
+def submission_files(
+    vocab:Vocab, # names of the labels
+)->list: # names without suffix
+    "The files of a submission: category and attribute, as far as they are predicted, and predictions"
+    return ['category']*bool(vocab.categories) + ['attribute']*bool(vocab.attributes) + ['predictions']
 
 def write_submission(
     predictions:Predictions|Iterable, # from `predict_images`, or the batches of `predict_batches`
@@ -120,12 +130,14 @@ def write_submission(
     out,bad,n = Path(out),{},0
     batches = [predictions] if isinstance(predictions, Predictions) else predictions
     with ExitStack() as stack:
-        files = {name: stack.enter_context(atomic_write(out/f'{name}.csv')) for name in ('category','attribute','predictions')}
+        files = {}
         for i,batch in enumerate(batches):
+            if not i: files = {name: stack.enter_context(atomic_write(out/f'{name}.csv')) for name in submission_files(batch.vocab)}
             for name,frame in _submission_frames(batch).items(): frame.to_csv(files[name], mode='a', header=i == 0, index=False)
             bad.update({batch.file_paths[row]: reason for row,reason in batch.bad.items()})
             n += len(batch.file_paths)
         write_bad_images(bad, out)
+    for name in {'category','attribute'} - set(files): (out/f'{name}.csv').unlink(missing_ok=True) # of another model
     if bad:
         where = f"predicted by the training-set prior, and listed in {out/'bad_images.csv'}"
         warnings.warn(f"{len(bad):,} of {n:,} images are missing or cannot be read; they are {where}")
