@@ -198,8 +198,9 @@ def api_app(
 
     @app.exception_handler(Refused)
     async def refuse(request, e):
-        headers = {'Retry-After': str(RETRY_SECONDS)} if e.status == 503 else {'Connection': 'close'} if e.status in (408, 413) else None
-        return JSONResponse(dict(detail=e.reason), e.status, headers)
+        # after 413 the connection stays open: a client that is still sending would see it close, and not the reason
+        headers = {503: {'Retry-After': str(RETRY_SECONDS)}, 408: {'Connection': 'close'}}
+        return JSONResponse(dict(detail=e.reason), e.status, headers.get(e.status))
 
     @app.exception_handler(ClientDisconnect)
     async def leave(request, e): return fastapi.Response(status_code=400) # nobody reads it
