@@ -33,13 +33,21 @@ socket.getaddrinfo,fashion_fastai.inference.predict_batches = told,slow
 sys.exit(fashion_fastai.cli.main.main(['serve', *sys.argv[1:]]))
 """
 
+# the command where PyTorch is not installed
+SERVE_WITHOUT_TORCH = """
+import sys
+for o in ('torch','torchvision','fastai'): sys.modules[o] = None
+from fashion_fastai.cli.main import main
+sys.exit(main(['serve', *sys.argv[1:]]))
+"""
+
 @contextmanager
-def served(run, folder, *options):
+def served(run, folder, *options, code=SERVE):
     "The command's process, the page's address, what it has said on stderr, and its temporary folder"
     temporary,err = folder/'temporary',folder/'err'
     temporary.mkdir()
     with open(err, 'a') as file:
-        process = spawn(sys.executable, '-W', 'ignore', '-c', SERVE, run, *options, stderr=file, env={**os.environ, 'TMPDIR': str(temporary), 'http_proxy': 'http://127.0.0.1:9'})
+        process = spawn(sys.executable, '-W', 'ignore', '-c', code, run, *options, stderr=file, env={**os.environ, 'TMPDIR': str(temporary), 'http_proxy': 'http://127.0.0.1:9'})
         try:
             line = process.stdout.readline()
             assert ' is at http://' in line, line + err.read_text()
@@ -134,6 +142,21 @@ def test_what_is_refused(page, run, garments, tmp_path):
     with pytest.raises(urllib.error.HTTPError) as refused: uploaded(page.url, tmp_path/'large.jpg')
     assert refused.value.code == 413 and b'maximum allowed size of 204800 bytes' in refused.value.read()
     assert not [o for o in page.files() if o.name == 'evil.jpg']
+
+@needs('gradio')
+@needs('onnxruntime')
+def test_the_page_of_an_onnx_graph_needs_no_torch(run, garments, shop, tmp_path):
+    "Its predictions are those of PyTorch, without heat maps"
+    assert run_inprocess('export', run, '--out', tmp_path/'model', '--onnx').returncode == 0
+    learn,path = load_model(run, 'fp32'),garments/'test'/'00001.jpg'
+    expected = learn.predict(path)
+    with served(tmp_path/'model', tmp_path, code=SERVE_WITHOUT_TORCH) as page:
+        state,(category,attributes,overlay,rows) = ask(page.url, 'image', uploaded(page.url, path), '')
+        assert state == 'complete' and category['label'] == expected.category and overlay is None
+        assert {o['label'] for o in attributes['confidences']} == set(expected.attributes)
+        state,(said,_,file) = ask(page.url, 'images', [uploaded(page.url, shop)])
+        assert state == 'complete' and said.startswith('21 images, 1 of which could not be read')
+        check_table(fetched(f"{page.url}gradio_api/file={file['path']}"), learn, garments)
 
 @needs('gradio')
 def test_a_list_does_not_block_single_images(run, garments, shop, monkeypatch):
