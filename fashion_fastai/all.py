@@ -44,6 +44,7 @@ from .interpret.core import FashionInterpretation,grad_cam
 from .interpret.plots import (plot_calibration,plot_confusion,plot_correlations,plot_history,
     plot_precision_recall,plot_results,plot_top_losses,show_grad_cam)
 from .export import load_model,save_model
+from .serving.engine import OnnxModel
 from .inference import predict_images,predict_run,write_submission
 from .ensemble import load_ensemble
 from .suspects import find_suspects
@@ -52,6 +53,7 @@ from .report.dataset import DataCard,check_data
 from .report.compare import compare_runs,format_runs,read_run
 from .report.run import write_report
 from .app.server import serve_page
+from .serving.package import export_folder
 from .train import lr_find_run,train_run
 from .folds import train_folds
 from .testing import example_data

@@ -8,7 +8,7 @@ __all__ = ['COLORS', 'Prediction', 'make_prediction', 'to_cpu', 'show_prediction
 # %% ../nbs/49_prediction.ipynb #453bed10
 from textwrap import fill
 from typing import NamedTuple
-import numpy as np,torch
+import numpy as np
 from .data.labels import Vocab
 
 # %% ../nbs/49_prediction.ipynb #86c5d765
@@ -30,12 +30,12 @@ class Prediction(NamedTuple):
 def make_prediction(
     vocab:Vocab, # names of the labels
     category:int, # label; not used if there are no categories
-    attributes:torch.Tensor, # multi-hot label set, shape (n_attributes,)
-    p:torch.Tensor, # category probabilities, shape (n_categories,)
-    q:torch.Tensor, # attribute probabilities, shape (n_attributes,)
+    attributes:np.ndarray, # or tensor: multi-hot label set, shape (n_attributes,)
+    p:np.ndarray, # or tensor: category probabilities, shape (n_categories,)
+    q:np.ndarray, # or tensor: attribute probabilities, shape (n_attributes,)
 )->Prediction:
     "A `Prediction` with names"
-    names = [vocab.attributes[i] for i in attributes.nonzero()[:,0]]
+    names = [vocab.attributes[i] for i in np.flatnonzero(attributes)]
     per_category,per_attribute = dict(zip(vocab.categories, p.tolist())),dict(zip(vocab.attributes, q.tolist()))
     return Prediction(vocab.categories[category] if vocab.categories else '', names, per_category, per_attribute)
 
@@ -43,9 +43,10 @@ def make_prediction(
 COLORS = dict(blue='#0072b2', vermilion='#d55e00', green='#009e73', purple='#cc79a7') # Okabe and Ito's, for the colour-blind too
 
 def to_cpu(
-    tensor:torch.Tensor, # of any subclass
-)->torch.Tensor:
+    tensor, # `torch.Tensor`, of any subclass
+): # `torch.Tensor`
     "A plain tensor on the CPU, without gradient"
+    import torch # here, since predictions are shown where it is not installed
     return tensor.detach().cpu().as_subclass(torch.Tensor)
 
 def _color(is_correct): return {None: 'black', True: COLORS['blue'], False: COLORS['vermilion']}[is_correct]

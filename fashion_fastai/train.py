@@ -28,7 +28,7 @@ from .callback.tracking import check_logger,logger_callbacks
 from .learner import FashionLearner,recipe_learner
 from .interpret.core import FashionInterpretation
 from .export import MODEL_FILES,save_model,versions
-from .inference import write_bad_images
+from .serving.submission import write_bad_images
 from .report.run import machine,save_report
 
 # %% ../nbs/80_train.ipynb #d16653ab

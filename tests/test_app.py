@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 from conftest import run_inprocess,spawn
-from fashion_fastai.app import server,uploads
+from fashion_fastai import inference
+from fashion_fastai.app import server
 from fashion_fastai.data.corrections import apply_corrections
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.export import load_model
@@ -20,9 +21,9 @@ def needs(name):
 # the command in a process that prints its network lookups, accepts small uploads only, and predicts lists slowly
 SERVE = """
 import socket,sys,time
-import fashion_fastai.app.server,fashion_fastai.app.uploads,fashion_fastai.cli.main
+import fashion_fastai.app.server,fashion_fastai.cli.main,fashion_fastai.inference
 fashion_fastai.app.server.MAX_UPLOAD = 200*2**10
-look_up,batches = socket.getaddrinfo,fashion_fastai.app.uploads.predict_batches
+look_up,batches = socket.getaddrinfo,fashion_fastai.inference.predict_batches
 def told(host, *args, **kwargs):
     if host not in ('127.0.0.1', 'localhost'): print(f'looked up {host}', file=sys.stderr, flush=True)
     return look_up(host, *args, **kwargs)
@@ -30,17 +31,25 @@ def slow(*args, **kwargs):
     for o in batches(*args, batch_size=5, **kwargs):
         time.sleep(.3)
         yield o
-socket.getaddrinfo,fashion_fastai.app.uploads.predict_batches = told,slow
+socket.getaddrinfo,fashion_fastai.inference.predict_batches = told,slow
 sys.exit(fashion_fastai.cli.main.main(['serve', *sys.argv[1:]]))
 """
 
+# the command where PyTorch is not installed
+SERVE_WITHOUT_TORCH = """
+import sys
+for o in ('torch','torchvision','fastai'): sys.modules[o] = None
+from fashion_fastai.cli.main import main
+sys.exit(main(['serve', *sys.argv[1:]]))
+"""
+
 @contextmanager
-def served(run, folder, *options):
+def served(run, folder, *options, code=SERVE):
     "The command's process, the page's address, what it has said on stderr, and its temporary folder"
     temporary,err = folder/'temporary',folder/'err'
     temporary.mkdir()
     with open(err, 'a') as file:
-        process = spawn(sys.executable, '-W', 'ignore', '-c', SERVE, run, *options, stderr=file, env={**os.environ, 'TMPDIR': str(temporary), 'http_proxy': 'http://127.0.0.1:9'})
+        process = spawn(sys.executable, '-W', 'ignore', '-c', code, run, *options, stderr=file, env={**os.environ, 'TMPDIR': str(temporary), 'http_proxy': 'http://127.0.0.1:9'})
         try:
             line = process.stdout.readline()
             assert ' is at http://' in line, line + err.read_text()
@@ -137,13 +146,28 @@ def test_what_is_refused(page, run, garments, tmp_path):
     assert not [o for o in page.files() if o.name == 'evil.jpg']
 
 @needs('gradio')
+@needs('onnxruntime')
+def test_the_page_of_an_onnx_graph_needs_no_torch(run, garments, shop, tmp_path):
+    "Its predictions are those of PyTorch, without heat maps"
+    assert run_inprocess('export', run, '--out', tmp_path/'model', '--onnx').returncode == 0
+    learn,path = load_model(run, 'fp32'),garments/'test'/'00001.jpg'
+    expected = learn.predict(path)
+    with served(tmp_path/'model', tmp_path, code=SERVE_WITHOUT_TORCH) as page:
+        state,(category,attributes,overlay,rows) = ask(page.url, 'image', uploaded(page.url, path), '')
+        assert state == 'complete' and category['label'] == expected.category and overlay is None
+        assert {o['label'] for o in attributes['confidences']} == set(expected.attributes)
+        state,(said,_,file) = ask(page.url, 'images', [uploaded(page.url, shop)])
+        assert state == 'complete' and said.startswith('21 images, 1 of which could not be read')
+        check_table(fetched(f"{page.url}gradio_api/file={file['path']}"), learn, garments)
+
+@needs('gradio')
 def test_a_list_does_not_block_single_images(run, garments, shop, monkeypatch):
     "While the list of one visitor is predicted, another one gets the prediction of an image"
-    batches,go_on = uploads.predict_batches,threading.Event()
+    batches,go_on = inference.predict_batches,threading.Event()
     def held(*args, **kwargs):
         assert go_on.wait(120)
         yield from batches(*args, **kwargs)
-    monkeypatch.setattr(uploads, 'predict_batches', held)
+    monkeypatch.setattr(inference, 'predict_batches', held)
     def settings(): return {k: v for k,v in os.environ.items() if k.startswith('GRADIO') or k.lower() == 'no_proxy' or k == 'HF_HUB_OFFLINE'}
     before = settings()
     with server.serve_page(run) as url:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable
 from fastcore.meta import delegates
 from ..core import IMAGE_SUFFIXES,InputError
-from ..export import load_model
+from ..serving.engine import load_engine
 from .uploads import MAX_UPLOAD
 from .service import PredictionService,TABLE_COLUMNS,example_images
 
@@ -66,7 +66,7 @@ def _show_errors(function):
 
 def _image_tab(gr, service, examples):
     "One image, its prediction, and its heat map"
-    vocab = service.learn.vocab
+    vocab = service.model.vocab
     labels = dict.fromkeys((*vocab.categories, *vocab.attributes))
     with gr.Row():
         with gr.Column(min_width=300):
@@ -79,7 +79,7 @@ def _image_tab(gr, service, examples):
             with gr.Accordion('All probabilities', open=False):
                 rows = gr.Dataframe(headers=['name','probability','kind'], interactive=False, max_height=420,
                     elem_id='probabilities')
-        with gr.Column(min_width=300):
+        with gr.Column(min_width=300, visible=service.has_heat_map):
             heat = gr.Image(label='Grad-CAM heat map', interactive=False, height=380,
                 buttons=['download','fullscreen'], elem_id='heat_map')
             label = gr.Dropdown([('the predicted category', ''), *labels], value='', label='Heat map of',
@@ -114,7 +114,7 @@ def web_page(
     examples:list, # paths of images to try
 ): # gradio's `Blocks`; raises `InputError` if gradio is not installed
     "The page: one image with its prediction and heat map, and many images with a table"
-    gr,vocab = import_gradio(),service.learn.vocab
+    gr,vocab = import_gradio(),service.model.vocab
     about = f"The model `{title}` predicts {len(vocab.categories)} categories and {len(vocab.attributes)} attributes."
     with gr.Blocks(title='What is this garment?', analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
         gr.Markdown(f"# What is this garment?\n{about}")
@@ -206,17 +206,18 @@ def open_page(
 
 @contextmanager
 def serve_page(
-    model:str|Path, # run folder, or another that `load_model` reads
+    model:str|Path, # run folder, or model folder
     host:str='127.0.0.1', # address to listen at; 0.0.0.0 for all of this machine's
     port:int|None=None, # None for the first free one from 7860
-    precision:str|None='auto', # fp32, bf16 or fp16; auto for the fastest on this machine; None for that of the training
+    precision:str|None=None, # of PyTorch: fp32, bf16 or fp16; None for the fastest on this machine
     examples:str|Path|None=None, # folder of images to try; None for synthetic garments
+    engine:str|None=None, # torch, onnx or int8; None for torch if it is installed
 ): # yields the page's address; raises `InputError` for invalid arguments, or if gradio is not installed
     "Serve the page of a trained model inside the block"
     def make_page(tmp):
         lists = tmp/'lists'
         lists.mkdir()
-        service = PredictionService(load_model(model, precision), load_model(model, precision), tmp/'uploads', lists)
+        service = PredictionService(*(load_engine(model, engine, precision) for _ in range(2)), tmp/'uploads', lists)
         return web_page(service, Path(model).absolute().name, example_images(examples, tmp/'examples')),service.close
     with open_page(make_page, host, port) as url: yield url
 
@@ -237,7 +238,7 @@ def run_page(
 
 @delegates(serve_page, but=['model'])
 def serve_run(
-    model:str|Path, # run folder, or another that `load_model` reads
+    model:str|Path, # run folder, or model folder
     browser:bool=True, # open the page in a browser, if stdout is a terminal on a machine with a screen
     **kwargs
 ): # raises `InputError` as `serve_page` does, and `KeyboardInterrupt` when it ends

@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 from ..core import IMAGE_SUFFIXES,InputError,atomic_write
 from ..data.synthetic import draw_garment
-from ..learner import FashionLearner
+from ..serving.engine import OnnxModel
 from .uploads import check_image,heat_map,is_image_name,predict_upload,predict_uploads
 
 # %% ../../nbs/71_app.service.ipynb #bb6e291a
@@ -73,12 +73,13 @@ def _label_rows(prediction):
 class PredictionService:
     "Predictions for uploads (dictionaries with orig_name and path): one image and one list at a time"
     def __init__(self,
-        learn:FashionLearner, # for single images
-        list_learn:FashionLearner, # another learner of the same model, for lists
+        model, # `FashionLearner` or `OnnxModel`, for single images
+        list_model, # another of the same, for lists
         uploads:str|Path, # folder that contains uploads, and receives tables
         folder:str|Path, # for the images of a list while they are predicted
     ):
-        self.learn,self.list_learn = learn,list_learn
+        self.model,self.list_model = model,list_model
+        self.has_heat_map = not isinstance(model, OnnxModel) # which has no gradients
         self.uploads,self.folder = Path(uploads).resolve(),Path(folder)
         self.image_lock,self.list_lock = threading.Lock(),threading.Lock()
         self.is_closed = False
@@ -100,19 +101,19 @@ class PredictionService:
         if not upload: return ImagePage(None, None, None, None)
         name,path = self._resolve(upload)
         with self.image_lock:
-            prediction = predict_upload(self.learn, path, name)
-            heat = heat_map(self.learn, path, name, label or None)
+            prediction = predict_upload(self.model, path, name)
+            heat = heat_map(self.model, path, name, label or None) if self.has_heat_map else None
         attributes = {o: prediction.attribute_probabilities[o] for o in prediction.attributes}
-        return ImagePage(prediction.category_probabilities, attributes, heat, _label_rows(prediction))
+        return ImagePage(prediction.category_probabilities or None, attributes, heat, _label_rows(prediction))
 
     def heat_map(self,
         upload:dict|None, # None if there is no image
         label:str='', # category or attribute; empty for the predicted category
     )->Image.Image|None: # raises `InputError`
         "Another heat map of an image"
-        if not upload: return None
+        if not upload or not self.has_heat_map: return None
         name,path = self._resolve(upload)
-        with self.image_lock: return heat_map(self.learn, path, name, label or None)
+        with self.image_lock: return heat_map(self.model, path, name, label or None)
 
     def images(self,
         uploads:list|None, # images, and zips of images
@@ -125,7 +126,7 @@ class PredictionService:
                 yield o
         if not uploads: raise InputError('no images were uploaded')
         resolved = [self._resolve(o) for o in uploads]
-        with self.list_lock: table = predict_uploads(self.list_learn, resolved, self.folder, batches)
+        with self.list_lock: table = predict_uploads(self.list_model, resolved, self.folder, batches)
         file = Path(tempfile.mkdtemp(dir=self.uploads))/'predictions.csv' # a path that cannot be guessed
         with atomic_write(file) as f: table.to_csv(f, index=False)
         return TablePage(self._message(table), self._first_rows(table), str(file))

@@ -12,14 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path,PurePosixPath
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from matplotlib import colormaps
 from PIL import Image
 from ..core import IMAGE_SUFFIXES,InputError
 from ..data.image import open_image
 from ..prediction import Prediction
-from ..learner import FashionLearner
-from ..interpret.core import grad_cam
-from ..inference import predict_batches
+from ..serving.engine import OnnxModel
 
 # %% ../../nbs/70_app.uploads.ipynb #5b6a640e
 MAX_BYTES = 50_000_000 # of one image
@@ -55,22 +52,24 @@ def _named(path, name):
     except InputError as e: raise InputError(str(e).replace(str(path), name)) from None
 
 def predict_upload(
-    learn:FashionLearner, # trained
+    model, # `FashionLearner` or `OnnxModel`
     path:str|Path, # of the uploaded image
     name:str, # what the user calls it
 )->Prediction: # raises `InputError` if it cannot be read, or is too large
     "Predict an uploaded image"
     check_image(path, name)
-    with _named(path, name): return learn.predict(path)
+    with _named(path, name): return model.predict(path)
 
 def heat_map(
-    learn:FashionLearner, # trained
+    learn, # `FashionLearner`; an ONNX graph has no gradients
     path:str|Path, # of the uploaded image
     name:str, # what the user calls it
     label:str|None=None, # category or attribute; None for the predicted category
     max_side:int=640, # pixels of the longer side
 )->Image.Image: # upright; raises `InputError` as `predict_upload` does, and for an unknown label
     "The image in grey with the Grad-CAM heat map of `label`"
+    from matplotlib import colormaps
+    from fashion_fastai.interpret.core import grad_cam # here, since an ONNX graph is served without PyTorch
     check_image(path, name)
     with _named(path, name): image,heat = open_image(path),grad_cam(learn, path, label)
     image = image.resize([max(1, round(o*max_side/max(image.size))) for o in image.size], Image.Resampling.BICUBIC)
@@ -190,6 +189,8 @@ def collect_images(
 def _batch_table(predictions, folder, images):
     "The rows of a batch by image number, without images that turn out unreadable, which are added to `images.bad`"
     table,vocab = predictions.table().round(4),predictions.vocab
+    if not vocab.categories:
+        for i,(name,value) in enumerate(dict(category='', category_probability=np.nan).items(), 1): table.insert(i, name, value)
     sets = [', '.join(vocab.attributes[k] for k in row.nonzero()[0]) for row in predictions.attributes]
     table.insert(3, 'attributes', sets, allow_duplicates=True)
     table.index = numbers = [int(Path(o).stem) for o in predictions.file_paths]
@@ -198,8 +199,14 @@ def _batch_table(predictions, folder, images):
         images.bad[number] = reason.replace(f'{path}: ', '').replace(str(path), images.names[number])
     return table.drop([numbers[row] for row in predictions.bad])
 
+def _predict_folder(model, folder, progress):
+    "The predictions of a folder of images, by either engine"
+    if isinstance(model, OnnxModel): return model.predict_batches(folder, progress=progress)
+    from fashion_fastai.inference import predict_batches # here, since an ONNX graph is served without PyTorch
+    return predict_batches(model, folder, progress=progress)
+
 def predict_uploads(
-    learn:FashionLearner, # trained
+    model, # `FashionLearner` or `OnnxModel`
     uploads:list, # (name, path) of images, and of zips of images
     folder:str|Path|None=None, # for a temporary folder with the images; None for the system's
     progress:Callable|None=None, # wraps the loop over batches, with their number as `total`; None for no progress bar
@@ -208,9 +215,9 @@ def predict_uploads(
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
         images = collect_images(uploads, tmp)
         has_any = len(images.bad) < len(images.names)
-        batches = predict_batches(learn, tmp, progress=progress) if has_any else []
+        batches = _predict_folder(model, tmp, progress) if has_any else []
         tables = [_batch_table(o, tmp, images) for o in batches]
-    columns = ['file_path', 'category', 'category_probability', 'attributes', *learn.vocab.attributes]
+    columns = ['file_path', 'category', 'category_probability', 'attributes', *model.vocab.attributes]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=columns, dtype=object)
     table = table.reindex(range(len(images.names)))
     table.iloc[:, 0] = images.names

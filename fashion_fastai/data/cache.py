@@ -13,7 +13,7 @@ from multiprocessing import cpu_count
 from pathlib import Path
 from threading import Thread
 from typing import Callable,Iterable
-import numpy as np,torch
+import numpy as np
 from filelock import FileLock,Timeout
 from ..core import InputError,atomic_write,cache_home,fmt_size,prefetch_map,terminal_progress,track
 from .image import load_pixels
@@ -53,7 +53,7 @@ class PackedImages:
         pixels:np.ndarray, # shape (n, height, width, 3), uint8
     ):
         self.folder,self.size,self.entries,self.bad = Path(folder),tuple(size),entries,bad
-        self.pixels,self._tensor = pixels,torch.from_numpy(pixels)
+        self.pixels,self._tensor = pixels,None
 
     def __len__(self): return len(self.pixels)
     def __repr__(self):
@@ -67,9 +67,11 @@ class PackedImages:
         except (KeyError, TypeError): return None # an image in memory has no path
 
     def tensor(self,
-        device:torch.device|None=None, # where batches are wanted
-    )->torch.Tensor: # shape (n, height, width, 3), uint8
+        device=None, # `torch.device` where batches are wanted
+    ): # tensor of shape (n, height, width, 3), uint8
         "`pixels`, moved to the GPU if `device` is one and half of its free memory suffices"
+        import torch # here, since images are packed where it is not installed
+        if self._tensor is None: self._tensor = torch.from_numpy(self.pixels)
         if device is None or device.type != 'cuda' or self._tensor.is_cuda: return self._tensor
         free,_ = torch.cuda.mem_get_info(device)
         if self.pixels.nbytes < free/2: self._tensor = self._tensor.to(device) # the other half is for the network

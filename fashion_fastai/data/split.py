@@ -9,9 +9,6 @@ __all__ = ['stratified_split', 'product_folders', 'connected_groups', 'join_grou
 import warnings
 from pathlib import PurePosixPath
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 
 # %% ../../nbs/11_data.split.ipynb #76307160
 def stratified_split(
@@ -49,6 +46,8 @@ def connected_groups(
     n:int, # number of items
 )->np.ndarray: # group number of each item, shape (n,)
     "Connected components: the smallest groups that contain both items of every pair"
+    from scipy.sparse import coo_matrix # here, since lists of images are read where scipy is not installed
+    from scipy.sparse.csgraph import connected_components
     links = coo_matrix((np.ones(len(pairs), bool), pairs.T), shape=(n,n))
     return connected_components(links, directed=False)[1]
 
@@ -66,6 +65,7 @@ def join_groups(
 # %% ../../nbs/11_data.split.ipynb #51e847c2
 def _grouped_folds(categories, groups, n, seed):
     "Up to `n` stratified folds of whole groups, each an array of rows"
+    from sklearn.model_selection import StratifiedGroupKFold
     n = min(n, np.unique(categories, return_counts=True)[1].max(initial=0), len(np.unique(groups)))
     if n < 2: return []
     splitter = StratifiedGroupKFold(n, shuffle=True, random_state=seed)

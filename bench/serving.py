@@ -1,0 +1,109 @@
+"Predictions with ONNX Runtime beside PyTorch: one image, batches, files, the start of a process, and what has to be installed"
+import shutil,statistics,subprocess,sys,tempfile
+from contextlib import contextmanager
+from pathlib import Path
+import numpy as np, torch
+from fashion_fastai.data.image import load_pixels
+from fashion_fastai.data.labels import read_labels
+from fashion_fastai.export import load_model
+from fashion_fastai.inference import predict_batches
+from fashion_fastai.recipes import read_recipe
+from fashion_fastai.serving.engine import OnnxModel
+from fashion_fastai.serving.int8 import MAX_DROP
+from fashion_fastai.serving.onnx import ServingGraph
+from fashion_fastai.serving.package import export_folder
+from fashion_fastai.train import train_run
+from record import arguments,data_folder,ratio,rounds,save
+from predict import drain
+
+ROOT = Path(__file__).parent.parent
+MAIN = 'import sys; from fashion_fastai.cli.main import main; sys.exit(main(sys.argv[1:]))'
+
+def torch_network(learn, channels_last):
+    "The exported graph in PyTorch, fp32: uint8 images to probabilities"
+    graph = ServingGraph(learn).eval()
+    graph.model.to_precision('fp32', channels_last)
+    def run(images):
+        with torch.inference_mode(): return [o.numpy() for o in graph(torch.from_numpy(images))]
+    return run
+
+def repeat(work, images, n): return lambda: [work(images) for _ in range(n)]
+
+def network_times(learn, model, integers, images, batch_size, n, n_rounds):
+    "Seconds per round of `n` calls, for each engine; PyTorch in the faster memory layout"
+    batch = np.resize(images, (batch_size,*images.shape[1:]))
+    threads = torch.get_num_threads()
+    works = dict(torch=torch_network(learn, False), torch_channels_last=torch_network(learn, True),
+        onnx=lambda o: model(o, threads), **({} if integers is None else dict(int8=lambda o: integers(o, threads))))
+    for work in works.values(): work(batch)
+    taken = rounds(n_rounds, **{name: repeat(work, batch, n) for name,work in works.items()})
+    other = taken.pop('torch_channels_last')
+    if statistics.median(other) < statistics.median(taken['torch']): taken['torch'] = other
+    return taken
+
+def first_prediction(folder, image, out, engine):
+    "A process that predicts one image with `fashion predict`"
+    def run():
+        words = ['-W', 'ignore', '-c', MAIN, 'predict', folder, image, '--out', out, '--engine', engine]
+        subprocess.run([sys.executable, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+    return run
+
+def install_megabytes():
+    "Size of a fresh virtual environment for `fashion serve --api`, without PyTorch"
+    with tempfile.TemporaryDirectory() as tmp:
+        subprocess.run([sys.executable, '-m', 'venv', tmp], check=True)
+        source = shutil.copytree(ROOT, f'{tmp}/source', ignore=shutil.ignore_patterns('.*', 'nbs', 'tests', 'build'))
+        for o in (['-r', f'{source}/docker/requirements.txt'], ['--no-deps', source]):
+            subprocess.run([f'{tmp}/bin/pip', 'install', '-q', *o], check=True)
+        shutil.rmtree(source)
+        return sum(o.stat().st_size for o in Path(tmp).rglob('*') if o.is_file() and not o.is_symlink())/1e6
+
+@contextmanager
+def exported(args, data):
+    "A model folder with model_int8.onnx if that is kept, and the check of quantisation"
+    with tempfile.TemporaryDirectory() as tmp:
+        run = Path(args.run) if args.run else Path(tmp)/'run'
+        if not args.run: train_run(data, run, read_recipe('demo', stages=args.stages, report=False), 'demo')
+        check = export_folder(run, Path(tmp)/'model', onnx=True, int8=data)
+        print(check, flush=True)
+        yield Path(tmp)/'model',check
+
+def main():
+    args = arguments(__doc__, run='', stages='40x30:4 64x48:6', install=0)
+    with data_folder(args.data) as (data,_),exported(args, data) as (folder,check),tempfile.TemporaryDirectory() as tmp:
+        table = read_labels(data)
+        learn,model = load_model(folder, 'fp32'),OnnxModel(folder)
+        integers = OnnxModel(folder, int8=True) if check.is_kept else None
+        images = np.array([load_pixels(o, model.size) for o in table.images[:64]])
+        one = network_times(learn, model, integers, images, 1, 50, args.rounds)
+        many = network_times(learn, model, integers, images, 64, 5, args.rounds)
+        lists = dict(torch=lambda: drain(predict_batches(learn, data/'train.csv')), onnx=lambda: drain(model.predict_batches(data/'train.csv')))
+        if integers: lists['int8'] = lambda: drain(integers.predict_batches(data/'train.csv'))
+        files = rounds(args.rounds, **lists)
+        image = Path(tmp)/'images'
+        image.mkdir()
+        shutil.copy(table.images[0], image)
+        starts = rounds(args.rounds, **{o: first_prediction(folder, image, f'{tmp}/out', o) for o in ('torch','onnx')})
+        n,sizes = (~table.is_valid).sum(),{o.name: o.stat().st_size/1e6 for o in folder.glob('model*.onnx')}
+        rows = [['figure', *('torch fp32','onnx fp32','onnx int8')]]
+        def row(what, taken, value): rows.append([what, *(value(statistics.median(taken[o])) if o in taken else '-' for o in ('torch','onnx','int8'))])
+        row('milliseconds for one decoded image', one, lambda o: o/50*1e3)
+        row('milliseconds for a batch of 64', many, lambda o: o/5*1e3)
+        row('images per second from files', files, lambda o: n/o)
+        row('seconds from process start to the first prediction', starts, lambda o: o)
+        rows += [['points that the mean of the scores falls by', '-', '-', check.drop],
+            ['megabytes of the graph', '-', sizes['model.onnx'], sizes.get('model_int8.onnx', '-')]]
+        figures = {'one image, onnx over torch': (ratio(one['torch'], one['onnx']), 2),
+            'images per second from files, onnx over torch': (ratio(files['torch'], files['onnx']), 1),
+            'time to the first prediction, torch over onnx': (ratio(starts['torch'], starts['onnx']), 3)}
+        if integers:
+            figures |= {'batch of 64, int8 over torch': (ratio(many['torch'], many['int8']), 2.5),
+                f'{MAX_DROP} points over the loss by int8, if there is a loss': (MAX_DROP/max(check.drop, .01), 1),
+                '4 MB over the size of model_int8.onnx': (4/sizes['model_int8.onnx'], 1)}
+        if args.install:
+            megabytes = install_megabytes()
+            rows.append(['megabytes of the environment, without PyTorch', '-', megabytes, megabytes])
+            figures['400 MB over the size of the environment'] = (400/megabytes, 1)
+        save('serving', args, rows, figures)
+
+if __name__ == '__main__': main()

@@ -1,0 +1,165 @@
+"Model folders in processes without PyTorch: the same predictions, the card's own program, the hub"
+import json,re,sys
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SHORT,refused,run_cli,run_inprocess,train
+from fashion_fastai.data.labels import read_labels
+from fashion_fastai.export import load_model
+from fashion_fastai.inference import predict_images
+from fashion_fastai.serving.engine import OnnxModel
+
+# a process in which importing PyTorch, or what a serving environment does not have, fails
+WITHOUT_TORCH = """
+import sys
+for o in ('torch','torchvision','fastai','scipy','sklearn','matplotlib','onnx','onnxscript'): sys.modules[o] = None
+"""
+
+def without_torch(code, *words, **kwargs):
+    "The result of `code` in such a process"
+    done = run_cli('-W', 'ignore', '-c', WITHOUT_TORCH + code, *words, command=(sys.executable,), **kwargs)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+@pytest.fixture(scope='session')
+def folder(run, tmp_path_factory):
+    "A model folder with graph and card; not to be modified"
+    out = tmp_path_factory.mktemp('exported')/'garments'
+    done = run_inprocess('export', run, '--out', out, '--onnx', '--card', '--license', 'cc-by-4.0')
+    assert done.returncode == 0, done.stderr
+    assert 'model.onnx' in done.stdout and 'README.md' in done.stdout
+    return out
+
+def arrays(model, test):
+    "The predictions of a list, with ONNX Runtime, as one `Predictions`"
+    return next(model.predict_batches(test, batch_size=10_000))
+
+def same_predictions(run, folder, test):
+    "Whether both engines predict the same categories and label sets, and probabilities within 1e-4"
+    torch_,onnx = predict_images(load_model(run, 'fp32'), test),arrays(OnnxModel(folder), test)
+    assert len(torch_.file_paths) == len(onnx.file_paths) > 0
+    for a,b in zip(torch_[1:3], onnx[1:3]): np.testing.assert_array_equal(a, b)
+    for a,b in zip(torch_[3:5], onnx[3:5]): assert a.shape == b.shape and (not a.size or abs(a - b).max() < 1e-4)
+    return onnx
+
+def test_predict_without_torch_writes_the_same_files(run, folder, garments, tmp_path):
+    code = "from fashion_fastai.cli.main import main\nassert main(sys.argv[1:]) == 0\n"
+    said = without_torch(code, 'predict', folder, garments/'test.csv', '--out', tmp_path/'onnx')
+    assert '20 images' in said
+    assert run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'torch', '--precision', 'fp32').returncode == 0
+    for name in ('category.csv','attribute.csv'): assert (tmp_path/'onnx'/name).read_bytes() == (tmp_path/'torch'/name).read_bytes()
+    a,b = (pd.read_csv(tmp_path/o/'predictions.csv') for o in ('onnx','torch'))
+    assert abs(a.iloc[:, 2:].values.astype(float) - b.iloc[:, 2:].values.astype(float)).max() < 2e-4
+
+def test_torch_is_not_imported_where_it_is_installed(folder, garments, tmp_path):
+    code = "import sys\nfrom fashion_fastai.cli.main import main\nassert main(sys.argv[1:]) == 0\nprint([o for o in sys.modules if o.split('.')[0] in ('torch','fastai')])"
+    done = run_cli('-c', code, 'predict', folder, garments/'test', '--out', tmp_path, '--engine', 'onnx', command=(sys.executable,))
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == '[]', done.stdout + done.stderr
+
+def test_engines_that_are_not_there_are_named(run, folder, garments, tmp_path):
+    def predict(model, *options): return run_inprocess('predict', model, garments/'test', '--out', tmp_path, *options)
+    assert refused(predict(run, '--engine', 'onnx'), 'has no model.onnx; write a folder with it: fashion export RUN --out FOLDER --onnx')
+    assert refused(predict(folder, '--engine', 'int8'), 'fashion export RUN --out FOLDER --int8 DATA')
+    assert refused(predict(folder, '--engine', 'onnx', '--precision', 'bf16'), 'precision bf16 needs --engine torch')
+    assert list(tmp_path.iterdir()) == []
+
+def test_export_writes_all_or_nothing(run, folder, garments, tmp_path):
+    assert refused(run_inprocess('export', run, '--out', folder), 'is not an empty folder')
+    assert refused(run_inprocess('export', run, '--out', tmp_path/'x', '--int8', tmp_path), 'train.csv')
+    assert refused(run_inprocess('export', tmp_path, '--out', tmp_path/'x'), 'no config.json')
+    assert list(tmp_path.iterdir()) == []
+
+def test_a_damaged_folder_is_refused(folder, tmp_path):
+    for o in folder.iterdir(): (tmp_path/o.name).write_bytes(o.read_bytes())
+    for name,options in (('model.onnx', ['--engine', 'onnx']), ('model.safetensors', ['--engine', 'torch'])):
+        content = bytearray((tmp_path/name).read_bytes())
+        content[len(content)//2] ^= 1
+        (tmp_path/name).write_bytes(content)
+        assert refused(run_inprocess('predict', tmp_path, tmp_path, '--out', tmp_path/'out', *options), f'{name}: is damaged')
+
+PROGRAM = re.compile(r'```python\n(import json\n.*?)```', re.S)
+MODULE = re.compile(r'```python\n(import math\n.*?)```', re.S)
+
+def test_the_program_on_the_card_predicts(folder, garments, tmp_path):
+    card,image = (folder/'README.md').read_text(),garments/'test'/'00003.jpg'
+    for name in ('config.json','model.onnx'): (tmp_path/name).write_bytes((folder/name).read_bytes())
+    (tmp_path/'rules.py').write_text(MODULE.search(card)[1])
+    (tmp_path/'garment.jpg').write_bytes(image.read_bytes())
+    # without this package, too
+    said = without_torch("sys.modules['fashion_fastai'] = sys.modules['pandas'] = None\nsys.path.insert(0, '.')\n" + PROGRAM.search(card)[1], cwd=tmp_path)
+    expected = OnnxModel(folder).predict(image)
+    assert said.splitlines() == [expected.category, str(expected.attributes)]
+
+def test_all_validation_images_are_predicted_alike(run, folder, garments):
+    same_predictions(run, folder, garments/'val.csv')
+
+def variant(garments, out, columns, groups=False):
+    "A data folder with some of the columns of synthetic garments, every tenth label unknown"
+    out.mkdir()
+    for split in ('train','val','test'): (out/split).symlink_to(garments/split)
+    for name in ('train.csv','val.csv'):
+        frame = pd.read_csv(garments/name, dtype=str)
+        attributes = list(frame)[2:]
+        keep = [o for o in frame if o == 'file_path' or columns(o)]
+        for i,o in enumerate(keep[1:]): frame.loc[i%10::10, o] = ''
+        frame['file_path'] = [str(garments.parent/o) for o in frame.file_path]
+        frame.replace({o: {'': None} for o in keep[1:]})[keep].dropna(how='all', subset=keep[1:]).to_csv(out/name, index=False)
+    if (garments/'classes.txt').is_file() and columns('category_label'): (out/'classes.txt').write_bytes((garments/'classes.txt').read_bytes())
+    if groups: (out/'attributes.csv').write_text('attribute,group,exactly_one\n' + ''.join(f'{o},sleeves,0\n' for o in attributes if 'sleeve' in o))
+    return out
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name,columns,groups', [('categories', lambda o: o == 'category_label', False), ('attributes', lambda o: o != 'category_label', True),
+                                                 ('both', lambda o: True, True)])
+def test_groups_and_models_of_one_part(garments, tmp_path, name, columns, groups):
+    data = variant(garments, tmp_path/'data', columns, groups)
+    run = train(data, tmp_path/'run', *SHORT)
+    done = run_inprocess('export', run, '--out', tmp_path/'model', '--onnx', '--int8', data, '--card')
+    assert done.returncode == 0, done.stderr
+    assert 'int8 kept' in done.stdout or 'int8 not kept' in done.stdout
+    found = same_predictions(run, tmp_path/'model', garments/'val')
+    config,vocab = json.loads((tmp_path/'model'/'config.json').read_text()),read_labels(data).vocab
+    assert (len(vocab.categories) > 0, len(vocab.attributes) > 0) == (name != 'attributes', name != 'categories')
+    if groups:
+        members, = (o['members'] for o in config['groups'])
+        assert len(members) > 1 and set(found.attributes[:,members].sum(1)) <= {0, 1}
+        assert config['rule']['name'] == 'Grouped' and (found.attribute_probabilities[:,members].sum(1) <= 1 + 1e-5).all()
+    card = (tmp_path/'model'/'README.md').read_text()
+    compile(PROGRAM.search(card)[1], 'card', 'exec')
+    assert ('## Categories' in card, '## Attributes' in card) == (name != 'attributes', name != 'categories')
+    code = "from fashion_fastai.cli.main import main\nassert main(sys.argv[1:]) == 0\n"
+    without_torch(code, 'predict', tmp_path/'model', garments/'test.csv', '--out', tmp_path/'out')
+    wanted = {'predictions.csv'} | ({'category.csv'} if vocab.categories else set()) | ({'attribute.csv'} if vocab.attributes else set())
+    assert {o.name for o in (tmp_path/'out').iterdir()} == wanted
+
+LOAD = """
+import socket,sys,torch
+def refuse(*args, **kwargs): raise OSError('no network')
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from fashion_fastai.serving.hub import HubModel
+model = HubModel.from_pretrained(sys.argv[1]).eval()
+with torch.inference_mode(): torch.save(model(torch.load(sys.argv[2])), sys.argv[3])
+"""
+
+def test_a_saved_model_is_loaded_offline_bit_for_bit(run, folder, tmp_path):
+    pytest.importorskip('huggingface_hub')
+    import torch
+    from fashion_fastai.serving.hub import HubModel
+    model,images = HubModel.from_run(run).eval(),torch.randn(8, 3, 48, 36, generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(tmp_path/'saved')
+    HubModel.from_pretrained(folder).save_pretrained(tmp_path/'card')
+    assert (tmp_path/'card'/'README.md').read_bytes() == (folder/'README.md').read_bytes()
+    torch.save(images, tmp_path/'images.pt')
+    with torch.inference_mode(): expected = model(images)
+    for name in ('saved','card'):
+        done = run_cli('-W', 'ignore', '-c', LOAD, tmp_path/name, tmp_path/'images.pt', tmp_path/'out.pt', command=(sys.executable,))
+        assert done.returncode == 0, done.stderr
+        for a,b in zip(expected, torch.load(tmp_path/'out.pt')): assert torch.equal(a, b)
+
+def test_the_serving_environment_needs_nothing_else(pytestconfig):
+    "docker/requirements.txt has the versions of requirements.txt and of the extras"
+    def lines(path): return [o for o in (pytestconfig.rootpath/path).read_text().splitlines() if o and o[0] != '#']
+    known = set(lines('requirements.txt')) | set(re.findall(r'"([^"]+)"', (pytestconfig.rootpath/'pyproject.toml').read_text()))
+    found = lines('docker/requirements.txt')
+    assert found and set(found) <= known
+    assert not {'torch','fastai','torchvision','scipy','scikit-learn'} & {re.split('[<>=]', o)[0] for o in found}
