@@ -27,7 +27,8 @@ class _DecodedMetric(Metric):
     def reset(self): self.total,self.count = 0.,0
     def accumulate(self, learn):
         decoded = learn.loss_func.decodes(learn.loss_func.activation(learn.pred))
-        self.total += to_detach(self.score(*decoded, *learn.yb)).sum().item()
+        scores = self.score(*decoded, *learn.yb)
+        self.total += to_detach(scores, gather=False).sum().item() # `count` is of this process as well
         self.count += find_bs(learn.yb)
     @property
     def value(self): return self.total/self.count if self.count else None

@@ -42,6 +42,7 @@ def _run(argv):
         warnings.filterwarnings('always', module='fashion_fastai')
         warnings.showwarning = show
         args = _parser(argv).parse_args(argv)
+        args.words = argv # for commands that start themselves in several processes
         COMMANDS[args.command].run(args)
 
 def main(

@@ -7,6 +7,7 @@ __all__ = ['DEMO', 'TRAIN', 'LR_FIND', 'add_recipe_options', 'read_command_recip
 
 # %% ../../nbs/92_cli.training.ipynb #4e88bf8e
 import argparse
+from contextlib import contextmanager
 from pathlib import Path
 from .core import Command,at_least,program_name
 
@@ -47,6 +48,22 @@ def read_command_recipe(
 _DATA = 'data folder with train.csv; val.csv, classes.txt and groups.csv are optional'
 _NO_CACHE = 'decode the image files in every epoch, the same as --cache no'
 
+def _process_options(p):
+    "Options of commands that run in several processes"
+    p.add_argument('--processes', metavar='N',
+        help='train in N processes on this machine; gpu: one per GPU (default: one process, or those that torchrun started)')
+    p.add_argument('--timeout', type=at_least(1), default=300, metavar='SECONDS',
+        help='end when processes that wait for each other have made no progress for so long (default: 300)')
+
+@contextmanager
+def _processes(args, recipe):
+    "The processes of the command: starts them if --processes asks for it, and then exits as they do"
+    from fashion_fastai.distributed import is_started,joined
+    if args.processes and not is_started():
+        from fashion_fastai.launch import count_processes,start_processes
+        raise SystemExit(start_processes(args.words, count_processes(args.processes, recipe.batch_size), args.timeout))
+    with joined(args.timeout) as processes: yield processes
+
 def _demo_options(p):
     p.add_argument('--out', metavar='DIR', default='fashion_demo',
         help='folder for the data, the run and the submission (default: fashion_demo)')
@@ -84,6 +101,7 @@ def _train_options(p):
     p.add_argument('--resume', action='store_true',
         help='continue an unfinished run in the folder with its own settings; start one if there is none')
     p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help=_NO_CACHE)
+    _process_options(p)
     add_recipe_options(p, 'quick')
 
 def _use_recorded_settings(args):
@@ -101,7 +119,9 @@ def _train(args):
     _use_recorded_settings(args)
     recipe = read_command_recipe(args)
     from fashion_fastai.train import train_run
-    metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume)
+    with _processes(args, recipe) as processes:
+        metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume, processes)
+    if not processes.is_first: return
     report = ' (see report.html)' if (Path(args.out)/'report.html').is_file() else ''
     print(f"\nvalidation: accuracy {_score_text(metrics, 'accuracy')}, mean F1 {_score_text(metrics, 'mean_f1')}, "
           f"after {metrics['minutes']:.1f} minutes\nThe run is in {args.out}{report}; "
@@ -112,12 +132,14 @@ def _lr_find_options(p):
     p.add_argument('--out', metavar='DIR',
         help='folder for the curve, lr_find.png and lr_find.csv (default: only print the suggestion)')
     p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help=_NO_CACHE)
+    _process_options(p)
     add_recipe_options(p, 'quick')
 
 def _lr_find(args):
     recipe = read_command_recipe(args)
     from fashion_fastai.train import lr_find_run
-    suggestion = lr_find_run(args.data, recipe, args.out)
+    with _processes(args, recipe) as processes: suggestion = lr_find_run(args.data, recipe, args.out, processes)
+    if not processes.is_first: return
     curve = f" (curve: {Path(args.out)/'lr_find.png'})" if args.out else ''
     print(f"suggested learning rate: {suggestion:.2g}{curve}")
 
