@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['is_started', 'joined']
 
-# %% ../nbs/39_distributed.ipynb #dcc046fa
+# %% ../nbs/39_distributed.ipynb #fb0ded40
 import os,re,signal,sys,threading,time,warnings
 from contextlib import ExitStack,contextmanager,redirect_stdout,suppress
 from datetime import timedelta
@@ -14,7 +14,7 @@ from fastai.torch_core import defaults
 from .core import InputError
 from .processes import ALONE,RESUME,TIMEOUT,GroupLost,Processes
 
-# %% ../nbs/39_distributed.ipynb #f6997893
+# %% ../nbs/39_distributed.ipynb #fcf9f343
 class _Terminated(GroupLost): "This process was asked to end"
 
 # what gloo, NCCL and the store raise when another process is gone or does not answer
@@ -29,7 +29,8 @@ def _line_and_code(rank, error):
     "What is said of `error`, and the exit code"
     if isinstance(error, KeyboardInterrupt): return f'stopped {error}'.rstrip(),130
     if isinstance(error, InputError): return str(error),2
-    return f"process {rank} ended with {type(error).__name__}: {' '.join(str(error).split())[:200]}",2
+    reason = re.sub(r'^Exception occured in `\w+` when calling event `\w+`:', '', str(error)) # fastai's addition
+    return f"process {rank} ended with {type(error).__name__}: {' '.join(reason.split())[:200]}",2
 
 class _Sentry(threading.Thread):
     "Gives signs of life, watches those of others, and ends this process where it cannot end itself"
@@ -121,7 +122,7 @@ def _end(group, sentry, error):
     if not group.is_first and is_known and sentry.wait_for('reported', 10): raise SystemExit(code) from None
     raise error
 
-# %% ../nbs/39_distributed.ipynb #c7205d27
+# %% ../nbs/39_distributed.ipynb #c5b6c70d
 _VARIABLES = 'RANK','WORLD_SIZE','MASTER_ADDR','MASTER_PORT'
 
 def is_started()->bool:
