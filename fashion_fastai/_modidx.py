@@ -149,6 +149,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'fashion_fastai/callback/checkpoint.py'),
                                                     'fashion_fastai.callback.checkpoint._progress': ( 'callback.checkpoint.html#_progress',
                                                                                                       'fashion_fastai/callback/checkpoint.py'),
+                                                    'fashion_fastai.callback.checkpoint._python_numbers': ( 'callback.checkpoint.html#_python_numbers',
+                                                                                                            'fashion_fastai/callback/checkpoint.py'),
                                                     'fashion_fastai.callback.checkpoint._set_attr': ( 'callback.checkpoint.html#_set_attr',
                                                                                                       'fashion_fastai/callback/checkpoint.py'),
                                                     'fashion_fastai.callback.checkpoint._state_attrs': ( 'callback.checkpoint.html#_state_attrs',

@@ -35,11 +35,17 @@ def _plain(value):
     if isinstance(value, (list,L)): return list(map(_plain, value))
     return value
 
+def _python_numbers(value):
+    "`value` with Python's numbers in place of NumPy's, which LARC's state has"
+    if isinstance(value, np.generic): return value.item()
+    if isinstance(value, dict): return {k: _python_numbers(v) for k,v in value.items()}
+    return [_python_numbers(o) for o in value] if isinstance(value, list) else value
+
 def optimizer_state(
     opt, # one of fastai's optimizers, or PyTorch's in a wrapper
 )->dict:
     "The state of an optimizer for `torch.save`"
-    state = opt.state_dict()
+    state = {k: _python_numbers(o) for k,o in opt.state_dict().items()}
     key = 'hypers' if 'hypers' in state else 'param_groups' # step counts in the rest stay tensors
     state[key] = _plain(state[key])
     slow_weights = state.get('slow_weights') # of Lookahead
