@@ -30,6 +30,7 @@ class DataParallel(Callback):
         if wrong: raise InputError(f"metric {wrong[0]} is not a mean over images, and cannot be added up over processes")
         self._agree()
         self.dls.train.shard = self.processes.shard
+        self.has_unknown = not self.processes.is_alone and any((o < 0).any() for o in self.dls.train.targets)
         if self.processes.shard[1] > 1: self.seed_apart()
 
     def _agree(self):
@@ -61,11 +62,19 @@ class DataParallel(Callback):
 
     def _unwrap(self):
         if self.wrapped: self.learn.model = self.wrapped.module
-    def after_pred(self): self._unwrap()
+    def after_pred(self):
+        self._unwrap()
+        if self.training and self.has_unknown: self.learn.loss_func.scales = self._scales()
+
+    def _scales(self):
+        "What turns means over this process's known labels, averaged over all, into the mean over all known labels"
+        known = torch.stack([(o >= 0).float().sum()/max(1, o.numel()) for o in self.yb])
+        return (known/self.processes.mean(known).clamp(min=1e-6)).unbind()
     def after_batch(self): self._unwrap() # of a batch that was cancelled
 
     def after_loss(self):
-        if self.training: self.learn.loss = self.processes.mean(self.loss)
+        if not self.training: return
+        self.learn.loss,self.learn.loss_func.scales = self.processes.mean(self.loss),(1.,1.)
 
     @property
     def _is_shared(self):
@@ -84,4 +93,4 @@ class DataParallel(Callback):
             o.total,o.count = self.processes.sum([float(o.total), o.count])
 
     def after_fit(self):
-        self.wrapped,self.dls.train.shard = None,(0,1)
+        self.wrapped,self.dls.train.shard,self.learn.loss_func.scales = None,(0,1),(1.,1.)
