@@ -18,7 +18,8 @@ _PRECISION = 'precision of the network; auto: the fastest on this machine (defau
 def _predict_options(p):
     p.add_argument('model', metavar='MODEL',
         help='run folder; or an exported learner, a pickle, which can run any code: use only files that you trust')
-    p.add_argument('test', metavar='TEST', help='CSV with a column file_path, or a folder of images')
+    p.add_argument('test', metavar='TEST', help='CSV with a column file_path, or a folder of images; '
+        'with --shard or --engine ray also Parquet with paths or images, and URLs')
     p.add_argument('--out', metavar='DIR', required=True,
         help='folder for category.csv, attribute.csv and predictions.csv')
     p.add_argument('--tta', action=argparse.BooleanOptionalAction,
@@ -34,23 +35,57 @@ def _predict_options(p):
     p.add_argument('--precision', choices=_PRECISIONS, default='auto', help=_PRECISION)
     p.add_argument('--shard', metavar='K/N',
         help='predict part K of N parts of the list, such as 3/16, into a Parquet file in DIR; fashion merge joins them')
+    _ray_options(p.add_argument_group('Ray', 'all cores and GPUs of this machine or of a cluster; started again, it computes what is missing'))
+
+def _ray_options(p):
+    p.add_argument('--engine', choices=('none','ray'), default='none', help='ray: predict in parts by Ray Data (default: none)')
+    p.add_argument('--address', metavar='HOST:PORT',
+        help='cluster to join; auto: the one that runs on this machine (default: start Ray on this machine)')
+    p.add_argument('--actors', type=at_least(1), metavar='N',
+        help='processes that predict, with --workers CPUs each (default: one per GPU, or else per CPU)')
+    p.add_argument('--no-merge', dest='merge', action='store_false', help='leave the parts in DIR/parts, for fashion merge')
+    p.add_argument('--timeout', type=at_least(1), default=300, metavar='SECONDS',
+        help='end after this time without a batch (default: 300)')
 
 def _predict_part(args):
     "Predict one part of a list"
     from fashion_fastai.shards import predict_shard
-    if args.cache != 'no': raise InputError('--cache cannot be combined with --shard: a part reads each image once')
     file,n = predict_shard(args.model, args.test, args.out, args.shard, args.precision, tta=args.tta,
         batch_size=args.batch_size, workers=args.workers, strict=args.strict)
     print(f"{n:,} images: {file}; when all parts are there: {program_name()} merge {args.out} --out submission")
 
+def _predict_by_ray(args):
+    "Predict a list by Ray"
+    from fashion_fastai.batch import predict_catalogue
+    n = predict_catalogue(args.model, args.test, args.out, args.precision, tta=args.tta, batch_size=args.batch_size,
+        workers=args.workers, strict=args.strict, address=args.address, actors=args.actors, merge=args.merge, timeout=args.timeout)
+    parts = f"{args.out.rstrip('/')}/parts"
+    if args.merge: print(f"{_written(n, Path(args.out))}; the parts in {parts} are not needed any more")
+    else: print(f"{n:,} images: {parts}; to join them: {program_name()} merge {parts} --out submission")
+
+def _written(n, out):
+    "The number of images, and the files that hold them"
+    files = [str(out/f'{o}.csv') for o in ('category','attribute','predictions') if (out/f'{o}.csv').is_file()]
+    return f"{n:,} images: {', '.join(files)}"
+
+def _check_options(args):
+    "Refuse options that do not fit together"
+    by_ray = args.engine == 'ray'
+    if by_ray and args.shard: raise InputError('--shard cannot be combined with --engine ray, which makes its own parts')
+    if not by_ray and (args.address or args.actors or not args.merge):
+        raise InputError('--address, --actors and --no-merge need --engine ray')
+    if (args.shard or by_ray) and args.cache != 'no':
+        raise InputError(f"--cache cannot be combined with {'--engine ray' if by_ray else '--shard'}: each image is read once")
+
 def _predict(args):
+    _check_options(args)
     if args.shard: return _predict_part(args)
+    if args.engine == 'ray': return _predict_by_ray(args)
     from fashion_fastai.inference import predict_run
     out = Path(args.out)
     n = predict_run(args.model, args.test, out, args.precision, tta=args.tta, batch_size=args.batch_size,
         workers=args.workers, cache=args.cache, strict=args.strict)
-    files = [str(out/f'{o}.csv') for o in ('category','attribute','predictions') if (out/f'{o}.csv').is_file()]
-    print(f"{n:,} images: {', '.join(files)}")
+    print(_written(n, out))
 
 def _port(text):
     "Option type: a port number"
@@ -81,9 +116,7 @@ def _merge_options(p):
 
 def _merge(args):
     from fashion_fastai.shards import merge_parts
-    out = Path(args.out)
-    n = merge_parts(args.parts, out)
-    print(f"{n:,} images: {out/'category.csv'}, {out/'attribute.csv'}, {out/'predictions.csv'}")
+    print(_written(merge_parts(args.parts, args.out), Path(args.out)))
 
 MERGE = Command('join the parts of a prediction into the submission files', _merge_options, _merge)
 PREDICT = Command('predict images, and write the submission files', _predict_options, _predict)
