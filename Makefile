@@ -29,12 +29,12 @@ test-fast: .venv/ready    ## the tests that take less than two minutes, for ever
 soak: .venv/ready    ## the long tests: twenty kills, many broken tables and images
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m soak tests
 
-gpu: .venv/ready    ## on a machine with a GPU: all that only a GPU can show, in less than ten minutes; a record goes to bench/results/
+gpu: .venv/ready    ## on a machine with a GPU: all that only a GPU can show, in less than ten minutes; a record goes to bench/results/ (without one, the same on the CPU)
 	$(BIN)/python -m pytest -q -m gpu --durations 5 tests/test_gpu.py
-	$(BIN)/python -W ignore bench/gpu.py $(DATA)
+	env -u OMP_NUM_THREADS $(BIN)/python -W ignore bench/gpu.py $(DATA) --images 20000
 	$(BIN)/python bench/record.py
 
-# DATA=folder for images of your own in place of synthetic ones; time_to_quality, gpu, convert and scale take longer: run them by hand
+# DATA=folder for images of your own in place of synthetic ones; time_to_quality, gpu, convert, scale, parallel and catalogue take longer: run them by hand
 bench: .venv/ready    ## packing, loader, step, prediction and its memory, beside plain fastai; records go to bench/results/
 	for o in pack loader step predict memory; do $(BIN)/python -W ignore bench/$$o.py $(DATA) || exit 1; done
 	$(BIN)/python bench/record.py

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 ON_GPU = torch.cuda.is_available()
 PRECISIONS = ('fp32','bf16','fp16') if ON_GPU else ('fp32','bf16')
+LONG = [] if ON_GPU else pytest.mark.soak # what needs no GPU is not for every day
 STAGES = '32x24:1 48x36:1'
 
 @pytest.fixture(scope='module')
@@ -50,7 +51,8 @@ def weights(learn): return torch.cat([o.detach().float().cpu().flatten() for o i
 
 def test_the_device(): assert compute_device().type == ('cuda' if ON_GPU else 'cpu')
 
-@pytest.mark.parametrize('optimizer,precision', [*((o, 'fp32') for o in OPTIMIZERS), *(('adamw', o) for o in PRECISIONS[1:])])
+@pytest.mark.parametrize('optimizer,precision', [*(pytest.param(o, 'fp32', marks=[] if o in ('ranger','larc') else LONG) for o in OPTIMIZERS),
+    *(('adamw', o) for o in PRECISIONS[1:])])
 def test_training_and_resume(optimizer, precision, table, packed, tmp_path):
     settings = dict(optimizer=optimizer, precision=precision, ema=.9, lr=.002)
     whole = fitted(table, packed, tmp_path/'whole.pt', **settings)
