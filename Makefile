@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 README ?= README.md
 
-.PHONY: help demo test test-fast soak bench notebooks readme docs
+.PHONY: help demo test test-fast soak gpu bench notebooks readme docs
 
 help:      ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*## /	/'
@@ -14,8 +14,8 @@ demo: .venv/ready    ## the whole loop on synthetic garments: data, training, sc
 WEB_NOTEBOOKS = $(wildcard nbs/*_app.*.ipynb)
 TEST_NB = -c "import sys; from nbdev.test import test_nb; sys.exit(not all([test_nb(o)[0] for o in sys.argv[1:]]))"
 
-test test-fast soak: export XDG_CACHE_HOME = $(CURDIR)/.venv/cache
-test test-fast soak: export OMP_NUM_THREADS = 1
+test test-fast soak gpu: export XDG_CACHE_HOME = $(CURDIR)/.venv/cache
+test test-fast soak gpu: export OMP_NUM_THREADS = 1
 
 test: .venv/web/ready    ## all notebooks, the tests, the web page in a browser, the site
 	$(BIN)/nbdev-test --n-workers 2 --skip-file-re '_app\.'
@@ -29,7 +29,12 @@ test-fast: .venv/ready    ## the tests that take less than two minutes, for ever
 soak: .venv/ready    ## the long tests: twenty kills, many broken tables and images
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m soak tests
 
-# DATA=folder for images of your own in place of synthetic ones; time_to_quality, gpu, convert and scale take longer: run them by hand
+gpu: .venv/ready    ## on a machine with a GPU: all that only a GPU can show, in less than ten minutes; a record goes to bench/results/ (without one, the same on the CPU)
+	$(BIN)/python -m pytest -q -m gpu --durations 5 tests/test_gpu.py
+	env -u OMP_NUM_THREADS $(BIN)/python -W ignore bench/gpu.py $(DATA) --images 20000
+	$(BIN)/python bench/record.py
+
+# DATA=folder for images of your own in place of synthetic ones; time_to_quality, gpu, convert, scale, parallel and catalogue take longer: run them by hand
 bench: .venv/ready    ## packing, loader, step, prediction and its memory, beside plain fastai; records go to bench/results/
 	for o in pack loader step predict memory; do $(BIN)/python -W ignore bench/$$o.py $(DATA) || exit 1; done
 	$(BIN)/python bench/record.py

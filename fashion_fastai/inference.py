@@ -17,7 +17,7 @@ from fastcore.meta import delegates
 from .core import batch_advice,oom_hint,prefetch_map,terminal_progress,track
 from .data.cache import stored_size
 from .callback.tta import predict_with_flip
-from fashion_fastai.serving.submission import (CountedBatches,Predictions,bad_rows,fill_prior,open_cache,read_image_list,
+from fashion_fastai.serving.submission import (CountedBatches,ImageList,Predictions,bad_rows,fill_prior,open_cache,read_image_list,
     write_submission)
 from .learner import FashionLearner
 from .export import load_model
@@ -39,9 +39,10 @@ def _share_cores(n_threads):
     try: yield
     finally: torch.set_num_threads(before)
 
+
 def predict_batches(
     learn:FashionLearner, # trained
-    test:str|Path, # CSV with a column file_path, or a folder of images
+    test:str|Path|ImageList, # CSV with a column file_path, or a folder of images; or some of its rows
     tta:bool|None=None, # test-time augmentation, which takes twice as long; None: as in training
     batch_size:int=128, # images per batch
     workers:int|None=None, # threads that open images, and on a CPU run the network; None for one per core
@@ -50,7 +51,7 @@ def predict_batches(
     strict:bool=False, # refuse missing and unreadable images instead of predicting the training-set prior
 )->Iterable: # of `Predictions`; raises `InputError` if most images are missing, or, if `strict`, any is missing or unreadable
     "Predict the images of a list in its order, batch by batch"
-    images = read_image_list(test, strict)
+    images = test if isinstance(test, ImageList) else read_image_list(test, strict)
     packed = open_cache(images, test, stored_size(learn.dls.valid.crop.size), cache, workers, strict)
     if tta is None: tta = hasattr(learn, 'flip_tta')
     on_gpu,n_threads = learn.dls.valid.on_gpu,max(1, defaults.cpus if workers is None else workers)
@@ -65,7 +66,7 @@ def predict_batches(
     with _share_cores(1 if on_gpu else n_threads):
         for arrays in track(batches, progress, total=len(dl)):
             file_paths,paths = zip(*islice(rows, len(arrays[0])))
-            bad = bad_rows(dl.bad, paths, images.missing)
+            bad = bad_rows(dl.bad, list(map(str, paths)), images.missing)
             if bad: fill_prior(learn.prior, list(bad), *arrays)
             yield Predictions(list(file_paths), *arrays, learn.vocab, bad)
 

@@ -229,7 +229,7 @@ def fashion_learner(
     n_categories,n_attributes = map(len, dls.vocab)
     learns_weights,training_sets = attribute_weight is None,dls.train.targets[1]
     model = multi_task_model(n_categories, n_attributes, arch, dropout, learns_weights, width=width, blur_pool=blur_pool)
-    set_precision(model.to(dls.device), precision, dls.train.crop.size, dls.train.bs)
+    set_precision(model.to(dls.device), precision, dls.train.crop.size, dls.train.own_bs)
     groups,types = getattr(dls, 'label_info', ((), ()))
     may_be_empty = bool((training_sets == 0).all(1).any()) # as in the training labels
     rule = Grouped.from_groups(Threshold(threshold, may_be_empty), groups)
@@ -256,14 +256,16 @@ def recipe_learner(
     table:LabelTable, # labelled images
     recipe:Recipe, # hyperparameters and settings
     packed:PackedImages|None=None, # cached images; None to open files
+    n_processes:int=1, # that share each batch
     **kwargs
 )->FashionLearner:
     "The learner for `recipe`; the same recipe gives the same learner"
     set_seed(recipe.seed)
     augmentation = _settings(recipe, 'min_scale', 'flip', 'lighting')
     dls = fashion_dls(table, recipe.size, recipe.batch_size, packed, recipe.workers, **augmentation)
+    dls.train.shard = 0,n_processes # decides how many images a step is timed with
     cbs = [cls(value) for cls,value in ((MixUp, recipe.mixup), (CutMix, recipe.cutmix), (EMA, recipe.ema)) if value]
     cbs += kwargs.pop('cbs', None) or []
     learn = fashion_learner(dls, cbs=cbs, opt_func=optimizer_func(recipe.optimizer), **_settings(recipe, *_LEARNER_KEYS), **kwargs)
-    if recipe.compile: compile_if_faster(learn.model, recipe.size, dls.train.bs)
+    if recipe.compile: compile_if_faster(learn.model, recipe.size, dls.train.own_bs)
     return learn

@@ -97,6 +97,7 @@ def attribute_probabilities(
 
 class MultiTaskLoss(Module):
     "`category_weight` times `category_loss` plus `attribute_weight` times `attribute_loss`"
+    scales = 1.,1. # of both losses in training, where this process has a part of a batch
     def __init__(self,
         attribute_weight:float=3., # weight of the attributes; their number gives the plain joint likelihood
         label_smoothing:float=.1, # fraction of the category's target spread over all categories; training only
@@ -118,6 +119,7 @@ class MultiTaskLoss(Module):
         smoothing = self.label_smoothing if training else 0.
         losses = (category_loss(pred, category, label_smoothing=smoothing, reduction=self.reduction),
                   attribute_loss(pred, category, attributes, reduction=self.reduction, groups=self.groups))
+        if training: losses = [loss*scale for loss,scale in zip(losses, self.scales)]
         if training and self.log_variances is not None: # Kendall et al. 2018, arXiv:1705.07115, equation 10
             return sum(loss*torch.exp(-o) + o/2 for loss,o in zip(losses, self.log_variances))
         return self.category_weight*losses[0] + self.attribute_weight*losses[1]

@@ -36,7 +36,8 @@ class _DecodedMetric(Metric):
     def reset(self): self.total,self.count = 0.,0
     def accumulate(self, learn):
         decoded = learn.loss_func.decodes(learn.loss_func.activation(learn.pred))
-        known = known_values(to_detach(self.score(*decoded, *learn.yb)))
+        scores = to_detach(self.score(*decoded, *learn.yb), gather=False) # `count` is of this process as well
+        known = known_values(scores)
         self.total += known.sum().item()
         self.count += len(known)
     @property

@@ -7,7 +7,7 @@ __all__ = ['RUN_FILES', 'data_learner', 'check_recipe', 'run_scores', 'train_run
 
 # %% ../nbs/80_train.ipynb #16486dcf
 import json,os,shutil
-from contextlib import contextmanager
+from contextlib import contextmanager,suppress
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np,pandas as pd
@@ -18,6 +18,7 @@ from .core import InputError,atomic_write,batch_advice,oom_hint
 from .metrics import label_scores,mean_interval
 from .ranking import average_precision,f1_scores,mean_average_precision,recall_at_k,recall_per_type,top_k_accuracy
 from .recipes import Recipe,read_recorded_recipe,write_recipe
+from .processes import ALONE,Processes,check_batch_size
 from .data.loader import RunData
 from .data.corrections import read_corrected_data
 from .decision.tune import Decision
@@ -25,6 +26,7 @@ from .callback.history import progress_or_log
 from .callback.checkpoint import Checkpoint,Diverged,fingerprint
 from .callback.profile import PhaseTimer
 from .callback.tracking import check_logger,logger_callbacks
+from .callback.parallel import DataParallel
 from .learner import FashionLearner,recipe_learner
 from .interpret.core import FashionInterpretation
 from .export import MODEL_FILES,save_model,versions
@@ -181,20 +183,42 @@ def _prepare_folder(out, recipe, name, bad, resume):
     write_recipe(recipe, name, out/'settings.ini')
     write_bad_images(bad, out)
 
-def _train_in(out, learn, data, recipe, resume, cbs):
+def _train_in(out, learn, data, recipe, resume, cbs, processes):
     "Train `learn` into the locked folder `out`"
     layout = ', channels last' if learn.model.channels_last else ''
-    print(f"{recipe.arch} at width {recipe.width:g} on {learn.dls.device} in {learn.model.precision}{layout}, "
+    shared = '' if processes.is_alone else f" in {processes.world} processes"
+    print(f"{recipe.arch} at width {recipe.width:g} on {learn.dls.device} in {learn.model.precision}{layout}{shared}, "
           f"{recipe.n_epochs} epochs, stages {recipe.stages}", flush=True)
     learn.history.file = out/'history.csv'
     about = dict(labels=fingerprint(data.table))
     checkpoint,timer = Checkpoint(out/'checkpoint.pt', resume, recipe.checkpoint_minutes, about),PhaseTimer()
     _fit(learn, recipe, out, checkpoint, [timer, *cbs])
+    processes.leave()
     advice = f"the weights are in {out/MODEL_FILES[0]}; --resume --rule threshold finishes the run with less memory"
     with oom_hint(advice): metrics,interp = _finish(learn, recipe, out, data.table.data, checkpoint.seconds, timer)
     checkpoint.file.unlink(missing_ok=True)
     if recipe.report: save_report(out, interp, learn)
     return metrics
+
+def _assist(out, learn, data, recipe, resume, processes):
+    "Train in another process than the first, which alone writes and goes on after the fit"
+    about = dict(labels=fingerprint(data.table))
+    with suppress(Diverged): _fit(learn, recipe, out, Checkpoint(out/'checkpoint.pt', resume, recipe.checkpoint_minutes, about), [])
+    processes.leave()
+
+def _open_run(out, recipe, overwrite, resume):
+    "Check that `recipe` may be trained in folder `out`; returns whether there is a run to resume"
+    _check_folder(out, overwrite, resume)
+    check_logger(recipe.log)
+    resume = resume and (out/'settings.ini').is_file()
+    if resume: check_recipe(out, recipe)
+    return resume
+
+def _shared_learner(found, recipe, processes, **kwargs):
+    "The learner of one of several processes; the first of each machine measures what is fastest, alone"
+    cbs = [] if processes.is_alone else [DataParallel(processes)]
+    def make(): return recipe_learner(found.table, recipe, found.packed, processes.world, cbs=cbs, **kwargs)
+    with _smaller_batch(recipe): return processes.first_here(make, 'the network')
 
 def train_run(
     data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional
@@ -204,18 +228,18 @@ def train_run(
     overwrite:bool=False, # replace a run in `out`
     resume:bool=False, # continue an unfinished run in `out`; start one if there is none
     found:RunData|None=None, # images and labels of `data`; None to read them
-)->dict: # content of metrics.json; raises `InputError` for invalid input, another run, or a diverging loss
+    processes:Processes=ALONE, # from `joined`, to train in several
+)->dict: # content of metrics.json, None in processes other than the first; raises `InputError` for invalid input or divergence
     "Train on `data` according to `recipe`, and save the run in folder `out`"
     out = Path(out)
-    _check_folder(out, overwrite, resume)
-    check_logger(recipe.log)
-    resume = resume and (out/'settings.ini').is_file()
-    if resume: check_recipe(out, recipe)
-    found = found or read_corrected_data(data, recipe)
-    with _smaller_batch(recipe): learn = recipe_learner(found.table, recipe, found.packed, path=out)
+    check_batch_size(recipe.batch_size, processes.world)
+    resume = processes.share(processes.is_first and _open_run(out, recipe, overwrite, resume))
+    with processes.busy(): found = found or read_corrected_data(data, recipe)
+    learn = _shared_learner(found, recipe, processes, path=out)
+    if not processes.is_first: return _assist(out, learn, found, recipe, resume, processes)
     with logger_callbacks(recipe.log, out, asdict(recipe)) as cbs,_locked(out):
         _prepare_folder(out, recipe, name, found.bad, resume)
-        return _train_in(out, learn, found, recipe, resume, cbs)
+        return _train_in(out, learn, found, recipe, resume, cbs, processes)
 
 def _plot_lr_curve(lrs, losses, suggestion, path):
     "Draw the LR finder's curve into a file"
@@ -231,13 +255,15 @@ def lr_find_run(
     data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional
     recipe:Recipe, # hyperparameters and settings
     out:str|Path|None=None, # folder for the curve as lr_find.png and lr_find.csv; None for none
+    processes:Processes=ALONE, # from `joined`, to use several
 )->float: # suggested highest learning rate
     "The LR finder's suggestion for training on `data` according to `recipe`"
-    found = read_corrected_data(data, recipe)
-    with _smaller_batch(recipe):
-        learn = recipe_learner(found.table, recipe, found.packed)
-        with progress_or_log(learn): suggestion = learn.lr_find(show_plot=False).valley
-    if out:
+    check_batch_size(recipe.batch_size, processes.world)
+    with processes.busy(): found = read_corrected_data(data, recipe)
+    learn = _shared_learner(found, recipe, processes)
+    with _smaller_batch(recipe),progress_or_log(learn): suggestion = learn.lr_find(show_plot=False).valley
+    processes.leave()
+    if out and processes.is_first:
         lrs,losses = learn.lr_curve
         with atomic_write(Path(out)/'lr_find.csv') as f: pd.DataFrame(dict(lr=lrs, loss=losses)).to_csv(f, index=False)
         _plot_lr_curve(lrs, losses, suggestion, Path(out)/'lr_find.png')

@@ -35,11 +35,17 @@ def _plain(value):
     if isinstance(value, (list,L)): return list(map(_plain, value))
     return value
 
+def _python_numbers(value):
+    "`value` with Python's numbers in place of NumPy's, which LARC's state has"
+    if isinstance(value, np.generic): return value.item()
+    if isinstance(value, dict): return {k: _python_numbers(v) for k,v in value.items()}
+    return [_python_numbers(o) for o in value] if isinstance(value, list) else value
+
 def optimizer_state(
     opt, # one of fastai's optimizers, or PyTorch's in a wrapper
 )->dict:
     "The state of an optimizer for `torch.save`"
-    state = opt.state_dict()
+    state = {k: _python_numbers(o) for k,o in opt.state_dict().items()}
     key = 'hypers' if 'hypers' in state else 'param_groups' # step counts in the rest stay tensors
     state[key] = _plain(state[key])
     slow_weights = state.get('slow_weights') # of Lookahead
@@ -135,6 +141,20 @@ class Checkpoint(Callback):
                 raise InputError(f"{self.file}: is of a training with {key} {value}, and this one has {own[key]}")
         return state
 
+    @property
+    def processes(self):
+        "The processes of a data-parallel fit; None for a single one"
+        return getattr(getattr(self.learn, 'data_parallel', None), 'processes', None)
+
+    def _any(self, *flags):
+        "Whether each of `flags` is set in any process: all have to take the same decision"
+        return self.processes.any(*flags) if self.processes else flags
+
+    def _read_in_first(self):
+        "The state in the file, which the first process alone reads"
+        if not self.processes: return self.read()
+        return self.processes.share(self.read() if self.processes.is_first else None)
+
     def _about(self): return {'epochs': self.n_epoch, 'batches per epoch': len(self.dls.train), **self.about}
     def _orders(self): return [dl.rng.getstate() for dl in self.dls.loaders]
 
@@ -142,6 +162,7 @@ class Checkpoint(Callback):
         "Everything needed to continue in `epoch` after `n_seen` batches"
         model,scaler = self.model,getattr(self.learn, 'scaler', None)
         named_attrs = [(cb, _state_attrs(cb)) for cb in self.learn.cbs]
+        random,*others = self.processes.gather(random_states()) if self.processes else [random_states()]
         callbacks = [[cb.name, {o: _plain(getattr(cb, o)) for o in attrs}] for cb,attrs in named_attrs if attrs]
         return dict(format=self.FORMAT, about=self._about(), epoch=epoch, n_seen=n_seen,
             pct_train=self.pct_train, train_iter=self.train_iter, first_loss=self.first_loss,
@@ -149,7 +170,7 @@ class Checkpoint(Callback):
             loss=dict(self.loss_func.state_dict()), optimizer=optimizer_state(self.opt),
             scaler=scaler.state_dict() if scaler else None, callbacks=callbacks,
             smooth_loss=[self.recorder.smooth_loss.count, _plain(self.recorder.smooth_loss.val)],
-            random=random_states(), orders=self.orders if n_seen else self._orders(),
+            random=random, random_of_others=others, orders=self.orders if n_seen else self._orders(),
             seconds=self.seconds + time.perf_counter() - self.start)
 
     def save(self,
@@ -158,11 +179,22 @@ class Checkpoint(Callback):
     ):
         "Write the file, unless weights are NaN or infinite"
         is_finite = all(torch.isfinite(o).all() for o in self.model.state_dict().values())
-        if not is_finite: return self._diverge('the weights are NaN or infinite')
-        buffer = BytesIO() # so that `atomic_write` reports a full disk
-        torch.save(self._state(epoch, n_seen), buffer)
-        with atomic_write(self.file) as f: f.write_bytes(buffer.getbuffer())
+        if any(self._any(not is_finite)): return self._diverge('the weights are NaN or infinite')
+        state = self._state(epoch, n_seen)
+        if not self.processes or self.processes.is_first: self._write(state)
         self.has_saved,self.saved_at = True,time.perf_counter()
+
+    def _write(self, state):
+        buffer = BytesIO() # so that `atomic_write` reports a full disk
+        torch.save(state, buffer)
+        with atomic_write(self.file) as f: f.write_bytes(buffer.getbuffer())
+
+    def _restore_random(self, state):
+        "Random states are each process's own; after a change of their number, those of the first are the origin of all"
+        rank,world = (self.processes.rank, self.processes.world) if self.processes else (0, 1)
+        states = [state['random'], *state.get('random_of_others', [])]
+        restore_random_states(states[rank if len(states) == world else 0])
+        if len(states) != world and world > 1: self.learn.data_parallel.seed_apart()
 
     def _restore_learner(self, state):
         "Restore model, optimizer and callbacks"
@@ -188,7 +220,7 @@ class Checkpoint(Callback):
         self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = count,torch.tensor(value)
         self.learn.train_iter,self.first_loss,self.seconds = state['train_iter'],state['first_loss'],state['seconds']
         for dl,o in zip(self.dls.loaders, state['orders']): dl.rng.setstate(o)
-        restore_random_states(state['random'])
+        self._restore_random(state)
 
     @contextmanager
     def session(self): # yields the first epoch
@@ -196,8 +228,9 @@ class Checkpoint(Callback):
         self.start = self.saved_at = time.perf_counter()
         self.resumed,self.diverged,self.first_loss,self.stopping = None,None,None,False
         epoch,self.has_saved = 0,self.resume and self.file.is_file()
+        if self.processes: self.has_saved = self.processes.share(self.has_saved)
         if self.has_saved:
-            state = self.read()
+            state = self._read_in_first()
             self._restore(state)
             epoch = state['epoch']
             if state['n_seen']: self.resumed = state
@@ -222,7 +255,7 @@ class Checkpoint(Callback):
         if not self.resumed: return
         state,self.resumed = self.resumed,None
         self.learn.pct_train = state['pct_train']
-        self.dls.train.resume(state['n_seen'], lambda: restore_random_states(state['random']))
+        self.dls.train.resume(state['n_seen'], lambda: self._restore_random(state))
 
     def after_batch(self):
         if not self.training or hasattr(self.learn, 'lr_finder'): return
@@ -231,9 +264,10 @@ class Checkpoint(Callback):
         limit = self.divergence_factor*max(abs(self.first_loss), 1.)
         if not loss < limit: return self._diverge(f'the loss is {loss:.3g}, and was {self.first_loss:.3g} at first')
         is_due = time.perf_counter() - self.saved_at >= 60*self.minutes
-        if not self.stopping and not is_due: return
+        is_stopping,is_due = self._any(self.stopping, is_due)
+        if not is_stopping and not is_due: return
         self.save(self.epoch, self.iter+1)
-        if not self.stopping: return
+        if not is_stopping: return
         raise KeyboardInterrupt(f'after {self.epoch} epochs and {self.iter+1} of {self.n_iter} batches')
 
     def after_epoch(self):
@@ -242,7 +276,7 @@ class Checkpoint(Callback):
         if isinstance(loss, float) and not np.isfinite(loss): return self._diverge(f'the validation loss is {loss}')
         self.save(self.epoch+1)
         self.orders = None
-        if self.stopping: raise KeyboardInterrupt(f'after {self.epoch+1} of {self.n_epoch} epochs')
+        if any(self._any(self.stopping)): raise KeyboardInterrupt(f'after {self.epoch+1} of {self.n_epoch} epochs')
 
     def _diverge(self, reason):
         "End the fit with the weights of the last checkpoint"
@@ -250,7 +284,7 @@ class Checkpoint(Callback):
         where = f"epoch {self.epoch+1}, batch {self.iter+1} of {self.n_iter}, learning rate {lr:.2g}"
         weights = "there was no checkpoint yet, so no weights are kept"
         if self.has_saved:
-            state = self.read()
+            state = self._read_in_first()
             self._restore(state)
             weights = f"the weights are those after {_progress(state)}"
         self.diverged = f"training diverged in {where}: {reason}; {weights}; try a lower learning rate"

@@ -12,11 +12,11 @@ from ..core import InputError
 from .core import sentence
 from .data import CHECK,CONVERT,REVIEW
 from .training import DEMO,LR_FIND,TRAIN
-from .results import EXPORT,PREDICT,REPORT,RUNS,SCORE,SERVE
+from .results import EXPORT,MERGE,PREDICT,REPORT,RUNS,SCORE,SERVE
 
 # %% ../../nbs/94_cli.main.ipynb #b5b7ffce
 COMMANDS = {'demo': DEMO, 'convert': CONVERT, 'check': CHECK, 'review': REVIEW, 'train': TRAIN, 'lr-find': LR_FIND,
-            'predict': PREDICT, 'export': EXPORT, 'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE}
+            'predict': PREDICT, 'merge': MERGE, 'export': EXPORT, 'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE}
 
 def _parser(argv):
     "The parser; only the command in `argv` gets its options, since they may need imports"
@@ -42,6 +42,7 @@ def _run(argv):
         warnings.filterwarnings('always', module='fashion_fastai')
         warnings.showwarning = show
         args = _parser(argv).parse_args(argv)
+        args.words = argv # for commands that start themselves in several processes
         COMMANDS[args.command].run(args)
 
 def main(

@@ -7,7 +7,9 @@ __all__ = ['DEMO', 'TRAIN', 'LR_FIND', 'add_recipe_options', 'read_command_recip
 
 # %% ../../nbs/92_cli.training.ipynb #4e88bf8e
 import argparse
+from contextlib import contextmanager
 from pathlib import Path
+from ..core import InputError
 from .core import Command,at_least,program_name
 
 # %% ../../nbs/92_cli.training.ipynb #22ecee22
@@ -46,6 +48,22 @@ def read_command_recipe(
 # %% ../../nbs/92_cli.training.ipynb #545d7078
 _DATA = 'data folder with train.csv; val.csv, classes.txt and groups.csv are optional'
 _NO_CACHE = 'decode the image files in every epoch, the same as --cache no'
+
+def _process_options(p):
+    "Options of commands that run in several processes"
+    p.add_argument('--processes', metavar='N',
+        help='train in N processes on this machine; gpu: one per GPU (default: one process, or those that torchrun started)')
+    p.add_argument('--timeout', type=at_least(1), default=300, metavar='SECONDS',
+        help='end when processes that wait for each other have made no progress for so long (default: 300)')
+
+@contextmanager
+def _processes(args, recipe):
+    "The processes of the command: starts them if --processes asks for it, and then exits as they do"
+    from fashion_fastai.distributed import is_started,joined
+    if args.processes and not is_started():
+        from fashion_fastai.launch import count_processes,start_processes
+        raise SystemExit(start_processes(args.words, count_processes(args.processes, recipe.batch_size), args.timeout))
+    with joined(args.timeout) as processes: yield processes
 
 def _demo_options(p):
     p.add_argument('--out', metavar='DIR', default='fashion_demo',
@@ -88,6 +106,7 @@ def _train_options(p):
     p.add_argument('--fold', type=at_least(1), metavar='K',
         help='train this fold alone, to train several at once in processes of their own, each with --resume')
     p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help=_NO_CACHE)
+    _process_options(p)
     add_recipe_options(p, 'quick')
 
 def _use_recorded_settings(args):
@@ -115,6 +134,12 @@ def _train_folds(args, recipe):
         for key,o in metrics['spread'].items(): print(f"{_SCORES[key]} of the folds: {o['mean']:.4f} ± {o['sd']:.4f}")
     return metrics
 
+def _require_one_process(args):
+    "Refuse folds in several processes that share a training"
+    from fashion_fastai.distributed import is_started
+    if args.processes or is_started():
+        raise InputError("folds cannot be combined with --processes or torchrun; to train several folds at once, start each with --fold")
+
 def _recorded_folds(args):
     "The number of folds: that of --folds, or else of the run that is resumed; None to train without folds"
     recorded = Path(args.out)/'folds.csv'
@@ -126,14 +151,15 @@ def _train(args):
     _use_recorded_settings(args)
     recipe = read_command_recipe(args)
     args.folds = _recorded_folds(args)
-    if args.fold and not args.folds:
-        from fashion_fastai.core import InputError
-        raise InputError(f"--fold {args.fold} needs --folds, the number of folds")
+    if args.fold and not args.folds: raise InputError(f"--fold {args.fold} needs --folds, the number of folds")
     if args.folds:
+        _require_one_process(args)
         if not (metrics := _train_folds(args, recipe)): return
     else:
         from fashion_fastai.train import train_run
-        metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume)
+        with _processes(args, recipe) as processes:
+            metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume, processes=processes)
+        if not processes.is_first: return
     report = ' (see report.html)' if (Path(args.out)/'report.html').is_file() else ''
     scored_on = 'out of fold' if args.folds else 'validation'
     print(f"\n{scored_on}: {', '.join(_score_texts(metrics))}, "
@@ -145,12 +171,14 @@ def _lr_find_options(p):
     p.add_argument('--out', metavar='DIR',
         help='folder for the curve, lr_find.png and lr_find.csv (default: only print the suggestion)')
     p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help=_NO_CACHE)
+    _process_options(p)
     add_recipe_options(p, 'quick')
 
 def _lr_find(args):
     recipe = read_command_recipe(args)
     from fashion_fastai.train import lr_find_run
-    suggestion = lr_find_run(args.data, recipe, args.out)
+    with _processes(args, recipe) as processes: suggestion = lr_find_run(args.data, recipe, args.out, processes)
+    if not processes.is_first: return
     curve = f" (curve: {Path(args.out)/'lr_find.png'})" if args.out else ''
     print(f"suggested learning rate: {suggestion:.2g}{curve}")
 

@@ -245,6 +245,20 @@ def _find(folder, paths, stats, size, workers):
     bad = [o for o in paths if o in packed.bad] # tried again: a read error may be temporary
     return packed,len(unreadable_images(bad, size, workers, progress=None)) == len(bad)
 
+def _acquire(lock, folder, limit=300.):
+    "Take the lock of a cache folder; wait for another process as long as it writes, and `limit` seconds longer"
+    try: return lock.acquire(timeout=0)
+    except Timeout: print(f"another process is packing images into {folder}; waiting for it", flush=True)
+    def last_written(): return max((_stat(o)[1] for o in folder.iterdir()), default=0)
+    written,since = last_written(),time.monotonic()
+    while True:
+        try: return lock.acquire(timeout=1)
+        except Timeout: pass
+        if (now := last_written()) != written: written,since = now,time.monotonic()
+        if time.monotonic() - since > limit:
+            advice = 'end that process, or name another folder with --cache'
+            raise InputError(f"{folder}: another process has its lock, and has written nothing for {limit:g} seconds; {advice}")
+
 def pack_images(
     paths:list, # of image files
     size:tuple, # (height, width) in pixels at which they are stored
@@ -260,10 +274,7 @@ def pack_images(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder/'lock')
-        try: lock.acquire(timeout=0)
-        except Timeout:
-            print(f"another process is packing images into {folder}; waiting for it", flush=True)
-            lock.acquire()
+        _acquire(lock, folder)
         try:
             # another process may have packed them since
             packed,is_complete = _find(folder, paths, stats, size, workers)

@@ -9,6 +9,7 @@ __all__ = ['exif_orientation', 'upright_rgb', 'image_from_array', 'open_image', 
 import io
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Callable
 import numpy as np
 from PIL import Image,UnidentifiedImageError
 from ..core import InputError
@@ -69,10 +70,11 @@ def _resized(image, size, shrink_on_load):
     return upright_rgb(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.)
 
 def open_image(
-    source:Path|str|bytes|Image.Image|np.ndarray, # path, bytes of a file, image, or pixels as an array or tensor
+    source:Path|str|bytes|Image.Image|np.ndarray|Callable, # path, bytes of a file, image, pixels as an array or tensor, or what returns bytes
     size:tuple|None=None, # (height, width) in pixels to squish it to; None for its own
 )->Image.Image: # raises `InputError` if it cannot be read as an image
     "Open an image upright, in RGB, squished to `size`"
+    if callable(source): source = source() # outside of the block below: a store that does not answer is not a bad image
     try:
         if not isinstance(source, (str,Path,bytes,Image.Image)): source = image_from_array(source)
         is_open = isinstance(source, Image.Image) # the caller's own image is not modified
@@ -86,7 +88,7 @@ def open_image(
         raise InputError(f"{name}: cannot be read as an image ({reason})") from e
 
 def load_pixels(
-    source:Path|str|bytes|Image.Image|np.ndarray, # as for `open_image`
+    source:Path|str|bytes|Image.Image|np.ndarray|Callable, # as for `open_image`
     size:tuple, # (height, width) in pixels
 )->np.ndarray: # shape (height, width, 3), uint8
     "The pixels of an image as they are cached and trained on"

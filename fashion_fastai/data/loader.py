@@ -92,6 +92,7 @@ class FashionDL(TfmdDL):
         self.bad = None # path -> why it cannot be read, for images that are black for that reason; None to raise instead
         self.sizes = [] # image sizes of the batches of the next epoch, if they differ
         self.resumed = None # (batches to skip, function to call before the next one) in the next epoch
+        self.shard = 0,1 # (number of this process, number of processes) that share the batches
         self.threads = defaults.cpus if num_workers is None else num_workers
         super().__init__(dataset, num_workers=0, **kwargs)
         has_targets = len(getattr(dataset, 'tls', [])) > 1 and items
@@ -108,8 +109,18 @@ class FashionDL(TfmdDL):
             (n_done,before_next),self.resumed = self.resumed,None
             batches = islice(batches, n_done, None)
             before_next() # PyTorch's iterator has drawn a random number by now
+        batches = self._own_part(batches)
         needs_threads = self.threads > 0 and (self.rows is None or self.on_gpu)
         return prefetch_map(self.gather, batches) if needs_threads else map(self.gather, batches)
+
+    def _own_part(self, batches):
+        "This process's part of each training batch; of the other batches, which need not be full, every nth"
+        rank,world = self.shard
+        if getattr(self.dataset, 'split_idx', None): return islice(batches, rank, None, world)
+        return (batch[rank::world] for batch in batches)
+
+    @property
+    def own_bs(self)->int: "Images of a training batch in this process"; return self.bs//self.shard[1]
 
     @property
     def on_gpu(self)->bool: "Whether batches go to a GPU"; return self.device is not None and self.device.type == 'cuda'

@@ -1,0 +1,130 @@
+"What only a GPU can show: `make gpu`. Without one, the same tests run on the CPU as far as that goes, so that they are known to work"
+import numpy as np,pandas as pd
+import pytest,torch
+from conftest import run_cli,run_inprocess
+from fastai.torch_core import set_seed
+import fashion_fastai.callback.checkpoint as checkpoints
+from fashion_fastai.core import OPTIMIZERS
+from fashion_fastai.data.labels import read_labels
+from fashion_fastai.data.loader import compute_device,pack_table
+from fashion_fastai.interpret.core import grad_cam
+from fashion_fastai.learner import recipe_learner
+from fashion_fastai.model.precision import compile_if_faster,supported_precisions,time_precisions
+from fashion_fastai.recipes import read_recipe
+from fashion_fastai.testing import quiet
+
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
+
+ON_GPU = torch.cuda.is_available()
+PRECISIONS = ('fp32','bf16','fp16') if ON_GPU else ('fp32','bf16')
+LONG = [] if ON_GPU else pytest.mark.soak # what needs no GPU is not for every day
+STAGES = '32x24:1 48x36:1'
+
+@pytest.fixture(scope='module')
+def table(garments): return read_labels(garments)
+
+@pytest.fixture(scope='module')
+def packed(table, tmp_path_factory): return pack_table(table, (48,36), tmp_path_factory.mktemp('packed'), workers=1)
+
+def made(table, packed, **settings):
+    "A learner of a recipe, always with the same weights"
+    recipe = read_recipe('demo', **{'stages': STAGES, 'batch_size': 32, 'workers': 0, 'precision': 'fp32', **settings})
+    return quiet(recipe_learner(table, recipe, packed)),recipe
+
+class Checkpoint(checkpoints.Checkpoint): # of this name, by which the learner finds it
+    "A checkpoint that behaves as if Ctrl-C were pressed in batch `n`"
+    n = None
+    def after_batch(self):
+        if self.training and self.learn.train_iter == self.n: self.stopping = True
+        super().after_batch()
+
+def fitted(table, packed, file, stop=None, resume=False, **settings):
+    "A learner after a fit, which may stop early or be a resumed one"
+    learn,recipe = made(table, packed, **settings)
+    checkpoint = Checkpoint(file, resume, minutes=60)
+    checkpoint.n = stop
+    try: learn.fit_recipe(recipe, cbs=[checkpoint])
+    except KeyboardInterrupt: assert stop
+    return learn
+
+def weights(learn): return torch.cat([o.detach().float().cpu().flatten() for o in learn.model.parameters()])
+
+def test_the_device(): assert compute_device().type == ('cuda' if ON_GPU else 'cpu')
+
+@pytest.mark.parametrize('optimizer,precision', [*(pytest.param(o, 'fp32', marks=[] if o in ('ranger','larc') else LONG) for o in OPTIMIZERS),
+    *(('adamw', o) for o in PRECISIONS[1:])])
+def test_training_and_resume(optimizer, precision, table, packed, tmp_path):
+    settings = dict(optimizer=optimizer, precision=precision, ema=.9, lr=.002)
+    whole = fitted(table, packed, tmp_path/'whole.pt', **settings)
+    fitted(table, packed, tmp_path/'part.pt', stop=7, **settings)
+    resumed = fitted(table, packed, tmp_path/'part.pt', resume=True, **settings)
+    a,b = weights(whole),weights(resumed)
+    assert whole.model.precision == precision and torch.isfinite(a).all()
+    # kernels of a GPU may add in another order each time
+    assert torch.equal(a, b) if not ON_GPU else (a - b).norm() < .02*a.norm()
+    if precision == 'fp16': assert whole.scaler.state_dict() == resumed.scaler.state_dict() and whole.scaler.get_scale() > 0
+
+def test_images_in_the_memory_of_the_gpu_and_in_pinned_memory(table, packed, monkeypatch):
+    "Both give the same batches; on a CPU there is one way"
+    def batches():
+        learn,_ = made(table, pack_table(table, (48,36), packed.folder.parent.parent, workers=1))
+        dl = learn.dls.train
+        set_seed(3)
+        found = [tuple(o.cpu() for o in batch) for batch in dl]
+        return found,dl.packed.tensor(dl.device).is_cuda
+    resident,is_resident = batches()
+    if ON_GPU: monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda *args: (0, 0))
+    pinned,is_pinned_resident = batches()
+    assert is_resident == ON_GPU and not is_pinned_resident
+    for a,b in zip(resident, pinned):
+        assert len(a) == 3 and all(torch.allclose(x.float(), y.float(), atol=1e-5) for x,y in zip(a, b))
+
+@pytest.mark.parametrize('precision', PRECISIONS)
+def test_memory_layouts_agree(precision, table, packed):
+    learn,_ = made(table, packed)
+    images = torch.randn(16, 3, 48, 36, device=learn.dls.device)
+    learn.model.eval()
+    with torch.inference_mode():
+        expected = learn.model.to_precision('fp32', False)(images)
+        for channels_last in (False,True):
+            found = learn.model.to_precision(precision, channels_last)(images)
+            for a,b in zip(found, expected): assert (a - b).abs().max() < (1e-3 if precision == 'fp32' else .1)
+
+def test_precisions_are_timed(table, packed):
+    learn,_ = made(table, packed)
+    times = time_precisions(learn.model, (32,24), 16, max_seconds=1)
+    assert {o for o,_ in times} == set(supported_precisions(compute_device())) and all(o > 0 for o in times.values())
+
+@pytest.mark.skipif(not ON_GPU, reason='compiling on a CPU needs a C++ compiler, and takes minutes')
+def test_compile(table, packed, capsys):
+    learn,_ = made(table, packed)
+    used = compile_if_faster(learn.model, (48,36), 32)
+    assert 'does not work' not in capsys.readouterr().out
+    learn.fit(1)
+    assert used in (True,False) and torch.isfinite(weights(learn)).all()
+
+def test_sizes_tta_and_heat_maps(table, packed):
+    learn,recipe = made(table, packed, tta='yes', mixup=.5, cutmix=.5, ema=.9)
+    learn.fit_recipe(recipe)
+    assert learn.history.table['size'].tolist() == ['32x24','48x36']
+    with learn.no_bar(): a,b = learn.get_preds()[0][0],learn.tta()[0][0]
+    assert torch.allclose(a, b, atol=1e-4) # once is enough
+    heat = grad_cam(learn, table.images[0])
+    assert torch.isfinite(torch.as_tensor(heat)).all()
+    learn.tune_decision('threshold')
+    assert learn.predict(table.images[0]).category in learn.vocab.categories
+
+def test_the_commands(garments, tmp_path):
+    "One process per GPU, by NCCL; prediction gives what the learner gives"
+    n = 'gpu' if ON_GPU else 1
+    done = run_cli('train', garments, '--out', tmp_path/'run', '--recipe', 'demo', '--stages', STAGES, '--batch-size', 32, '--processes', n, '--report', 'no')
+    assert done.returncode == 0 and f"on {'cuda' if ON_GPU else 'cpu'}" in done.stdout and ' in 1 processes' in done.stdout, done.stderr
+    assert run_inprocess('predict', tmp_path/'run', garments/'test.csv', '--out', tmp_path/'a', '--precision', 'fp32').returncode == 0
+    assert run_inprocess('predict', tmp_path/'run', garments/'test.csv', '--out', tmp_path/'b', '--precision', 'fp32', '--cache', tmp_path/'cache').returncode == 0
+    a,b = (pd.read_csv(tmp_path/o/'predictions.csv') for o in 'ab')
+    assert np.allclose(a.iloc[:,2:], b.iloc[:,2:], atol=1e-3)
+
+@pytest.mark.skipif(not ON_GPU, reason='memory of a GPU')
+def test_out_of_memory_is_one_line(garments, tmp_path):
+    done = run_cli('train', garments, '--out', tmp_path/'run', '--recipe', 'demo', '--arch', 'xresnet50', '--width', 4, '--stages', '2000x1500:1', '--batch-size', 128, '--precision', 'fp32')
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith('fashion: out of memory: batches of 128 images'), done.stderr
