@@ -47,7 +47,8 @@ def _describe(learn):
         categories=list(learn.vocab.categories), attributes=list(learn.vocab.attributes),
         groups=[o._asdict() for o in learn.vocab.groups], types=list(learn.vocab.types),
         size=list(learn.dls.valid.crop.size), mean=normalize.mean.flatten().tolist(), std=normalize.std.flatten().tolist(),
-        rule=rule_params(loss.rule), temperatures=list(loss.temperatures), tta=hasattr(learn, 'flip_tta'),
+        rule=rule_params(loss.rule), temperatures=list(loss.temperatures),
+        category_offsets=loss.category_offsets, tta=hasattr(learn, 'flip_tta'),
         precision=model.precision, channels_last=model.channels_last, constant=learn.prior._asdict(), versions=versions())
 
 def save_model(
@@ -98,7 +99,7 @@ def _build(description, weights):
     model = multi_task_model(len(vocab.categories), len(vocab.attributes), **description['architecture']).to(dls.device)
     groups = tuple(AttributeGroup(o['name'], tuple(o['members']), o['exactly_one']) for o in description.get('groups', []))
     loss = MultiTaskLoss(rule=rule_from_params(description['rule']), log_variances=model.log_variances, groups=groups)
-    loss.temperatures = tuple(description['temperatures'])
+    loss.temperatures,loss.category_offsets = tuple(description['temperatures']),description.get('category_offsets')
     learn = FashionLearner(dls, model, loss_func=loss, opt_func=fused_adamw, metrics=[CategoryAccuracy(), MeanF1()],
         cbs=[FlipTTA()] if description['tta'] else [], path=Path())
     normalize = _normalize(learn)

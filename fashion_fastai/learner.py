@@ -32,6 +32,7 @@ from .data.labels import LabelTable,Vocab
 from .data.cache import PackedImages
 from .data.loader import fashion_dls
 from .decision.rules import Grouped,Threshold
+from .decision.adjustment import logit_offsets
 from .decision.prior import constant_prediction
 from .decision.tune import Decision,decide
 from .model.multitask import multi_task_model
@@ -217,6 +218,7 @@ def fashion_learner(
     category_weight:float=1., # loss weight of the category; 0 trains the attributes alone
     attribute_weight:float|None=3., # loss weight of the attributes; 0 trains the category alone; None to learn both weights
     label_smoothing:float=.1, # fraction of the category's target spread over all categories
+    logit_adjustment:float=0., # of the category, for rare ones: 0 not at all, 1 for the highest mean recall
     threshold:float=.4, # probability from which an attribute is predicted, until `tune_decision` finds a better rule
     tta:bool=False, # validate and predict with test-time augmentation
     precision:str='fp32', # fp32, bf16 or fp16; auto for the fastest on this machine
@@ -241,9 +243,10 @@ def fashion_learner(
     learn = FashionLearner(dls, model, loss_func=loss, metrics=metrics, cbs=cbs, **{'opt_func': fused_adamw, **kwargs})
     learn.types = types
     learn.prior = constant_prediction(*map(to_cpu, dls.train.targets), n_categories) # for images that cannot be read
+    loss.category_offsets = logit_offsets(learn.prior.category_shares, logit_adjustment)
     return learn
 
-_LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','threshold','tta',
+_LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment','threshold','tta',
     'precision','lr','wd')
 
 def _settings(recipe, *names): return {o: getattr(recipe, o) for o in names}

@@ -109,7 +109,7 @@ class MultiTaskLoss(Module):
         self.groups = groups
         self.attribute_weight,self.category_weight = attribute_weight,category_weight
         self.label_smoothing,self.log_variances = label_smoothing,log_variances
-        self.rule,self.temperatures = rule,(1.,1.)
+        self.rule,self.temperatures,self.category_offsets = rule,(1.,1.),None
         self.reduction = reduction
 
     def forward(self, pred, category, attributes):
@@ -123,8 +123,10 @@ class MultiTaskLoss(Module):
         return self.category_weight*losses[0] + self.attribute_weight*losses[1]
 
     def activation(self, pred):
-        "Probabilities of both parts, calibrated by `temperatures`"
-        return (pred[0]/self.temperatures[0]).softmax(-1),attribute_probabilities(pred[1], self.temperatures[1], self.groups)
+        "Probabilities of both parts, calibrated by `temperatures`; the category's logits are adjusted by `category_offsets`"
+        category = pred[0]/self.temperatures[0]
+        if self.category_offsets: category = category + category.new_tensor(self.category_offsets)
+        return category.softmax(-1),attribute_probabilities(pred[1], self.temperatures[1], self.groups)
 
     def decodes(self, probabilities):
         "The most probable category, and the attributes by `rule`, as labels and multi-hot"

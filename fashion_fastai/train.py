@@ -57,7 +57,7 @@ def _check_folder(out, overwrite, resume):
         raise InputError(f"{out}: contains an unfinished run; use --resume to continue or --overwrite to restart")
 
 # keys that do not influence the training, and may change when a run is resumed
-_MAY_CHANGE = 'cache','workers','checkpoint_minutes','max_bad','log','report','rule'
+_MAY_CHANGE = 'cache','workers','checkpoint_minutes','max_bad','log','report','rule','logit_adjustment'
 
 def check_recipe(
     out:str|Path, # folder of an unfinished run

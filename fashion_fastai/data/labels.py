@@ -7,14 +7,14 @@ __all__ = ['Vocab', 'find_images', 'LabelRow', 'LabelTable', 'LabelFiles', 'read
            'write_labels', 'read_test_list']
 
 # %% ../../nbs/12_data.labels.ipynb #e57b27b3
-import os,re,warnings
+import os
 from difflib import get_close_matches
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write
-from .table import INVALID,read_header,read_rows,reject_rows
+from .table import label_frame,read_header,read_rows,reject_rows
 from .groups import complete_group,read_attribute_info
 from .split import grouped_split,join_groups,product_folders,stratified_split
 
@@ -46,77 +46,6 @@ def find_images(
         counts = f"{len(missing):,} of {len(found):,} images are missing"
         raise InputError(f"{data}: {counts}, the first being {', '.join(missing[:5])}")
     return found
-
-# %% ../../nbs/12_data.labels.ipynb #66784426
-def _parse_categories(places, texts, n):
-    "The category column as integers, below `n` if that is known; `UNKNOWN` for an empty cell"
-    codes,unique = pd.factorize(texts)
-    def parse(text): return UNKNOWN if text == '' else int(text) if re.fullmatch('[0-9]{1,9}', text) else -2
-    labels = np.array(list(map(parse, unique)))[codes]
-    reject_rows(places, labels == -2, lambda i: f"category_label is '{texts[i]}', not a whole number from 0")
-    if n is not None:
-        known = f"classes.txt names the labels 0 to {n-1}"
-        reject_rows(places, labels >= n, lambda i: f"category_label is {texts[i]}, but {known}")
-    return labels
-
-def _parse_compact(places, texts):
-    "A column of space-separated attribute indices as a multi-hot int8 array"
-    codes,unique = pd.factorize(texts)
-    is_valid = np.array([bool(re.fullmatch(r'([0-9]{1,4}( +[0-9]{1,4})*)?', o)) for o in unique])
-    expected = 'not whole numbers separated by spaces'
-    reject_rows(places, ~is_valid[codes], lambda i: f"attribute_label is '{texts[i]}', {expected}")
-    sets = [list(map(int, o.split())) for o in unique]
-    n_attributes = 1 + max(max(o, default=0) for o in sets)
-    multi_hot = np.zeros((len(sets), n_attributes), np.int8)
-    for i,o in enumerate(sets): multi_hot[i,o] = 1
-    return multi_hot[codes]
-
-def _parse_flags(tables):
-    "The attribute columns as a multi-hot int8 array, `UNKNOWN` for empty cells"
-    advice = ' (an empty cell is an unknown label)'
-    for table in tables:
-        if not table.invalid: continue
-        _,name,text = table.invalid
-        place,is_invalid = (table.path, table.lines),(table.flags == INVALID).any(1)
-        reject_rows([place], is_invalid, lambda i: f"attribute '{name}' is '{text}', neither 0 nor 1{advice}")
-    return np.concatenate([o.flags for o in tables])
-
-def _warn_if_empty(places, multi_hot):
-    "Warn if rows have no attribute"
-    if not multi_hot.shape[1]: return
-    try: reject_rows(places, ~multi_hot.any(1), lambda i: "has no attribute")
-    except InputError as e: warnings.warn(f"{e}; every image should have at least one")
-
-def _check_known(tables, categories, multi_hot, names):
-    "Refuse rows where nothing is known, and columns of train.csv where nothing is known"
-    places,n_train = [(o.path, o.lines) for o in tables],len(tables[0].lines)
-    is_empty = (categories == UNKNOWN) & (multi_hot == UNKNOWN).all(1)
-    reject_rows(places, is_empty, lambda i: "nothing is known, neither the category nor an attribute; remove the row")
-    unknown = [name for name,o in zip(names, (multi_hot[:n_train] == UNKNOWN).all(0)) if o]
-    if 'category_label' in tables[0].texts and (categories[:n_train] == UNKNOWN).all(): unknown.insert(0, 'category_label')
-    if unknown: raise InputError(f"{tables[0].path}: column '{unknown[0]}' is empty in all rows; remove it, or fill in what is known")
-
-def _to_frame(tables, n_categories):
-    "The rows of all `tables` as one frame (file_path, category_label, attributes), and the attribute names"
-    places,names = [(o.path, o.lines) for o in tables],tables[0].names
-    def texts(column): return np.concatenate([o.texts[column] for o in tables])
-    n_rows = sum(len(o.lines) for o in tables)
-    categories = np.full(n_rows, UNKNOWN)
-    if 'category_label' in tables[0].texts: categories = _parse_categories(places, texts('category_label'), n_categories)
-    if 'attribute_label' in tables[0].texts:
-        multi_hot = _parse_compact(places, texts('attribute_label'))
-        names = [f'attribute_{k}' for k in range(multi_hot.shape[1])]
-    else: multi_hot = _parse_flags(tables)
-    file_paths = texts('file_path')
-    reject_rows(places, file_paths == '', lambda i: "file_path is empty")
-    is_repeated = pd.Series(file_paths).duplicated().values
-    reject_rows(places, is_repeated, lambda i: f"file_path {file_paths[i]} has occurred before")
-    _check_known(tables, categories, multi_hot, names)
-    _warn_if_empty(places, multi_hot)
-    frame = pd.DataFrame(multi_hot, columns=names)
-    frame.insert(0, 'file_path', file_paths)
-    frame.insert(1, 'category_label', categories)
-    return frame,names
 
 # %% ../../nbs/12_data.labels.ipynb #6cca6423
 @dataclass(slots=True)
@@ -218,7 +147,7 @@ def read_tables(
         if val_columns != ', '.join(columns):
             raise InputError(f"{val_csv}: its columns are not those of train.csv, in the same order: {val_columns}")
     tables = [read_rows(o, ['file_path','category_label','attribute_label']) for o in files]
-    frame,attributes = _to_frame(tables, classes and len(classes))
+    frame,attributes = label_frame(tables, classes and len(classes))
     frame['is_valid'] = np.arange(len(frame)) >= len(tables[0].lines)
     categories = classes or [f'category_{k}' for k in range(frame.category_label.max()+1)]
     if 'category_label' not in columns: categories = []

@@ -153,6 +153,9 @@ class LabelSets:
         independent = torch.where(sets, prior.log(), (1-prior).log()).sum(1)
         return cls(sets, ((counts/n).log() - independent).float(), exponent)
 
+    @property
+    def allow_empty(self)->bool: "Whether a training image had no attribute"; return not bool(self.sets.any(1).all())
+
     def params(self):
         return dict(sets=self.sets.int().tolist(), log_weights=self.log_weights.tolist(), exponent=self.exponent)
     def __repr__(self): return f'LabelSets({len(self.sets)} sets, exponent {self.exponent:g})'
@@ -214,6 +217,9 @@ class Grouped:
         decided = self.decide_groups(probabilities)
         predicted = self.rule(decided)
         for members,_ in self.groups: predicted[:,members] = decided[:,members] > .5
+        if not getattr(self.rule, 'allow_empty', True): # no member of a group holds, and no other attribute
+            is_empty = ~predicted.any(1)
+            predicted[is_empty,probabilities[is_empty].argmax(1)] = True
         return predicted
 
 # %% ../../nbs/20_decision.rules.ipynb #d1df8b2f

@@ -93,6 +93,7 @@ class FashionInterpretation:
     temperatures:tuple=(1.,1.) # by which logits are divided: (category's, attributes'), the latter a list if there are groups
     rule:str='' # the decision rule, as text
     thresholds:list|None=None # threshold of each attribute, if the rule has thresholds
+    category_offsets:list|None=None # of each category, for logit adjustment; None for no adjustment
 
     @classmethod
     def from_learner(cls,
@@ -111,17 +112,23 @@ class FashionInterpretation:
         has_thresholds = isinstance(rule, Threshold)
         thresholds = np.broadcast_to(rule.threshold, n_attributes).tolist() if has_thresholds else None
         return cls(learn.vocab, paths, logits, category, attributes.char(), predicted.bool(), tuple(loss.temperatures),
-            str(loss.rule), thresholds)
+            str(loss.rule), thresholds, loss.category_offsets)
 
     def __len__(self): return len(self.category)
     def __repr__(self):
         scores = ((name, values) for name,values in (('accuracy', self.correct_known.float()), ('mean F1', self.f1)) if len(values))
         return ', '.join([f"FashionInterpretation: {len(self):,} images", *(f'{name} {o.mean():.4f}' for name,o in scores)])
 
+    def _category_logits(self, calibrated=True):
+        "The category's logits, calibrated and adjusted"
+        if not calibrated: return self.logits[0]
+        logits = self.logits[0]/self.temperatures[0]
+        return logits + logits.new_tensor(self.category_offsets) if self.category_offsets else logits
+
     @property
     def predicted_category(self)->torch.Tensor:
         "Labels, shape (n,)"
-        return self.logits[0].argmax(1) if self.vocab.categories else torch.full_like(self.category, UNKNOWN)
+        return self._category_logits().argmax(1) if self.vocab.categories else torch.full_like(self.category, UNKNOWN)
     @property
     def has_category(self)->torch.Tensor: "Whether the category is known, shape (n,)"; return self.category != UNKNOWN
     @property
@@ -151,11 +158,11 @@ class FashionInterpretation:
         return category,*([name for name,o in zip(names, labels) if o == value] for value in (1, UNKNOWN))
 
     def probabilities(self,
-        calibrated:bool=True, # use the temperatures
+        calibrated:bool=True, # use the temperatures and the logit adjustment
     )->tuple: # (category probabilities, attribute probabilities)
         "Probabilities of both parts"
-        category,attributes = self.temperatures if calibrated else (1.,1.)
-        return (self.logits[0]/category).softmax(1),attribute_probabilities(self.logits[1], attributes, self.vocab.groups)
+        attributes = self.temperatures[1] if calibrated else 1.
+        return self._category_logits(calibrated).softmax(1),attribute_probabilities(self.logits[1], attributes, self.vocab.groups)
 
     def losses(self,
         part:str, # category or attributes
@@ -174,7 +181,8 @@ class FashionInterpretation:
         tensors = dict(zip(_TENSORS, (*self.logits, self.category, self.attributes, self.predicted)))
         arrays = {k: np.array(o, dtype=np.str_) for k,o in texts.items()} | {k: o.numpy() for k,o in tensors.items()}
         with atomic_write(path) as f:
-            np.savez_compressed(f, **arrays, temperatures=np.hstack(self.temperatures), thresholds=self.thresholds or [])
+            np.savez_compressed(f, **arrays, temperatures=np.hstack(self.temperatures), thresholds=self.thresholds or [],
+                category_offsets=self.category_offsets or [])
 
     @classmethod
     def load(cls,
@@ -202,4 +210,4 @@ class FashionInterpretation:
         if len(arrays['images']) != n or [tuple(o.shape) for o in tensors] != expected: raise ValueError('the shapes do not match')
         return cls(vocab, arrays['images'].tolist(), tuple(tensors[:2]), *tensors[2:],
             (category_temperature, temperatures if groups else temperatures[0]), str(arrays['rule'][0]),
-            arrays['thresholds'].tolist() or None)
+            arrays['thresholds'].tolist() or None, arrays.get('category_offsets', np.empty(0)).tolist() or None)
