@@ -165,4 +165,5 @@ def load_ensemble(
     largest.remove_cbs([o for o in largest.cbs if o.name == 'flip_tta'])
     largest.model = EnsembleModel(members)
     largest.loss_func.rule,largest.loss_func.temperatures = rule,temperatures
+    largest.loss_func.category_offsets = learners[0].loss_func.category_offsets # the adjustment of the first run
     return largest

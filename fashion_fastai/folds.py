@@ -85,7 +85,8 @@ def out_of_fold(
     def joined(get): return torch.cat([get(o) for o in parts])[order]
     logits = tuple(joined(lambda o, i=i: o.logits[i]) for i in (0,1))
     labels = [joined(lambda o, name=name: getattr(o, name)) for name in ('category','attributes','predicted')]
-    return FashionInterpretation(table.vocab, table.images, logits, *labels, rule='of each fold')
+    offsets = parts[0].category_offsets # all folds have nearly the same
+    return FashionInterpretation(table.vocab, table.images, logits, *labels, rule='of each fold', category_offsets=offsets)
 
 def _decided(interp, rule):
     "Tune the decision on all out-of-fold predictions; returns it and `interp` with it"
