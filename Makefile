@@ -29,7 +29,7 @@ test-fast: .venv/ready    ## the tests that take less than two minutes, for ever
 soak: .venv/ready    ## the long tests: twenty kills, many broken tables and images
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m soak tests
 
-# DATA=folder for images of your own in place of synthetic ones; time_to_quality, gpu, convert and scale take longer: run them by hand
+# DATA=folder for images of your own in place of synthetic ones; time_to_quality, gpu, convert, scale and serving take longer: run them by hand
 bench: .venv/ready    ## packing, loader, step, prediction and its memory, beside plain fastai; records go to bench/results/
 	for o in pack loader step predict memory; do $(BIN)/python -W ignore bench/$$o.py $(DATA) || exit 1; done
 	$(BIN)/python bench/record.py
