@@ -83,8 +83,7 @@ HEADLINES = [ # (record, its figure, what README.md says of it)
     ('loader', 'files over plain fastai', 'batches per second from image files, over plain fastai'),
     ('step', 'epoch, ours over plain fastai', 'training images per second over an epoch, over plain fastai'),
     ('predict', 'from files over plain get_preds', 'predicted images per second from files, over plain `get_preds`'),
-    ('memory', 'peak memory of 100,000 rows over 10,000', 'peak memory to predict 100,000 images, over that for 10,000'),
-    ('serving', 'one image, onnx over torch', 'latency of one image, PyTorch over ONNX Runtime')]
+    ('memory', 'peak memory of 100,000 rows over 10,000', 'peak memory to predict 100,000 images, over that for 10,000')]
 
 PURPOSES = dict(loader='Batches that reach the network', step='Training steps', pack='Packing images into the cache',
     predict='Prediction from files and cache', memory='Memory of long predictions', convert='Conversion of DeepFashion',

@@ -77,8 +77,9 @@ def main():
         images = np.array([load_pixels(o, model.size) for o in table.images[:64]])
         one = network_times(learn, model, integers, images, 1, 50, args.rounds)
         many = network_times(learn, model, integers, images, 64, 5, args.rounds)
-        lists = dict(torch=lambda: drain(predict_batches(learn, data/'train.csv')), onnx=lambda: drain(model.predict_batches(data/'train.csv')))
-        if integers: lists['int8'] = lambda: drain(integers.predict_batches(data/'train.csv'))
+        test = data/'train.csv'
+        lists = dict(torch=lambda: drain(predict_batches(learn, test)), onnx=lambda: drain(model.predict_batches(test)))
+        if integers: lists['int8'] = lambda: drain(integers.predict_batches(test))
         files = rounds(args.rounds, **lists)
         image = Path(tmp)/'images'
         image.mkdir()
@@ -86,7 +87,9 @@ def main():
         starts = rounds(args.rounds, **{o: first_prediction(folder, image, f'{tmp}/out', o) for o in ('torch','onnx')})
         n,sizes = (~table.is_valid).sum(),{o.name: o.stat().st_size/1e6 for o in folder.glob('model*.onnx')}
         rows = [['figure', *('torch fp32','onnx fp32','onnx int8')]]
-        def row(what, taken, value): rows.append([what, *(value(statistics.median(taken[o])) if o in taken else '-' for o in ('torch','onnx','int8'))])
+        def row(what, taken, value):
+            values = [value(statistics.median(taken[o])) if o in taken else '-' for o in ('torch','onnx','int8')]
+            rows.append([what, *values])
         row('milliseconds for one decoded image', one, lambda o: o/50*1e3)
         row('milliseconds for a batch of 64', many, lambda o: o/5*1e3)
         row('images per second from files', files, lambda o: n/o)

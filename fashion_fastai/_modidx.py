@@ -1980,6 +1980,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'fashion_fastai/serving/package.py'),
                                                 'fashion_fastai.serving.package._write_card': ( 'serving.package.html#_write_card',
                                                                                                 'fashion_fastai/serving/package.py'),
+                                                'fashion_fastai.serving.package._write_config': ( 'serving.package.html#_write_config',
+                                                                                                  'fashion_fastai/serving/package.py'),
                                                 'fashion_fastai.serving.package.export_folder': ( 'serving.package.html#export_folder',
                                                                                                   'fashion_fastai/serving/package.py'),
                                                 'fashion_fastai.serving.package.export_int8': ( 'serving.package.html#export_int8',

@@ -206,4 +206,7 @@ def test_two_thousand_requests_from_sixteen_clients(folder, garments, expected):
         assert counts['good', 200] == 1800
         assert sum(n for (kind,status),n in counts.items() if kind == 'broken' and status in (400, 413)) == 200, counts
         assert memory(server) < before*1.1 + 10
-        check_stop(server, garments, expected, 2000, 16, 500)
+
+@pytest.mark.soak
+def test_sigterm_in_the_middle_of_two_thousand_requests(folder, garments, expected): # noqa: F811
+    with served(folder) as server: check_stop(server, garments, expected, 2000, 16, 500)

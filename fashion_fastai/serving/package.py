@@ -60,6 +60,15 @@ def _write_card(folder, title, config, metrics, data, formats, check, licence):
     card = model_card(title, config, metrics, figures, formats, check, licence)
     (folder/'README.md').write_text(card, encoding='utf-8')
 
+def _write_config(folder, config, metrics, check):
+    "config.json: the description of the model, its scores, and the hash of every other file"
+    config = {k: v for k,v in config.items() if k not in ('weights_sha256','int8','files')}
+    if metrics: config['scores'] = {o: metrics[o] for o in _SCORES if o in metrics}
+    if check: config['int8'] = check._asdict() | dict(kept=check.is_kept)
+    config['files'] = {o.name: file_hash(o.read_bytes()) for o in sorted(folder.iterdir())}
+    text = json.dumps(config, indent=1, ensure_ascii=False)
+    (folder/'config.json').write_text(text, encoding='utf-8')
+
 def export_folder(
     run:str|Path, # run folder, or another with model.safetensors and its description
     out:str|Path, # folder to create
@@ -85,11 +94,5 @@ def export_folder(
             check = export_int8(folder, config, int8, recipe)
             if check.is_kept: formats = 'onnx','int8'
         if card: _write_card(folder, out.resolve().name, config, metrics, int8, formats, check, licence)
-        hashes = {o.name: file_hash(o.read_bytes()) for o in sorted(folder.iterdir())}
-        for o in ('weights_sha256','int8'): config.pop(o, None)
-        config |= dict(scores={o: metrics[o] for o in _SCORES if o in metrics}) if metrics else {}
-        config |= dict(int8=check._asdict() | dict(kept=check.is_kept)) if check else {}
-        config['files'] = hashes
-        text = json.dumps(config, indent=1, ensure_ascii=False)
-        (folder/'config.json').write_text(text, encoding='utf-8')
+        _write_config(folder, config, metrics, check)
     return check
