@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['count_parts', 'import_ray', 'ray_cluster', 'Pool', 'plan_pool', 'PartPredictor', 'predict_catalogue']
 
-# %% ../nbs/84_batch.ipynb #d77854b7
+# %% ../nbs/84_batch.ipynb #3d86a803
 import logging,os,queue,socket,threading,time
 from contextlib import contextmanager,suppress
 from itertools import islice
@@ -18,7 +18,7 @@ from .export import load_model
 from .catalogue import Catalogue,Store,import_pyarrow,is_remote
 from .shards import Job,describe_job,merge_parts,open_job,part_name,predict_part
 
-# %% ../nbs/84_batch.ipynb #29b6bfe1
+# %% ../nbs/84_batch.ipynb #b443c957
 _MANY_PARTS,_PART_ROWS,_MOST_PARTS = 256,4096,50_000
 
 def count_parts(
@@ -39,7 +39,7 @@ def _copy_paths(catalogue, store, rows_per_group=2**16):
             while group := list(islice(paths, rows_per_group)): writer.write_table(pa.table([group], schema=schema))
     return Catalogue(folder.place('paths.parquet'), catalogue.folder)
 
-# %% ../nbs/84_batch.ipynb #1a173e83
+# %% ../nbs/84_batch.ipynb #a7571350
 def import_ray(): # raises `InputError` if it is not installed
     "Ray with Ray Data, quiet"
     # reports to nobody, and no messages of its own on the terminal
@@ -116,7 +116,7 @@ def plan_pool(
     if n_gpus and n > n_gpus: raise InputError(f"{n} actors need a GPU each, but {has}; set --actors {n_gpus}")
     return Pool(n, cpus, int(n_gpus > 0))
 
-# %% ../nbs/84_batch.ipynb #3fc5453c
+# %% ../nbs/84_batch.ipynb #c78596a0
 class _Progress:
     "Counts batches: an actor that needs no CPU"
     def __init__(self): self.n = 0
@@ -172,7 +172,7 @@ def _choose_precision(model, precision):
     learn = load_model(model, precision)
     return learn.model.precision,learn.model.channels_last
 
-# %% ../nbs/84_batch.ipynb #54f6b286
+# %% ../nbs/84_batch.ipynb #092e3320
 def _watched(results, count, timeout, hint):
     "Pass on `results`, which a thread waits for; raises `InputError` if neither they nor `count()` change for `timeout` seconds"
     found = queue.Queue()
@@ -211,9 +211,18 @@ def _run_parts(ray, work, parts, pool, timeout):
     try:
         for o in track(_watched(done.iter_rows(), count, timeout, hint), terminal_progress, len(parts)):
             if o['error']: raise InputError(f"part {o['part']} of {work.n_parts}: {o['error']}; {_AGAIN}")
-    except ray.exceptions.RayError as e:
-        reason = str(e).strip().splitlines()[-1][:300]
-        raise InputError(f"Ray ended the prediction ({type(e).__name__}: {reason}); {_AGAIN}") from e
+    except ray.exceptions.RayError as e: raise _ended(e) from e
+
+def _ended(error):
+    "What to raise for an error of Ray"
+    reason = str(error).strip().splitlines()[-1][:300]
+    return InputError(f"Ray ended the prediction ({type(error).__name__}: {reason}); {_AGAIN}")
+
+def _choose_in_cluster(ray, model, precision, pool, timeout):
+    "`_choose_precision` where the actors will be: this machine may have no GPU"
+    task = ray.remote(_choose_precision).options(num_cpus=pool.cpus, num_gpus=pool.gpus)
+    try: return ray.get(task.remote(model, precision), timeout=timeout)
+    except ray.exceptions.RayError as e: raise _ended(e) from e
 
 def _absolute(path): return str(path) if is_remote(path) else os.path.abspath(path)
 
@@ -248,11 +257,9 @@ def predict_catalogue(
         if not catalogue.parquet: catalogue = _copy_paths(catalogue, store)
         with ray_cluster(address, actors and actors*cpus + 1) as ray:
             pool = plan_pool(ray.cluster_resources(), actors, cpus)
-            choose = _choose_precision
-            if pool.gpus and address: # the machine of this command may have none
-                remote = ray.remote(_choose_precision).options(num_cpus=cpus, num_gpus=1)
-                def choose(*args): return ray.get(remote.remote(*args), timeout=timeout)
-            work = _Work(model, choose(model, precision), catalogue, store, job, n_parts, cpus, strict, os.getcwd())
+            if pool.gpus and address: chosen = _choose_in_cluster(ray, model, precision, pool, timeout)
+            else: chosen = _choose_precision(model, precision)
+            work = _Work(model, chosen, catalogue, store, job, n_parts, cpus, strict, os.getcwd())
             _run_parts(ray, work, parts, pool, timeout)
     if merge: merge_parts(store.url, out)
     return job.rows
