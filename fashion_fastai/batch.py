@@ -5,20 +5,19 @@
 # %% auto #0
 __all__ = ['count_parts', 'import_ray', 'ray_cluster', 'Pool', 'plan_pool', 'PartPredictor', 'predict_catalogue']
 
-# %% ../nbs/84_batch.ipynb #3d86a803
+# %% ../nbs/84_batch.ipynb #dba3124b
 import logging,os,queue,socket,threading,time
 from contextlib import contextmanager,suppress
 from itertools import islice
 from pathlib import Path
-from typing import Iterable,NamedTuple
+from typing import NamedTuple
 from .core import InputError,terminal_progress,track
 from .processes import TIMEOUT
-from .learner import FashionLearner
 from .export import load_model
 from .catalogue import Catalogue,Store,import_pyarrow,is_remote
 from .shards import Job,describe_job,merge_parts,open_job,part_name,predict_part
 
-# %% ../nbs/84_batch.ipynb #b443c957
+# %% ../nbs/84_batch.ipynb #1b46022c
 _MANY_PARTS,_PART_ROWS,_MOST_PARTS = 256,4096,50_000
 
 def count_parts(
@@ -39,7 +38,7 @@ def _copy_paths(catalogue, store, rows_per_group=2**16):
             while group := list(islice(paths, rows_per_group)): writer.write_table(pa.table([group], schema=schema))
     return Catalogue(folder.place('paths.parquet'), catalogue.folder)
 
-# %% ../nbs/84_batch.ipynb #a7571350
+# %% ../nbs/84_batch.ipynb #3426af94
 def import_ray(): # raises `InputError` if it is not installed
     "Ray with Ray Data, quiet"
     # reports to nobody, and no messages of its own on the terminal
@@ -116,7 +115,7 @@ def plan_pool(
     if n_gpus and n > n_gpus: raise InputError(f"{n} actors need a GPU each, but {has}; set --actors {n_gpus}")
     return Pool(n, cpus, int(n_gpus > 0))
 
-# %% ../nbs/84_batch.ipynb #c78596a0
+# %% ../nbs/84_batch.ipynb #24c22505
 class _Progress:
     "Counts batches: an actor that needs no CPU"
     def __init__(self): self.n = 0
@@ -172,7 +171,7 @@ def _choose_precision(model, precision):
     learn = load_model(model, precision)
     return learn.model.precision,learn.model.channels_last
 
-# %% ../nbs/84_batch.ipynb #092e3320
+# %% ../nbs/84_batch.ipynb #6a52fad8
 def _watched(results, count, timeout, hint):
     "Pass on `results`, which a thread waits for; raises `InputError` if neither they nor `count()` change for `timeout` seconds"
     found = queue.Queue()

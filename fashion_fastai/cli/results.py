@@ -35,7 +35,8 @@ def _predict_options(p):
     p.add_argument('--precision', choices=_PRECISIONS, default='auto', help=_PRECISION)
     p.add_argument('--shard', metavar='K/N',
         help='predict part K of N parts of the list, such as 3/16, into a Parquet file in DIR; fashion merge joins them')
-    _ray_options(p.add_argument_group('Ray', 'all cores and GPUs of this machine or of a cluster; started again, it computes what is missing'))
+    about = 'all cores and GPUs of this machine or of a cluster; started again, it computes what is missing'
+    _ray_options(p.add_argument_group('Ray', about))
 
 def _ray_options(p):
     p.add_argument('--engine', choices=('none','ray'), default='none', help='ray: predict in parts by Ray Data (default: none)')
