@@ -54,7 +54,9 @@ def plan(folder, n):
     from fashion_fastai.catalogue import Catalogue,Store
     from fashion_fastai.shards import Job,open_job,part_name
     folder,n = Path(folder),int(n)
-    with (folder/'list.csv').open('w') as file: file.writelines(['file_path\n', *(f'images/{i:08}.jpg\n' for i in range(n))])
+    with (folder/'list.csv').open('w') as file:
+        file.write('file_path\n')
+        file.writelines(f'images/{i:08}.jpg\n' for i in range(n))
     start = time.perf_counter()
     catalogue,store = Catalogue(folder/'list.csv'),Store(folder/'parts')
     rows,identity = catalogue.identity()

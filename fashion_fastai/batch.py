@@ -5,20 +5,19 @@
 # %% auto #0
 __all__ = ['count_parts', 'import_ray', 'ray_cluster', 'Pool', 'plan_pool', 'PartPredictor', 'predict_catalogue']
 
-# %% ../nbs/84_batch.ipynb #52264a12
+# %% ../nbs/84_batch.ipynb #dba3124b
 import logging,os,queue,socket,threading,time
 from contextlib import contextmanager,suppress
 from itertools import islice
 from pathlib import Path
-from typing import Iterable,NamedTuple
+from typing import NamedTuple
 from .core import InputError,terminal_progress,track
 from .processes import TIMEOUT
-from .learner import FashionLearner
 from .export import load_model
 from .catalogue import Catalogue,Store,import_pyarrow,is_remote
 from .shards import Job,describe_job,merge_parts,open_job,part_name,predict_part
 
-# %% ../nbs/84_batch.ipynb #6159641b
+# %% ../nbs/84_batch.ipynb #1b46022c
 _MANY_PARTS,_PART_ROWS,_MOST_PARTS = 256,4096,50_000
 
 def count_parts(
@@ -39,11 +38,12 @@ def _copy_paths(catalogue, store, rows_per_group=2**16):
             while group := list(islice(paths, rows_per_group)): writer.write_table(pa.table([group], schema=schema))
     return Catalogue(folder.place('paths.parquet'), catalogue.folder)
 
-# %% ../nbs/84_batch.ipynb #13b5b298
+# %% ../nbs/84_batch.ipynb #3426af94
 def import_ray(): # raises `InputError` if it is not installed
     "Ray with Ray Data, quiet"
     # reports to nobody, and no messages of its own on the terminal
-    for name,value in dict(RAY_USAGE_STATS_ENABLED='0', RAY_BACKEND_LOG_LEVEL='fatal').items(): os.environ.setdefault(name, value)
+    os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+    os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')
     try: import ray,ray.data
     except ImportError: raise InputError('--engine ray needs Ray: pip install "fashion_fastai[ray]"') from None
     context = ray.data.DataContext.get_current()
@@ -54,10 +54,12 @@ def import_ray(): # raises `InputError` if it is not installed
 def _require_open_port(address, seconds=10):
     "Refuse an address at which nobody listens, for which Ray would wait for minutes"
     host,_,port = address.rpartition(':')
-    if not (host and port.isdecimal()) or '/' in host: raise InputError(f"--address '{address}' should be auto, or look like 10.0.0.1:6379")
+    if not (host and port.isdecimal()) or '/' in host:
+        raise InputError(f"--address '{address}' should be auto, or look like 10.0.0.1:6379")
     try: socket.create_connection((host, int(port)), seconds).close()
     except (OSError, OverflowError) as e:
-        raise InputError(f"--address {address}: there is no Ray cluster ({e}); start one there: ray start --head") from None
+        advice = 'start one there: ray start --head'
+        raise InputError(f"--address {address}: there is no Ray cluster ({e}); {advice}") from None
 
 @contextmanager
 def _silent_stderr():
@@ -72,14 +74,16 @@ def _silent_stderr():
 @contextmanager
 def ray_cluster(
     address:str|None=None, # of a cluster, such as 10.0.0.1:6379, or auto for one that runs on this machine; None to start Ray here
-    n_cpus:int|None=None, # that a Ray on this machine may use; None for all cores, and one to hand out work
+    n_cpus:int|None=None, # for a Ray on this machine; None for all cores, and one to hand out work
 ): # yields Ray; raises `InputError` if there is no cluster at `address`
     "Inside the block, Ray runs"
     ray = import_ray()
     if address not in (None, 'auto'): _require_open_port(address)
     options = dict(log_to_driver=False, logging_level=logging.CRITICAL)
     # parts go to files, so that next to nothing is stored in Ray
-    if address is None: options |= dict(num_cpus=n_cpus or os.cpu_count()+1, include_dashboard=False, object_store_memory=10**8)
+    if address is None:
+        n_cpus = n_cpus or os.cpu_count()+1
+        options |= dict(num_cpus=n_cpus, include_dashboard=False, object_store_memory=10**8)
     try:
         with _silent_stderr(): ray.init(address or 'local', **options) # it would say how much it says
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as e:
@@ -105,11 +109,13 @@ def plan_pool(
     fitting = (n_cpus - 1)//cpus # a CPU hands out work
     n = actors or max(1, min(n_gpus, fitting) if n_gpus else fitting)
     has = f"the cluster has {n_cpus} CPUs and {n_gpus} GPUs"
-    if n > fitting: raise InputError(f"{n} actors of {cpus} CPUs, and one to hand out work, need {n*cpus+1} CPUs, but {has}; set --actors or --workers")
+    if n > fitting:
+        need = f"{n} actors of {cpus} CPUs, and one to hand out work, need {n*cpus+1} CPUs"
+        raise InputError(f"{need}, but {has}; set --actors or --workers")
     if n_gpus and n > n_gpus: raise InputError(f"{n} actors need a GPU each, but {has}; set --actors {n_gpus}")
     return Pool(n, cpus, int(n_gpus > 0))
 
-# %% ../nbs/84_batch.ipynb #a8a2f737
+# %% ../nbs/84_batch.ipynb #24c22505
 class _Progress:
     "Counts batches: an actor that needs no CPU"
     def __init__(self): self.n = 0
@@ -165,7 +171,7 @@ def _choose_precision(model, precision):
     learn = load_model(model, precision)
     return learn.model.precision,learn.model.channels_last
 
-# %% ../nbs/84_batch.ipynb #6a981731
+# %% ../nbs/84_batch.ipynb #6a52fad8
 def _watched(results, count, timeout, hint):
     "Pass on `results`, which a thread waits for; raises `InputError` if neither they nor `count()` change for `timeout` seconds"
     found = queue.Queue()
@@ -181,7 +187,8 @@ def _watched(results, count, timeout, hint):
         except queue.Empty:
             now = count()
             if now != n: n,since = now,time.monotonic()
-            elif time.monotonic() - since > timeout: raise InputError(f"no progress for {timeout:g} seconds; {hint}") from None
+            elif time.monotonic() - since > timeout:
+                raise InputError(f"no progress for {timeout:g} seconds; {hint}") from None
             continue
         if result is None: return
         if isinstance(result, Exception): raise result
@@ -203,9 +210,18 @@ def _run_parts(ray, work, parts, pool, timeout):
     try:
         for o in track(_watched(done.iter_rows(), count, timeout, hint), terminal_progress, len(parts)):
             if o['error']: raise InputError(f"part {o['part']} of {work.n_parts}: {o['error']}; {_AGAIN}")
-    except ray.exceptions.RayError as e:
-        reason = str(e).strip().splitlines()[-1][:300]
-        raise InputError(f"Ray ended the prediction ({type(e).__name__}: {reason}); {_AGAIN}") from e
+    except ray.exceptions.RayError as e: raise _ended(e) from e
+
+def _ended(error):
+    "What to raise for an error of Ray"
+    reason = str(error).strip().splitlines()[-1][:300]
+    return InputError(f"Ray ended the prediction ({type(error).__name__}: {reason}); {_AGAIN}")
+
+def _choose_in_cluster(ray, model, precision, pool, timeout):
+    "`_choose_precision` where the actors will be: this machine may have no GPU"
+    task = ray.remote(_choose_precision).options(num_cpus=pool.cpus, num_gpus=pool.gpus)
+    try: return ray.get(task.remote(model, precision), timeout=timeout)
+    except ray.exceptions.RayError as e: raise _ended(e) from e
 
 def _absolute(path): return str(path) if is_remote(path) else os.path.abspath(path)
 
@@ -227,7 +243,8 @@ def predict_catalogue(
     import_ray(),import_pyarrow()
     store,catalogue,model = Store(f'{_absolute(out)}/parts'),Catalogue(_absolute(test)),_absolute(model)
     if merge and store.is_remote:
-        raise InputError(f"{out}: submission files are written to a disk; use --no-merge, and then: fashion merge {store} --out DIR")
+        advice = f"use --no-merge, and then: fashion merge {store} --out DIR"
+        raise InputError(f"{out}: submission files are written to a disk; {advice}")
     job = describe_job(load_model(model), catalogue, batch_size, tta, precision)
     open_job(store, job)
     n_parts,cpus = count_parts(job.rows, batch_size),workers or 1
@@ -239,11 +256,9 @@ def predict_catalogue(
         if not catalogue.parquet: catalogue = _copy_paths(catalogue, store)
         with ray_cluster(address, actors and actors*cpus + 1) as ray:
             pool = plan_pool(ray.cluster_resources(), actors, cpus)
-            choose = _choose_precision
-            if pool.gpus and address: # the machine of this command may have none
-                remote = ray.remote(_choose_precision).options(num_cpus=cpus, num_gpus=1)
-                def choose(*args): return ray.get(remote.remote(*args), timeout=timeout)
-            work = _Work(model, choose(model, precision), catalogue, store, job, n_parts, cpus, strict, os.getcwd())
+            if pool.gpus and address: chosen = _choose_in_cluster(ray, model, precision, pool, timeout)
+            else: chosen = _choose_precision(model, precision)
+            work = _Work(model, chosen, catalogue, store, job, n_parts, cpus, strict, os.getcwd())
             _run_parts(ray, work, parts, pool, timeout)
     if merge: merge_parts(store.url, out)
     return job.rows

@@ -6,7 +6,7 @@
 __all__ = ['Job', 'model_identity', 'describe_job', 'read_job', 'open_job', 'predictions_table', 'table_predictions',
            'parse_shard', 'part_name', 'shard_rows', 'predict_part', 'predict_shard', 'iter_parts', 'merge_parts']
 
-# %% ../nbs/57_shards.ipynb #ba7060ef
+# %% ../nbs/57_shards.ipynb #21d8cca2
 import hashlib,json,re
 from dataclasses import asdict,dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from .inference import Predictions,predict_batches,write_submission
 from .learner import FashionLearner
 from .catalogue import Catalogue,Store,import_pyarrow
 
-# %% ../nbs/57_shards.ipynb #b8afbf76
+# %% ../nbs/57_shards.ipynb #c61b39d5
 @dataclass
 class Job:
     "What a prediction in parts computes"
@@ -59,8 +59,8 @@ def describe_job(
 )->Job:
     "The job of predicting all of `catalogue`"
     rows,identity = catalogue.identity()
-    return Job(Path(catalogue.test).name, rows, identity, model_identity(learn), batch_size, tta, precision or 'as trained',
-        list(learn.vocab.categories), list(learn.vocab.attributes))
+    names = dict(categories=list(learn.vocab.categories), attributes=list(learn.vocab.attributes))
+    return Job(Path(catalogue.test).name, rows, identity, model_identity(learn), batch_size, tta, precision or 'as trained', **names)
 
 def read_job(
     store:Store, # of parts
@@ -68,7 +68,8 @@ def read_job(
     "The job of which a folder has parts"
     if not store.exists(_JOB): raise InputError(f"{store}: has no {_JOB}, so it is no folder of parts")
     try: return Job(**json.loads(store.read(_JOB)))
-    except (ValueError, TypeError) as e: raise InputError(f"{store.place(_JOB)}: is not the description of a job ({e})") from None
+    except (ValueError, TypeError) as e:
+        raise InputError(f"{store.place(_JOB)}: is not the description of a job ({e})") from None
 
 def open_job(
     store:Store, # of parts; created if it is missing
@@ -76,24 +77,30 @@ def open_job(
 ): # raises `InputError` if the folder has parts of another job
     "Let a folder be of `job`"
     if not store.exists(_JOB):
-        if store.names('.parquet'): raise InputError(f"{store}: has Parquet files but no {_JOB}; choose an empty folder")
+        if store.names('.parquet'):
+            raise InputError(f"{store}: has Parquet files but no {_JOB}; choose an empty folder")
         with store.write(_JOB) as f: f.write_text(json.dumps(asdict(job), indent=1), encoding='utf-8')
     known = read_job(store)
     if (known.rows,known.identity) != (job.rows,job.identity):
-        lists = f"a list of {known.rows:,} rows, and this one has {job.rows:,}" if known.rows != job.rows else 'a list with other rows'
+        lists = 'a list with other rows'
+        if known.rows != job.rows: lists = f"a list of {known.rows:,} rows, and this one has {job.rows:,}"
         raise InputError(f"{store}: contains parts of {lists}; did the list change? choose another folder")
     for name,option in _OPTIONS.items():
         before,now = getattr(known, name),getattr(job, name)
-        if before != now: raise InputError(f"{store}: contains parts of a job whose {option} was {before}, and is now {now}; choose another folder")
+        if before == now: continue
+        other = f"a job whose {option} was {before}, and is now {now}"
+        raise InputError(f"{store}: contains parts of {other}; choose another folder")
 
-# %% ../nbs/57_shards.ipynb #4f6ecc8f
+# %% ../nbs/57_shards.ipynb #bde1d05a
 def _schema(vocab):
     "The columns of a part"
     pa = import_pyarrow()
     def probabilities(names): return pa.list_(pa.float32(), len(names))
     columns = [('row', pa.int64()), ('file_path', pa.string())]
-    if vocab.categories: columns += [('category', pa.int32()), ('category_probabilities', probabilities(vocab.categories))]
-    if vocab.attributes: columns += [('attributes', pa.list_(pa.int32())), ('attribute_probabilities', probabilities(vocab.attributes))]
+    if vocab.categories:
+        columns += [('category', pa.int32()), ('category_probabilities', probabilities(vocab.categories))]
+    if vocab.attributes:
+        columns += [('attributes', pa.list_(pa.int32())), ('attribute_probabilities', probabilities(vocab.attributes))]
     return pa.schema([*columns, ('bad', pa.string())])
 
 def predictions_table(
@@ -102,11 +109,14 @@ def predictions_table(
 ): # `pyarrow.Table`
     "Predictions as a table with a row per image"
     pa,schema = import_pyarrow(),_schema(predictions.vocab)
-    def lists(o): return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(o, np.float32).ravel()), o.shape[1])
-    columns = dict(row=rows, file_path=predictions.file_paths, category=predictions.category,
-        attributes=[np.flatnonzero(o) for o in predictions.attributes], bad=[predictions.bad.get(i) for i in range(len(predictions.file_paths))])
-    for name in {'category_probabilities','attribute_probabilities'} & set(schema.names): columns[name] = lists(getattr(predictions, name))
-    return pa.table([pa.array(columns[o.name], o.type) if not o.name.endswith('probabilities') else columns[o.name] for o in schema], schema=schema)
+    label_sets = [np.flatnonzero(o) for o in predictions.attributes]
+    bad = [predictions.bad.get(i) for i in range(len(predictions.file_paths))]
+    plain = dict(row=rows, file_path=predictions.file_paths, category=predictions.category, attributes=label_sets, bad=bad)
+    def column(o):
+        if o.name in plain: return pa.array(plain[o.name], o.type)
+        matrix = np.ascontiguousarray(getattr(predictions, o.name), np.float32)
+        return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+    return pa.table(list(map(column, schema)), schema=schema)
 
 def table_predictions(
     table, # `pyarrow.Table`, from `predictions_table`
@@ -115,7 +125,8 @@ def table_predictions(
     "The reverse of `predictions_table`"
     n = len(table)
     def matrix(name, names):
-        return table[name].combine_chunks().flatten().to_numpy().reshape(n, len(names)) if names else np.empty((n, 0), np.float32)
+        if not names: return np.empty((n, 0), np.float32)
+        return table[name].combine_chunks().flatten().to_numpy().reshape(n, len(names))
     attributes = np.zeros((n, len(vocab.attributes)), bool)
     if vocab.attributes:
         lists = table['attributes'].combine_chunks()
@@ -123,17 +134,18 @@ def table_predictions(
         attributes[np.repeat(np.arange(n), counts),lists.flatten().to_numpy()] = True
     category = table['category'].to_numpy() if vocab.categories else np.full(n, UNKNOWN)
     bad = {i: o for i,o in enumerate(table['bad'].to_pylist()) if o is not None}
-    return Predictions(table['file_path'].to_pylist(), category, attributes, matrix('category_probabilities', vocab.categories),
-        matrix('attribute_probabilities', vocab.attributes), vocab, bad)
+    probabilities = matrix('category_probabilities', vocab.categories),matrix('attribute_probabilities', vocab.attributes)
+    return Predictions(table['file_path'].to_pylist(), category, attributes, *probabilities, vocab, bad)
 
-# %% ../nbs/57_shards.ipynb #15dcc242
+# %% ../nbs/57_shards.ipynb #87682bfc
 def parse_shard(
     text:str, # 3/16
 )->tuple: # (3, 16); raises `InputError` for other text
     "The number of a part, from 1, and the number of parts"
     match = re.fullmatch(r'(\d{1,5})/(\d{1,5})', text)
     k,n = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= k <= n: raise InputError(f"--shard '{text}' should look like 3/16: part 3 of 16, where the first is 1/16")
+    if not 1 <= k <= n:
+        raise InputError(f"--shard '{text}' should look like 3/16: part 3 of 16, where the first is 1/16")
     return k,n
 
 def part_name(k:int, n:int)->str: "File of part `k` of `n`"; return f'part-{k:05}-of-{n:05}.parquet'
@@ -164,7 +176,8 @@ def predict_part(
     "Predict one part of a list, unless it is there already"
     pa,name,rows = import_pyarrow(),part_name(k, n),shard_rows(job.rows, job.batch_size, k, n)
     if store.exists(name): return len(rows)
-    batches = predict_batches(learn, catalogue.part(rows), job.tta, job.batch_size, progress=progress, **kwargs) if rows else []
+    def predict(): return predict_batches(learn, catalogue.part(rows), job.tta, job.batch_size, progress=progress, **kwargs)
+    batches = predict() if rows else [] # there may be more parts than batches
     schema,waiting,row = _schema(job.vocab),[],rows.start
     with oom_hint(batch_advice(job.batch_size, learn.dls.valid.crop.size)),store.write(name) as f:
         with pa.parquet.ParquetWriter(f, schema) as writer:
@@ -199,7 +212,7 @@ def predict_shard(
     n_rows = predict_part(learn, catalogue, store, job, k, n, terminal_progress, workers=workers, strict=strict)
     return store.place(part_name(k, n)),n_rows
 
-# %% ../nbs/57_shards.ipynb #205f46a2
+# %% ../nbs/57_shards.ipynb #0c4f2226
 def _open_part(store, name):
     try: return import_pyarrow().parquet.ParquetFile(store.open(name))
     except (OSError, ValueError) as e: # PyArrow's errors are ValueErrors
@@ -210,7 +223,8 @@ def _row_groups(store):
     groups = []
     for name in store.names('.parquet'):
         file = _open_part(store, name)
-        if 'row' not in file.schema_arrow.names: raise InputError(f"{store.place(name)}: has no column row, so it is no part of a prediction")
+        if 'row' not in file.schema_arrow.names:
+            raise InputError(f"{store.place(name)}: has no column row, so it is no part of a prediction")
         column = file.schema_arrow.names.index('row')
         for i in range(file.num_row_groups):
             group = file.metadata.row_group(i)
@@ -225,7 +239,8 @@ def _missing(store, job, first, end):
     if len(counts) == 1:
         n, = counts
         lost = [k for k in range(1, n+1) if part_name(k, n) not in names]
-        if lost: where = f"; {len(lost)} of {n} parts are missing, the first being {part_name(lost[0], n)} (--shard {lost[0]}/{n})"
+        first_lost = f"{part_name(lost[0], n)} (--shard {lost[0]}/{n})" if lost else ''
+        if lost: where = f"; {len(lost)} of {n} parts are missing, the first being {first_lost}"
     return InputError(f"{store}: rows {first:,} to {end-1:,} of {job.rows:,} are missing{where}")
 
 def _check_rows(store, job, table, rows, expected):

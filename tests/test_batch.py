@@ -73,7 +73,7 @@ def test_ray_writes_what_one_process_writes(run, catalogue, expected, tmp_path):
     assert done.returncode == 0 and done.stderr == '' and f'merge {tmp_path}/out/parts --out submission' in done.stdout, done.stderr
     assert os.listdir(tmp_path/'out') == ['parts']
     done = run_inprocess('merge', tmp_path/'out'/'parts', '--out', tmp_path/'merged')
-    assert done.returncode == 0 and done.stderr.startswith(f'fashion: {N_BAD} of 4,000 images') and same_files(tmp_path/'merged', expected)
+    assert done.returncode == 0 and done.stderr.startswith(f'fashion: warning: {N_BAD} of 4,000 images') and same_files(tmp_path/'merged', expected)
 
 @needs_ray
 @pytest.mark.parametrize('whom,seed', [('driver', 1), ('both', 2)])

@@ -1,5 +1,5 @@
 "Training in several processes: kills, Ctrl-C, silence, errors in one of them, another number of processes, and what is refused"
-import json,os,re,shutil,signal,subprocess,sys,time
+import json,os,re,signal,socket,subprocess,sys,time
 from pathlib import Path
 import pandas as pd
 import pytest,torch
@@ -49,6 +49,21 @@ def test_a_run_of_two_processes_is_like_any_other(garments, two, tmp_path):
     assert len(history) == 4 and history.drop(columns=['time','size']).notna().all(axis=None)
     for model in (two, two/'export.pkl'):
         assert run_inprocess('predict', model, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
+
+def test_torchrun_on_two_machines(garments, two, tmp_path):
+    "Two agents on this machine, each with a process whose local number is 0; the weights are those of two processes of one agent"
+    with socket.socket() as o:
+        o.bind(('127.0.0.1', 0))
+        port = o.getsockname()[1]
+    torchrun = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nnodes', 2, '--nproc-per-node', 1, '--rdzv-backend', 'c10d',
+        '--rdzv-endpoint', f'127.0.0.1:{port}', '--rdzv-id', 1, '--local-addr', '127.0.0.1', '--no-python']
+    words = ['train', garments, '--out', tmp_path/'run', *KEYS, '--ema', .9, '--mixup', .5, '--dropout', .1, '--epochs', 4]
+    env = {**os.environ, 'GLOO_SOCKET_IFNAME': 'lo', 'OMP_NUM_THREADS': '1'}
+    machines = [spawn(*torchrun, FASHION, *words, stderr=subprocess.PIPE, env=env) for _ in range(2)]
+    outputs = [o.communicate(timeout=200) for o in machines]
+    assert [o.returncode for o in machines] == [0, 0], outputs
+    assert sum(out.count('epoch 4/4') for out,_ in outputs) == 1
+    assert (tmp_path/'run'/'model.safetensors').read_bytes() == (two/'model.safetensors').read_bytes()
 
 def test_ctrl_c_and_a_kill_are_resumed_bit_for_bit(garments, two, tmp_path):
     run,more = tmp_path/'run',('--ema', .9, '--mixup', .5, '--dropout', .1, '--epochs', 4, '--checkpoint-minutes', 0)
@@ -119,8 +134,30 @@ def test_an_error_in_one_process_is_one_line_from_the_first(garments, tmp_path):
     assert lines == ['fashion: out of memory: batches of 32 images of 48x36; try --batch-size 16'] and done.returncode
     done,lines = patched(failing("raise TypeError('a bug')"), 2, *words, '--overwrite')
     assert lines == ['fashion: process 1 ended with TypeError: a bug'] and 'TypeError: a bug' in done.stderr.replace(lines[0], '')
-    done,lines = patched(failing("self.learn.loss[...] = float('nan')"), 2, *words, '--overwrite') # of one process alone
-    assert len(lines) <= 1
+    # of one process alone: DDP adds up the gradients, so that all diverge
+    done,lines = patched(failing("next(self.model.parameters()).data.fill_(float('nan'))"), 2, *words, '--overwrite')
+    assert len(lines) == 1 and 'training diverged in epoch 1, batch' in lines[0] and done.returncode, done.stderr
+
+@pytest.mark.parametrize('parts', ['category','attributes','unknown'])
+def test_tables_of_one_part_and_unknown_labels(garments, tmp_path, parts):
+    data = tmp_path/'garments'
+    data.mkdir()
+    for o in garments.iterdir():
+        if o.is_dir(): (data/o.name).symlink_to(o)
+    for name in ('train.csv','val.csv'):
+        table = pd.read_csv(garments/name).astype(object)
+        if parts == 'category': table = table[['file_path','category_label']]
+        if parts == 'attributes': table = table.drop(columns='category_label')
+        if parts == 'unknown':
+            table.iloc[::3, 1] = None
+            table.iloc[::2, 5:] = None
+        table.to_csv(data/name, index=False)
+    weights = [] if parts == 'unknown' else ['--attribute-weight', 'auto'] # learned weights
+    done = run_cli('train', data, '--out', tmp_path/'run', *KEYS, *weights, '--mixup', .5, '--processes', 2)
+    assert done.returncode == 0 and done.stderr == '', done.stderr
+    history = pd.read_csv(tmp_path/'run'/'history.csv')
+    assert len(history) == 2 and history.drop(columns=['time','size']).notna().all(axis=None)
+    assert ('accuracy' in history, 'mean_f1' in history) == (parts != 'attributes', parts != 'category')
 
 def test_divergence_ends_all(garments, tmp_path):
     done = run_cli('train', garments, '--out', tmp_path/'run', *KEYS, '--lr', 99, '--epochs', 6, '--checkpoint-minutes', 0, '--processes', 2)

@@ -40,7 +40,8 @@ def _predict_options(p):
     p.add_argument('--engine', choices=(*_ENGINES, 'ray'), help=f'{_ENGINE}; ray: in parts by Ray Data, in PyTorch')
     p.add_argument('--shard', metavar='K/N',
         help='predict part K of N parts of the list, such as 3/16, into a Parquet file in DIR; fashion merge joins them')
-    _ray_options(p.add_argument_group('Ray', 'all cores and GPUs of this machine or of a cluster; started again, it computes what is missing'))
+    about = 'all cores and GPUs of this machine or of a cluster; started again, it computes what is missing'
+    _ray_options(p.add_argument_group('Ray', about))
 
 def _ray_options(p):
     p.add_argument('--address', metavar='HOST:PORT',

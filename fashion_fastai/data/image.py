@@ -70,7 +70,7 @@ def _resized(image, size, shrink_on_load):
     return upright_rgb(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.)
 
 def open_image(
-    source:Path|str|bytes|Image.Image|np.ndarray|Callable, # path, bytes of a file, image, pixels as an array or tensor, or what returns bytes
+    source:Path|str|bytes|Image.Image|np.ndarray|Callable, # path, bytes of a file or what returns them, image, or array or tensor of pixels
     size:tuple|None=None, # (height, width) in pixels to squish it to; None for its own
 )->Image.Image: # raises `InputError` if it cannot be read as an image
     "Open an image upright, in RGB, squished to `size`"
