@@ -953,6 +953,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fashion_fastai/data/labels.py'),
                                             'fashion_fastai.data.labels.LabelRow': ( 'data.labels.html#labelrow',
                                                                                      'fashion_fastai/data/labels.py'),
+                                            'fashion_fastai.data.labels.LabelRow.__repr__': ( 'data.labels.html#labelrow.__repr__',
+                                                                                              'fashion_fastai/data/labels.py'),
                                             'fashion_fastai.data.labels.LabelTable': ( 'data.labels.html#labeltable',
                                                                                        'fashion_fastai/data/labels.py'),
                                             'fashion_fastai.data.labels.LabelTable.__init__': ( 'data.labels.html#labeltable.__init__',

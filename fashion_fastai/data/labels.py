@@ -48,13 +48,14 @@ def find_images(
     return found
 
 # %% ../../nbs/12_data.labels.ipynb #6cca6423
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class LabelRow:
     "One image with its labels: what the DataBlock's getters read"
     image:str # path
     category:str|None # name; None if unknown
     attributes:np.ndarray # multi-hot, `UNKNOWN` where unknown, shape (n_attributes,), int8
     is_valid:bool # belongs to the validation set
+    def __repr__(self): return f'LabelRow({self.image})' # fastai formats all rows, which may have thousands of labels
 
 class LabelTable:
     "Labelled images: one row each, and the names of the labels"
