@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from itertools import chain,islice
 from pathlib import Path
 from typing import Callable,Iterable
-import numpy as np, pandas as pd, torch
+import numpy as np, torch
 from fastai.torch_core import defaults
 from fastcore.basics import chunked
 from fastcore.meta import delegates
-from .core import InputError,batch_advice,oom_hint,prefetch_map,terminal_progress,track
+from .core import batch_advice,oom_hint,prefetch_map,terminal_progress,track
 from .data.cache import stored_size
 from .callback.tta import predict_with_flip
 from fashion_fastai.serving.submission import (CountedBatches,Predictions,bad_rows,fill_prior,open_cache,read_image_list,
