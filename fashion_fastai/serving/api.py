@@ -19,7 +19,7 @@ import fashion_fastai
 from ..core import InputError
 from .folder import config_path,read_config
 from .engine import OnnxModel,load_engine
-from ..app.uploads import MAX_BYTES,MAX_PIXELS,check_image
+from ..app.uploads import MAX_BYTES,check_image
 
 # %% ../../nbs/75_serving.api.ipynb #bf07451b
 MAX_IMAGES = 32 # of one request
@@ -138,7 +138,8 @@ async def answer_request(
     limited = _within(request, MAX_JSON if kind == 'application/json' else MAX_BODY)
     try:
         images = await asyncio.wait_for(_read_images(limited), READ_SECONDS)
-        if not 0 < len(images) <= MAX_IMAGES: raise Refused(400, f"the request has {len(images)} images; send 1 to {MAX_IMAGES}, named images")
+        if not 0 < len(images) <= MAX_IMAGES:
+            raise Refused(400, f"the request has {len(images)} images; send 1 to {MAX_IMAGES}, named images")
         found = await queue.answer(images)
     except asyncio.TimeoutError: raise Refused(408, f"the request did not arrive within {READ_SECONDS} seconds") from None
     finally: await limited.close()

@@ -13,7 +13,7 @@ import pandas as pd,yaml
 from ..core import fmt_size
 from ..data.stats import label_counts,read_stats
 from ..data.cache import stored_size
-from . import rules
+from .rules import decide_sets
 from .int8 import Int8Check
 from ..report.dataset import DataCard
 
@@ -90,7 +90,7 @@ def _server(config):
 
 def _rules_source():
     "The code of `serving.rules`, which needs nothing but NumPy"
-    cells = re.split(r'# %% .*\n', inspect.getsource(rules))[2:]
+    cells = re.split(r'# %% .*\n', inspect.getsource(inspect.getmodule(decide_sets)))[2:]
     code = ''.join(o + '\n'*(not o.endswith('\n')) for o in cells)
     return re.sub(r'from .*core import InputError', 'InputError = ValueError', code).strip()
 
@@ -103,16 +103,18 @@ def _usage(config, formats):
     yield 'Without this package, on ONNX Runtime, NumPy and Pillow:'
     yield f'```python\n{_server(config)}\n```'
     parts = ' and of the '.join(o for o in ('categories','attributes') if config[o])
-    yield (f"`model.onnx` takes uint8 images of shape (n, {height}, {width}, 3), upright and in RGB, and gives the calibrated probabilities "
-           f"of the {parts}. `rules.py` turns those of attributes into label sets:")
+    yield (f"`model.onnx` takes uint8 images of shape (n, {height}, {width}, 3), upright and in RGB, and gives the calibrated "
+           f"probabilities of the {parts}. `rules.py` turns those of attributes into label sets:")
     yield f'<details><summary>rules.py</summary>\n\n```python\n{_rules_source()}\n```\n\n</details>'
 
 _LIMITS = (
-    "Images are squished to {size} pixels (height x width), whatever their shape: small details are lost. One garment per image is expected.",
+    "Images are squished to {size} pixels (height x width), whatever their shape: small details are lost. "
+    "One garment per image is expected.",
     "It was trained from scratch on the images described above. For other cameras, backgrounds or garments, measure again.",
     "Temperatures and decision rule were chosen on the validation images. The Mean F1 above is cross-fitted: no image is scored by a rule "
     "that was tuned on it.",
-    "Labels reflect those who assigned them. Attributes such as the intended wearer are conventions of a catalogue, not facts about people.")
+    "Labels reflect those who assigned them. "
+    "Attributes such as the intended wearer are conventions of a catalogue, not facts about people.")
 
 def _limits(config):
     "What the model cannot do"

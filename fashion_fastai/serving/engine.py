@@ -155,7 +155,8 @@ def choose_engine(
 )->str: # raises `InputError` for a precision that the engine does not have
     "The engine to use"
     engine = engine or ('torch' if find_spec('torch') else 'onnx')
-    if precision and engine != 'torch': raise InputError(f"precision {precision} needs --engine torch; the precision of {engine} is that of its file")
+    if precision and engine != 'torch':
+        raise InputError(f"precision {precision} needs --engine torch; the precision of {engine} is that of its file")
     return engine
 
 def load_engine(

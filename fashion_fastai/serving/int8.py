@@ -35,7 +35,9 @@ def quantize_onnx(
     try:
         from onnxruntime.quantization import QuantFormat,QuantType,quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as e: raise InputError(f"int8 needs {e.name}, which is not installed here: pip install 'fashion_fastai[onnx]'") from None
+    except ImportError as e:
+        install = "pip install 'fashion_fastai[onnx]'"
+        raise InputError(f"int8 needs {e.name}, which is not installed here: {install}") from None
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR) # it warns of what is done here
