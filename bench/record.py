@@ -88,7 +88,8 @@ HEADLINES = [ # (record, its figure, what README.md says of it)
 PURPOSES = dict(loader='Batches that reach the network', step='Training steps', pack='Packing images into the cache',
     predict='Prediction from files and cache', memory='Memory of long predictions', convert='Conversion of DeepFashion',
     time_to_quality='Time to the scores of plain fastai (record of an earlier `quick`: attribute weight 2, fixed threshold)',
-    serving='Serving without PyTorch', scale='Large tables and catalogues', what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU')
+    serving='Serving without PyTorch',
+    scale='Large tables and catalogues', what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU')
 
 def load_records():
     "Name -> record, in alphabetical order"
