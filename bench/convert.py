@@ -1,11 +1,11 @@
 "Conversion of lists as large as DeepFashion's: 289,222 images with 1,000 attributes each (on Linux)"
-import statistics,tempfile,time
+import os,statistics,tempfile,time
 from pathlib import Path
 import numpy as np
 from record import arguments,in_process,save
 
-def write_lists(src, n, n_attributes):
-    "The lists of the coarse edition for `n` images, as long and as sparse as the real ones; the images are empty files"
+def write_lists(src, n, n_attributes, files=()):
+    "The lists of the coarse edition for `n` images, as long and as sparse as the real ones; the images are links to `files`, or empty"
     rng,per_product = np.random.default_rng(0),51
     names = [f'img/Product_Number_{i//per_product:05}_Dress/img_{i%per_product+1:08}.jpg' for i in range(n)]
     anno = src/'Anno_coarse'
@@ -27,9 +27,11 @@ def write_lists(src, n, n_attributes):
             row = np.frombuffer(b'-1 '*n_attributes, np.uint8).copy()
             row[np.flatnonzero(rng.random(n_attributes) < frequencies)*3] = ord(' ')
             file.write(o.ljust(70).encode() + row.tobytes() + b'\n')
-    for o in names:
-        if o.endswith('00000001.jpg'): (src/'Img'/o).parent.mkdir(parents=True)
-        (src/'Img'/o).touch()
+    for i,o in enumerate(names):
+        image = src/'Img'/o
+        if o.endswith('00000001.jpg'): image.parent.mkdir(parents=True)
+        if files: os.link(files[i % len(files)], image)
+        else: image.touch()
 
 def convert_here(src, dst):
     "Convert; the number of images, and the seconds by the clock and of the processor"

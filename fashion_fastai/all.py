@@ -36,12 +36,15 @@ from .callback.checkpoint import Checkpoint
 from .callback.profile import PhaseTimer
 from .convert.deepfashion import convert_deepfashion
 from .convert.products import convert_products
+from .convert.table import convert_table
+from .convert.folders import convert_folders
 from .learner import FashionLearner,fashion_learner,recipe_learner
 from .interpret.core import FashionInterpretation,grad_cam
 from .interpret.plots import (plot_calibration,plot_confusion,plot_correlations,plot_history,
     plot_precision_recall,plot_results,plot_top_losses,show_grad_cam)
 from .export import load_model,save_model
-from .inference import predict_images,predict_run,score_submission,write_submission
+from .inference import predict_images,predict_run,write_submission
+from .report.score import score_submission
 from .report.dataset import DataCard,check_data
 from .report.compare import compare_runs,format_runs,read_run
 from .report.run import write_report

@@ -10,7 +10,8 @@ from pathlib import Path
 from .core import terminal_progress
 from .recipes import Recipe
 from .data.synthetic import draw_garments
-from .inference import predict_run,score_submission
+from .inference import predict_run
+from .report.score import score_submission
 from .train import train_run
 
 # %% ../nbs/81_demo.ipynb #a85db1f7

@@ -17,6 +17,7 @@ import fashion_fastai
 from .core import InputError,atomic_write
 from .loss import MultiTaskLoss
 from .metrics import CategoryAccuracy,MeanF1
+from .data.groups import AttributeGroup
 from .data.labels import LabelRow,Vocab
 from .data.augment import JitterNormalize
 from .data.loader import compute_device,fashion_block
@@ -44,8 +45,10 @@ def _describe(learn):
     model,loss,normalize = learn.model,learn.loss_func,_normalize(learn)
     return dict(format=FORMAT, architecture=model.architecture,
         categories=list(learn.vocab.categories), attributes=list(learn.vocab.attributes),
+        groups=[o._asdict() for o in learn.vocab.groups], types=list(learn.vocab.types),
         size=list(learn.dls.valid.crop.size), mean=normalize.mean.flatten().tolist(), std=normalize.std.flatten().tolist(),
-        rule=rule_params(loss.rule), temperatures=list(loss.temperatures), tta=hasattr(learn, 'flip_tta'),
+        rule=rule_params(loss.rule), temperatures=list(loss.temperatures),
+        category_offsets=loss.category_offsets, tta=hasattr(learn, 'flip_tta'),
         precision=model.precision, channels_last=model.channels_last, constant=learn.prior._asdict(), versions=versions())
 
 def save_model(
@@ -84,8 +87,8 @@ def _read_weights(path, description):
 
 def _empty_dls(vocab, size):
     "Data loaders without data"
-    attributes,image = np.zeros(len(vocab.attributes), np.uint8),Image.new('RGB', (8,8))
-    rows = [LabelRow(image, vocab.categories[0], attributes, is_valid) for is_valid in (False,True)]
+    attributes,image = np.zeros(len(vocab.attributes), np.int8),Image.new('RGB', (8,8))
+    rows = [LabelRow(image, None, attributes, is_valid) for is_valid in (False,True)]
     dls = fashion_block(vocab, size).dataloaders(rows, bs=1, num_workers=0, device=compute_device())
     return dls.new_empty()
 
@@ -94,13 +97,15 @@ def _build(description, weights):
     vocab = Vocab(tuple(description['categories']), tuple(description['attributes']))
     dls = _empty_dls(vocab, tuple(description['size']))
     model = multi_task_model(len(vocab.categories), len(vocab.attributes), **description['architecture']).to(dls.device)
-    loss = MultiTaskLoss(rule=rule_from_params(description['rule']), log_variances=model.log_variances)
-    loss.temperatures = tuple(description['temperatures'])
+    groups = tuple(AttributeGroup(o['name'], tuple(o['members']), o['exactly_one']) for o in description.get('groups', []))
+    loss = MultiTaskLoss(rule=rule_from_params(description['rule']), log_variances=model.log_variances, groups=groups)
+    loss.temperatures,loss.category_offsets = tuple(description['temperatures']),description.get('category_offsets')
     learn = FashionLearner(dls, model, loss_func=loss, opt_func=fused_adamw, metrics=[CategoryAccuracy(), MeanF1()],
         cbs=[FlipTTA()] if description['tta'] else [], path=Path())
     normalize = _normalize(learn)
     stats = (torch.tensor(description[o], device=normalize.mean.device).view(1, -1, 1, 1) for o in ('mean','std'))
     normalize.mean,normalize.std = stats
+    learn.types = tuple(description.get('types', ()))
     learn.prior = ConstantPrediction(**description['constant'])
     model.load_state_dict(weights)
     model.to_precision(description['precision'], description['channels_last'])

@@ -9,6 +9,7 @@ __all__ = ['FashionLearner', 'fashion_learner', 'recipe_learner']
 import tempfile
 from contextlib import contextmanager,nullcontext
 from copy import copy,deepcopy
+from functools import partial
 from pathlib import Path
 import numpy as np,torch
 from PIL import Image
@@ -18,19 +19,20 @@ from fastai.callback.fp16 import MixedPrecision
 import fastai.callback.schedule # noqa: F401, adds fit_one_cycle and lr_find to `Learner`
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-from fastai.learner import AvgMetric,Learner,replacing_yield
+from fastai.learner import Learner,replacing_yield
 from fastai.torch_core import get_random_states,set_random_states,set_seed
 from fastai.vision.data import get_grid
 from fastcore.foundation import L
 from fastcore.meta import delegates
 from .core import InputError,atomic_write
 from .loss import MultiTaskLoss,attribute_loss,category_loss
-from .metrics import CategoryAccuracy,MeanF1
+from .metrics import CategoryAccuracy,MeanF1,PartLoss
 from .recipes import Recipe,parse_stages
 from .data.labels import LabelTable,Vocab
 from .data.cache import PackedImages
 from .data.loader import fashion_dls
-from .decision.rules import Threshold
+from .decision.rules import Grouped,Threshold
+from .decision.adjustment import logit_offsets
 from .decision.prior import constant_prediction
 from .decision.tune import Decision,decide
 from .model.multitask import multi_task_model
@@ -47,9 +49,12 @@ from .prediction import Prediction,make_prediction,show_prediction,to_cpu
 class FashionLearner(Learner):
     "A fastai `Learner` for two targets, a category and attributes"
     fitting = False # whether a fit is running
+    types = () # of the attributes, if they have types
 
     @property
-    def vocab(self)->Vocab: "Names of the labels"; return Vocab(tuple(self.dls.vocab[0]), tuple(self.dls.vocab[1]))
+    def vocab(self)->Vocab:
+        "Names of the labels, and groups of attributes"
+        return Vocab(*map(tuple, self.dls.vocab), self.loss_func.groups, self.types)
 
     def _do_fit(self): # as in fastai, plus resuming from a checkpoint
         resumable = hasattr(self, 'checkpoint') and not hasattr(self, 'lr_finder')
@@ -154,7 +159,7 @@ class FashionLearner(Learner):
         cbs = [*(kwargs.pop('cbs', None) or []), *flips]
         return self.get_preds(ds_idx=ds_idx, dl=dl, cbs=cbs, **kwargs)
 
-    @delegates(decide, but=['logits','category','attributes','training_sets'])
+    @delegates(decide, but=['logits','category','attributes','training_sets','groups'])
     def tune_decision(self,
         rule:str='auto', # one of `RULES`; auto for the one with the highest cross-fitted Mean F1
         **kwargs
@@ -162,7 +167,8 @@ class FashionLearner(Learner):
         "Fit temperatures and decision rule on the validation images; predictions, export and submissions use them from now on"
         with self.no_bar(): logits,targets = self.get_preds(act=noop)
         training_sets = to_cpu(self.dls.train.targets[1])
-        decision = decide(tuple(o.float() for o in logits), *map(to_cpu, targets), training_sets, rule, **kwargs)
+        decision = decide(tuple(o.float() for o in logits), *map(to_cpu, targets), training_sets, rule,
+            groups=self.loss_func.groups, **kwargs)
         self.loss_func.rule,self.loss_func.temperatures = decision.rule,decision.temperatures
         return decision
 
@@ -179,8 +185,10 @@ class FashionLearner(Learner):
         with self.no_bar(): probabilities,_,decoded = self.get_preds(dl=[batch], with_decoded=True)
         shown = dl.decode_batch(batch, max_n=max_n)
         axes = get_grid(len(shown), figsize=figsize)
-        for ax,(image,*actual),*parts in zip(axes, shown, *decoded, *probabilities):
-            show_prediction(ax, image, make_prediction(self.vocab, *parts), tuple(actual) or None)
+        for i,(ax,(image,*actual),*parts) in enumerate(zip(axes, shown, *decoded, *probabilities)):
+            prediction = make_prediction(self.vocab, *parts)
+            unknown = [name for name,o in zip(self.vocab.attributes, batch[2][i]) if o < 0] if actual else []
+            show_prediction(ax, image, prediction, (*actual, unknown) if actual else None)
         axes[0].figure.tight_layout(h_pad=3.5) # leaves space for the attributes below each image
 
     @delegates(Learner.export, but=['fname'])
@@ -210,6 +218,7 @@ def fashion_learner(
     category_weight:float=1., # loss weight of the category; 0 trains the attributes alone
     attribute_weight:float|None=3., # loss weight of the attributes; 0 trains the category alone; None to learn both weights
     label_smoothing:float=.1, # fraction of the category's target spread over all categories
+    logit_adjustment:float=0., # of the category, for rare ones: 0 not at all, 1 for the highest mean recall
     threshold:float=.4, # probability from which an attribute is predicted, until `tune_decision` finds a better rule
     tta:bool=False, # validate and predict with test-time augmentation
     precision:str='fp32', # fp32, bf16 or fp16; auto for the fastest on this machine
@@ -221,18 +230,23 @@ def fashion_learner(
     learns_weights,training_sets = attribute_weight is None,dls.train.targets[1]
     model = multi_task_model(n_categories, n_attributes, arch, dropout, learns_weights, width=width, blur_pool=blur_pool)
     set_precision(model.to(dls.device), precision, dls.train.crop.size, dls.train.bs)
-    rule = Threshold(threshold, allow_empty=bool((training_sets.sum(1) == 0).any())) # as in the training labels
+    groups,types = getattr(dls, 'label_info', ((), ()))
+    may_be_empty = bool((training_sets == 0).all(1).any()) # as in the training labels
+    rule = Grouped.from_groups(Threshold(threshold, may_be_empty), groups)
     # validation with learned weights uses fixed ones, so that epochs can be compared
     loss = MultiTaskLoss(3. if learns_weights else attribute_weight, label_smoothing, rule, category_weight=category_weight,
-        log_variances=model.log_variances)
-    metrics = [AvgMetric(category_loss), AvgMetric(attribute_loss), CategoryAccuracy(), MeanF1()]
+        log_variances=model.log_variances, groups=groups)
+    parts = [(category_loss, CategoryAccuracy)]*bool(n_categories) + [(partial(attribute_loss, groups=groups), MeanF1)]*bool(n_attributes)
+    metrics = [PartLoss(o) for o,_ in parts] + [o() for _,o in parts]
     cbs = [History(), *([FlipTTA()] if tta else []), *(cbs or [])]
     if model.precision == 'fp16': cbs.append(MixedPrecision()) # scales the loss, since small gradients vanish in fp16
     learn = FashionLearner(dls, model, loss_func=loss, metrics=metrics, cbs=cbs, **{'opt_func': fused_adamw, **kwargs})
+    learn.types = types
     learn.prior = constant_prediction(*map(to_cpu, dls.train.targets), n_categories) # for images that cannot be read
+    loss.category_offsets = logit_offsets(learn.prior.category_shares, logit_adjustment)
     return learn
 
-_LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','threshold','tta',
+_LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment','threshold','tta',
     'precision','lr','wd')
 
 def _settings(recipe, *names): return {o: getattr(recipe, o) for o in names}

@@ -8,27 +8,28 @@ __all__ = ['COLORS', 'Prediction', 'make_prediction', 'to_cpu', 'show_prediction
 # %% ../nbs/49_prediction.ipynb #453bed10
 from textwrap import fill
 from typing import NamedTuple
-import torch
+import numpy as np,torch
 from .data.labels import Vocab
 
 # %% ../nbs/49_prediction.ipynb #86c5d765
 class Prediction(NamedTuple):
     "The prediction for one image"
-    category:str # name of the most probable category
+    category:str # name of the most probable category; '' if none is predicted
     attributes:list # names of the attributes by the decision rule
     category_probabilities:dict # name -> probability of every category, in label order; they sum to 1
     attribute_probabilities:dict # name -> probability of every attribute, in label order
 
     @property
-    def probability(self)->float: "Probability of the category"; return self.category_probabilities[self.category]
+    def probability(self)->float: "Probability of the category"; return self.category_probabilities.get(self.category, np.nan)
 
     def __repr__(self):
         attributes = ', '.join(f'{o} {self.attribute_probabilities[o]:.0%}' for o in self.attributes)
-        return f'{self.category} {self.probability:.0%}: {attributes}'
+        if not self.category: return attributes
+        return f"{self.category} {self.probability:.0%}{f': {attributes}' if self.attribute_probabilities else ''}"
 
 def make_prediction(
     vocab:Vocab, # names of the labels
-    category:int, # label
+    category:int, # label; not used if there are no categories
     attributes:torch.Tensor, # multi-hot label set, shape (n_attributes,)
     p:torch.Tensor, # category probabilities, shape (n_categories,)
     q:torch.Tensor, # attribute probabilities, shape (n_attributes,)
@@ -36,7 +37,7 @@ def make_prediction(
     "A `Prediction` with names"
     names = [vocab.attributes[i] for i in attributes.nonzero()[:,0]]
     per_category,per_attribute = dict(zip(vocab.categories, p.tolist())),dict(zip(vocab.attributes, q.tolist()))
-    return Prediction(vocab.categories[category], names, per_category, per_attribute)
+    return Prediction(vocab.categories[category] if vocab.categories else '', names, per_category, per_attribute)
 
 # %% ../nbs/49_prediction.ipynb #8fab890f
 COLORS = dict(blue='#0072b2', vermilion='#d55e00', green='#009e73', purple='#cc79a7') # Okabe and Ito's, for the colour-blind too
@@ -53,20 +54,22 @@ def show_prediction(
     ax, # matplotlib axes
     image, # fastai or PIL image, or an array
     prediction:Prediction, # to write above (category) and below (attributes) the image
-    actual:tuple|None=None, # (category, attributes), names; None if unknown
+    actual:tuple|None=None, # (category, attributes, attributes of which it is unknown), names; '?' for an unknown category
 ):
-    "Draw an image with its prediction: blue if correct, vermilion if not; - marks a missed attribute, + a wrong one"
+    "Draw an image with its prediction: blue if correct, vermilion if not; - marks a missed attribute, + a wrong one, ? an unknown one"
     if hasattr(image, 'show') and hasattr(image, '_show_args'): image.show(ctx=ax)
     else: ax.imshow(image)
     ax.axis('off')
     predicted = prediction.attributes
-    category,attributes = actual if actual else (prediction.category, predicted)
-    is_correct = None if actual is None else prediction.category == category
-    truth = f'\n(is {category})' if prediction.category != category else ''
-    ax.set_title(f'{prediction.category} {prediction.probability:.0%}{truth}', color=_color(is_correct), fontsize=10)
-    signs = {name: '' if name in attributes else '+' for name in predicted}
+    category,attributes,*unknown = actual if actual else (prediction.category, predicted)
+    unknown = unknown[0] if unknown else []
+    is_correct = None if actual is None or category == '?' else prediction.category == category
+    truth = f'\n(is {category})' if is_correct is False else ''
+    title = f'{prediction.category} {prediction.probability:.0%}{truth}' if prediction.category else ''
+    ax.set_title(title, color=_color(is_correct), fontsize=10)
+    signs = {name: '' if name in attributes else '?' if name in unknown else '+' for name in predicted}
     signs.update({name: '-' for name in sorted(set(attributes) - set(predicted))})
     def text(name): return f'{signs[name]}{name}\N{NO-BREAK SPACE}{prediction.attribute_probabilities[name]:.0%}'
-    is_correct = None if actual is None else set(predicted) == set(attributes)
+    is_correct = None if actual is None else set(predicted) - set(unknown) == set(attributes)
     ax.text(.5, -.04, fill(', '.join(map(text, signs)), 28), transform=ax.transAxes, ha='center', va='top', fontsize=8,
         color=_color(is_correct))

@@ -66,6 +66,7 @@ class Recipe:
     label_smoothing:float # fraction of the category's target spread over all categories
     category_weight:float # loss weight of the category; 0 trains the attributes alone
     attribute_weight:float|None # loss weight of the attributes; 0 trains the category alone; auto: learn both weights
+    logit_adjustment:float # how much the shares of the categories are taken out of their logits: 0 not at all, 1 for the highest mean recall
     threshold:float # probability from which attributes are predicted during training; the most probable one always is
     rule:str # decision rule: auto (best on validation folds), fixed (key threshold), half, threshold, per_label, expected_f1, label_sets
     tta:bool # validate and predict with test-time augmentation (the mirror image)
@@ -115,7 +116,7 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     ('threshold', lambda o: 0 < o < 1, 'between 0 and 1'),
     *map(_below_one, ('dropout','label_smoothing','lighting','ema')),
     *map(_fraction, ('mixup','cutmix','max_bad')),
-    *map(_not_negative, ('category_weight','attribute_weight','checkpoint_minutes')),
+    *map(_not_negative, ('category_weight','attribute_weight','logit_adjustment','checkpoint_minutes')),
     _one_of('schedule', 'one_cycle', 'flat_cos'),
     _one_of('optimizer', *OPTIMIZERS),
     _one_of('rule', 'auto', *RULES, 'fixed'),

@@ -10,12 +10,13 @@ import json,os,shutil
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-import pandas as pd
+import numpy as np,pandas as pd
 from fastcore.meta import delegates
 from filelock import FileLock,Timeout
 from matplotlib import pyplot as plt
 from .core import InputError,atomic_write,batch_advice,oom_hint
-from .metrics import f1_per_image,label_scores,mean_interval
+from .metrics import label_scores,mean_interval
+from .ranking import average_precision,f1_scores,mean_average_precision,recall_at_k,recall_per_type,top_k_accuracy
 from .recipes import Recipe,read_recorded_recipe,write_recipe
 from .data.loader import read_data
 from .callback.history import progress_or_log
@@ -41,7 +42,7 @@ def data_learner(
 
 # %% ../nbs/80_train.ipynb #095f2614
 RUN_FILES = ('settings.ini','history.csv','metrics.json','bad_images.csv','checkpoint.pt',*MODEL_FILES,
-    'export.pkl','validation.npz','report.html')
+    'export.pkl','validation.npz','report.html','label_scores.csv')
 
 def _check_folder(out, overwrite, resume):
     "Refuse a folder that contains a run, unless it is to be overwritten or resumed"
@@ -53,7 +54,7 @@ def _check_folder(out, overwrite, resume):
         raise InputError(f"{out}: contains an unfinished run; use --resume to continue or --overwrite to restart")
 
 # keys that do not influence the training, and may change when a run is resumed
-_MAY_CHANGE = 'cache','workers','checkpoint_minutes','max_bad','log','report','rule'
+_MAY_CHANGE = 'cache','workers','checkpoint_minutes','max_bad','log','report','rule','logit_adjustment'
 
 def _check_recipe(out, recipe):
     "Refuse to resume the run in folder `out` with other hyperparameters"
@@ -81,23 +82,52 @@ def _locked(out):
         lock.release()
 
 def _scores(interp, decision):
-    "Both scores with intervals, and scores per label; no image is scored by a rule that was tuned on it"
-    correct,f1 = interp.correct,f1_per_image(interp.predicted, interp.attributes)
-    def per_label(*args): return label_scores(*args).round(4).to_dict('index')
+    "The scores of both parts with intervals, and scores per label; no image is scored by a rule that was tuned on it"
     rule = dict(name='fixed', rule=interp.rule)
     if decision:
-        temperatures = [round(o, 3) for o in decision.temperatures]
+        temperatures = [np.round(o, 3).tolist() for o in decision.temperatures]
         cross_fitted = {name: round(score, 4) for name,score in decision.scores.items()}
         rule = dict(name=decision.name, rule=str(decision.rule), temperatures=temperatures, cross_fitted=cross_fitted)
-    return dict(accuracy=correct.float().mean().item(), accuracy_interval=mean_interval(correct),
-        mean_f1=f1.mean().item(), mean_f1_interval=mean_interval(f1), decision=rule,
-        categories=per_label(interp.vocab.categories, interp.predicted_category, interp.category),
-        attributes=per_label(interp.vocab.attributes, interp.predicted, interp.attributes))
+    scores = dict(accuracy=interp.correct_known.float(), mean_f1=interp.f1)
+    scores = {name: values for name,values in scores.items() if len(values)} # a part may have no labels
+    intervals = {f'{name}_interval': mean_interval(values) for name,values in scores.items()}
+    n_known = dict(categories=int(interp.has_category.sum()), attributes=int((interp.attributes >= 0).sum()))
+    categories = label_scores(interp.vocab.categories, interp.predicted_category, interp.category).round(4).to_dict('index')
+    return dict({name: values.mean().item() for name,values in scores.items()}, **intervals, known_labels=n_known,
+        **_ranking(interp), decision=rule, categories=categories, attributes=_attribute_scores(interp))
+
+_TOP = 3,5 # labels that may be named, in the field's ranking metrics
+
+def _ranking(interp):
+    "The field's ranking metrics; of the parts that have labels"
+    p,q = (o.numpy() for o in interp.probabilities())
+    labels,sets = interp.category.numpy(),interp.attributes.numpy()
+    found = {}
+    if len(interp.correct_known): found.update({f'category_top_{k}': top_k_accuracy(p, labels, k) for k in _TOP})
+    if not (sets >= 0).any(): return found
+    found.update({f'attribute_recall_top_{k}': recall_at_k(q, sets, k) for k in _TOP})
+    types = interp.vocab.types
+    if types: found.update({f'attribute_recall_top_{k}_per_type': recall_per_type(q, sets, k, types) for k in _TOP})
+    f1 = f1_scores(interp.predicted.numpy(), sets)
+    found.update(mean_average_precision=mean_average_precision(q, sets), macro_f1=f1.macro, micro_f1=f1.micro)
+    return _without_nan(found)
+
+def _without_nan(value):
+    "A score, or a dictionary of them, for JSON: None where it is not defined"
+    if isinstance(value, dict): return {k: _without_nan(o) for k,o in value.items()}
+    return None if np.isnan(value) else value
+
+def _attribute_scores(interp):
+    "Scores of each attribute"
+    scores = label_scores(interp.vocab.attributes, interp.predicted, interp.attributes)
+    scores['average_precision'] = average_precision(interp.probabilities()[1].numpy(), interp.attributes.numpy())
+    return _without_nan(scores.round(4).to_dict('index'))
 
 def _metrics(learn, recipe, scores, seconds, timer):
     "The content of metrics.json"
     n_train,n_valid = len(learn.dls.train_ds),len(learn.dls.valid_ds)
-    losses = {name: learn.history.rows[-1][name] for name in ('valid_loss','category_loss','attribute_loss')}
+    names = 'valid_loss','category_loss','attribute_loss'
+    losses = {name: learn.history.rows[-1][name] for name in names if name in learn.history.rows[-1]}
     speed = dict(minutes=round(seconds/60, 3), images_per_second=round(n_train*recipe.n_epochs/seconds, 1))
     setup = dict(device=str(learn.dls.device), precision=learn.model.precision,
         channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None)

@@ -39,3 +39,10 @@ def test_scale(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path/'results'/'scale.json').read_text())
     assert len(result['figures']) == 5 and len(result['table']) == 6 and all(o['value'] > 0 for o in result['figures'].values())
+
+def test_the_full_benchmark(tmp_path):
+    options = ['--rows', '400', '--attributes', '40', '--files', '40', '--predicted', '20']
+    done = subprocess.run([sys.executable, '-W', 'ignore', BENCH/'deepfashion.py', *options, '--results', tmp_path/'results'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path/'results'/'deepfashion.json').read_text())
+    assert [o[0] for o in result['table'][1:]] == ['convert','check','train','report','predict 20 images'] and all(o['value'] > 0 for o in result['figures'].values())

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest,torch
 from conftest import SHORT,run_cli,run_inprocess,refused
 from fashion_fastai.export import load_model
-from fashion_fastai.inference import score_submission
+from fashion_fastai.report.score import score_submission
 
 def test_help_imports_nothing_heavy():
     code = ("import sys; from fashion_fastai.cli.main import main\n"

@@ -144,7 +144,7 @@ def test_phases_are_timed_by_the_clock_of_the_device(table, tmp_path):
 
 def test_multi_hot_labels_are_kept_as_bytes(table, tmp_path):
     learn = made(table, tmp_path)
-    assert learn.dls.train.targets[1].dtype == torch.uint8 and learn.dls.train.one_batch()[2].dtype == torch.float32
+    assert learn.dls.train.targets[1].dtype == torch.int8 and learn.dls.train.one_batch()[2].dtype == torch.float32
 
 def test_the_empty_set_is_predicted_where_training_labels_have_it(table, tmp_path):
     one = read_labels(table.data)

@@ -91,7 +91,20 @@ def test_runs_side_by_side(run, tmp_path):
     assert [o.split()[0] for o in done.stdout.splitlines()] == ['run','better','good','cut','stopped']
     assert 'damaged: metrics.json' in done.stdout and 'unfinished: 2 epochs' in done.stdout
     table = pd.read_csv(tmp_path/'runs.csv', keep_default_na=False, na_values=[''])
-    assert table.columns.tolist() == ['run','accuracy','mean_f1','minutes','images_per_second','problem','lr'] and table.lr[0] == .02 and table.accuracy[0] == .99
+    assert table.columns.tolist() == ['run','accuracy','mean_f1','mean_average_precision','minutes','images_per_second','problem','lr'] and table.lr[0] == .02 and table.accuracy[0] == .99
     assert refused(run_inprocess('runs', tmp_path/'nowhere'), 'no such folder')
     (tmp_path/'empty').mkdir()
     assert refused(run_inprocess('runs', tmp_path/'empty'), 'contains no runs')
+
+def test_logit_adjustment_reaches_the_submission_and_the_report(garments, tmp_path):
+    "So strong an adjustment leaves nothing but rare categories"
+    out = tmp_path/'run'
+    done = run_inprocess('train', garments, '--out', out, *SHORT[:-2], '--report', 'yes', '--logit-adjustment', '1000')
+    assert done.returncode == 0, done.stderr
+    shares = json.loads((out/'model.json').read_text())['constant']['category_shares']
+    rarest = {k for k,o in enumerate(shares) if o == min(shares)}
+    assert run_inprocess('predict', out, garments/'test.csv', '--out', tmp_path/'submission').returncode == 0
+    assert set(pd.read_csv(tmp_path/'submission'/'category.csv').category_label) <= rarest
+    metrics = json.loads((out/'metrics.json').read_text())
+    assert sum(o['recall'] > 0 for o in metrics['categories'].values()) <= len(rarest)
+    assert 'Logit adjustment' in (out/'report.html').read_text() and 'logit_adjustment = 1000' in (out/'settings.ini').read_text()

@@ -134,7 +134,7 @@ def test_a_batch_too_large_for_the_memory(garments, tmp_path):
 def test_out_of_memory_in_the_decision_costs_no_weights(garments, tmp_path, monkeypatch):
     "The weights are saved before the rule is chosen, and the run can be finished with another rule"
     run = tmp_path/'run'
-    def fail(*args): raise MemoryError
+    def fail(*args, **kwargs): raise MemoryError
     with monkeypatch.context() as patch:
         patch.setattr(learner, 'decide', fail)
         done = run_inprocess('train', garments, '--out', run, *SHORT)

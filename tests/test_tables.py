@@ -63,8 +63,8 @@ def test_harmless_oddities_are_read_rightly(data, name, bom, end, quoting, compa
 
 @pytest.mark.parametrize('change,why', [
     (lambda rows: [['path',*HEADER[1:]], *rows[1:]], 'has no column file_path; it has path, category_label'),
-    (lambda rows: [[HEADER[0],'category',*HEADER[2:]], *rows[1:]], 'has no column category_label'),
-    (lambda rows: [row[:2] for row in rows], 'has no attribute columns'),
+    (lambda rows: [[HEADER[0],'category',*HEADER[2:]], *rows[1:]], "has no column category_label, but one named 'category'"),
+    (lambda rows: [row[:1] for row in rows], 'has neither a column category_label nor attribute columns'),
     (lambda rows: [[*HEADER[:3],'red','wool'], *rows[1:]], "column 'red' occurs twice"),
     (lambda rows: [*rows, rows[1]], 'garments/train/0.jpg has occurred before'),
     (lambda rows: [*rows[:2], [rows[2][0],'1.0',*rows[2][2:]], *rows[3:]], "line 3: category_label is '1.0', not a whole number"),
@@ -72,7 +72,11 @@ def test_harmless_oddities_are_read_rightly(data, name, bom, end, quoting, compa
     (lambda rows: [*rows[:2], [rows[2][0],'-1',*rows[2][2:]], *rows[3:]], "line 3: category_label is '-1'"),
     (lambda rows: [*rows[:2], [*rows[2][:2],'nan','0','1'], *rows[3:]], "line 3: attribute 'red' is 'nan', neither 0 nor 1"),
     (lambda rows: [*rows[:2], [*rows[2][:2],'0.0','0','1'], *rows[3:]], "line 3: attribute 'red' is '0.0', neither 0 nor 1"),
-    (lambda rows: [*rows[:2], rows[2][:4], *rows[3:]], "line 3: attribute 'wool' is '', neither 0 nor 1"),
+    (lambda rows: [*rows[:2], rows[2][:4], *rows[3:]], "line 3: attribute 'wool' is 'missing', neither 0 nor 1"),
+    (lambda rows: [*rows[:2], [rows[2][0],'','','',''], *rows[3:]], 'line 3: nothing is known, neither the category nor an attribute'),
+    (lambda rows: [rows[0], *([*row[:3],'',row[4]] for row in rows[1:])], "column 'long sleeve' is empty in all rows"),
+    (lambda rows: [rows[0], *([row[0],'',*row[2:]] for row in rows[1:])], "column 'category_label' is empty in all rows"),
+    (lambda rows: [[*rows[0],''], *([*row,'1'] for row in rows[1:])], "'' cannot be the name of an attribute column"),
     (lambda rows: [*rows[:2], [*rows[2],'1'], *rows[3:]], 'is not a readable CSV file'),
     (lambda rows: [*rows[:2], ['garments/train/nowhere.jpg',*rows[2][1:]], *rows[3:]], 'images are missing, the first being garments/train/nowhere.jpg'),
     (lambda rows: [*rows[:2], ['',*rows[2][1:]], *rows[3:]], 'line 3: file_path is empty'),
@@ -81,18 +85,31 @@ def test_what_is_wrong_is_named(data, change, why):
     found = read(data, as_csv(change([HEADER, *ROWS])).encode())
     assert isinstance(found, str) and why in found, found
 
+def test_empty_cells_are_unknown_labels(data):
+    rows = [HEADER, [ROWS[0][0],'','1','','0'], [ROWS[1][0],'1','','',''], *ROWS[2:]]
+    found = read(data, as_csv(rows).encode())
+    for row,expected in ((ROWS[0], [-1,1,-1,0]), (ROWS[1], [1,-1,-1,-1]), (ROWS[2], [2,1,1,0])): assert found[os.path.realpath(data.parent/row[0])] == expected
+
+def test_tables_of_one_part_are_read(data):
+    only_category = read(data, as_csv([row[:2] for row in [HEADER, *ROWS]]).encode())
+    assert only_category == {k: v[:1] for k,v in truth(data).items()}
+    (data/'train.csv').write_bytes(as_csv([[row[0], *row[2:]] for row in [HEADER, *ROWS]]).encode())
+    table = read_labels(data)
+    assert table.vocab.categories == () and (table.categories == -1).all()
+    assert {os.path.realpath(image): a.tolist() for image,a in zip(table.images, table.attributes)} == {k: v[1:] for k,v in truth(data).items()}
+
 def test_a_file_that_is_no_table(data):
     for raw,why in ((b'\xff\xfe\x00\x01', 'is not a readable CSV file'), (b'\x00'*100, 'has no column file_path' if sys.version_info >= (3,11) else 'line contains NUL'), ('file_path;category_label;red\nx;1;0\n'.encode(), 'has no column file_path'), (as_csv([HEADER, *ROWS]).encode('utf-16'), 'is not a readable CSV file')):
         assert why in read(data, raw)
 
 def says(raw):
-    "What Python's own reader finds in a table, as {file_path: [category, attributes in the header's order]}; a cell that is no label is None"
-    def number(o): return int(o) if o.isascii() and o.isdecimal() else None
+    "What Python's own reader finds in a table, as {file_path: [category, attributes in the header's order]}; an empty cell is -1, one that is no label None"
+    def number(o): return -1 if o == '' else int(o) if o.isascii() and o.isdecimal() else None
     rows = [[o.strip() for o in row] for row in csv.reader(io.StringIO(raw.decode('utf-8-sig'), newline=''), skipinitialspace=True)]
     header,*rows = [row for row in rows if any(row)]
     named = [dict(zip(header, row)) for row in rows]
     attributes = [o for o in header if o not in ('file_path','category_label')]
-    return {o['file_path']: [number(o.get('category_label', '')), *(number(o.get(a, '')) for a in attributes)] for o in named}
+    return {o['file_path']: [number(o.get('category_label', '')), *(number(o.get(a, 'missing')) for a in attributes)] for o in named}
 
 CELLS = st.sampled_from(['', ' ', '0', '1', '2', '3', '-1', '1.0', '1e0', 'nan', 'NaN', 'None', 'True', '01', '+1', '１', '²', '"', "'", '1,', '0x1', '99999999999', 'garments/train/0.jpg', '../garments/train/5.jpg', 'ünï', '\x00', '\ufeff1', '1\n', '\r']) | st.text(max_size=4)
 

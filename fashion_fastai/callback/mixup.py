@@ -9,9 +9,19 @@ __all__ = ['MixUp', 'CutMix']
 import torch,torch.nn.functional as F
 from torch import Tensor
 from fastai.callback.core import Callback
+from ..core import UNKNOWN
 from ..data.augment import random_box
 
 # %% ../../nbs/33_callback.mixup.ipynb #c2b06214
+def _one_hot(labels, n):
+    "Labels as probabilities; a row of `UNKNOWN` for an unknown label"
+    return torch.where((labels == UNKNOWN)[:,None], UNKNOWN, F.one_hot(labels.clamp(min=0), n)) if n else labels.new_zeros(len(labels), 0)
+
+def _mix_targets(targets, partners, weight):
+    "The weighted average; unknown if one of the two is"
+    mixed = torch.lerp(partners, targets, weight)
+    return mixed.masked_fill((targets < 0) | (partners < 0), UNKNOWN)
+
 class _Mix(Callback):
     "Mix the images of a batch in pairs, and their targets in the same proportion"
     run_valid = False
@@ -20,9 +30,9 @@ class _Mix(Callback):
         partner = torch.randperm(len(self.x), device=self.x.device)
         images,weight = self.mix(self.x, self.x[partner])
         category,attributes = (o.as_subclass(Tensor) for o in self.yb)
-        if category.ndim == 1: category = F.one_hot(category, len(self.dls.vocab[0]))
+        if category.ndim == 1: category = _one_hot(category, len(self.dls.vocab[0]))
         self.learn.xb = images,
-        self.learn.yb = tuple(torch.lerp(o[partner], o, weight) for o in (category.float(), attributes.float()))
+        self.learn.yb = tuple(_mix_targets(o.float(), o[partner].float(), weight) for o in (category, attributes))
 
 class MixUp(_Mix):
     "Train on weighted averages of two images and their targets (Zhang et al. 2018, arXiv:1710.09412)"

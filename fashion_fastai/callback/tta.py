@@ -9,26 +9,33 @@ __all__ = ['average_logits', 'predict_with_flip', 'FlipTTA']
 from typing import Callable
 import torch,torch.nn.functional as F
 from fastai.callback.core import Callback
+from ..loss import group_log_probabilities
 
 # %% ../../nbs/31_callback.tta.ipynb #21a1c5ae
 def average_logits(
     a:tuple, # (category logits, attribute logits)
     b:tuple, # the same for another view of the images
+    groups:tuple=(), # `AttributeGroup`s of attributes that exclude one another
 )->tuple: # logits of the mean probabilities
     "Average two predictions in probability space"
     log_sum = torch.logaddexp # a sum instead of a mean: the factor 1/2 cancels in both parts
     category = log_sum(a[0].log_softmax(-1), b[0].log_softmax(-1))
     attributes = log_sum(F.logsigmoid(a[1]), F.logsigmoid(b[1])) - log_sum(F.logsigmoid(-a[1]), F.logsigmoid(-b[1]))
+    for group in groups:
+        members,logits = list(group.members),[o[1][:,list(group.members)] for o in (a, b)]
+        mean = log_sum(*(group_log_probabilities(o, group.exactly_one) for o in logits))
+        attributes[:,members] = mean if group.exactly_one else mean[:,:-1] - mean[:,-1:] # the logit of `none of them` is 0
     return category,attributes
 
 def predict_with_flip(
     model:Callable, # images to (category logits, attribute logits)
     images:torch.Tensor, # shape (n, 3, h, w)
+    groups:tuple=(), # `AttributeGroup`s of attributes that exclude one another
 )->tuple: # logits
     "The averaged prediction for images and their mirror images"
-    return average_logits(model(images), model(images.flip(-1)))
+    return average_logits(model(images), model(images.flip(-1)), groups)
 
 class FlipTTA(Callback):
     "Test-time augmentation: average the predictions for each image and its mirror image"
     run_train = False
-    def after_pred(self): self.learn.pred = average_logits(self.pred, self.model(self.x.flip(-1)))
+    def after_pred(self): self.learn.pred = average_logits(self.pred, self.model(self.x.flip(-1)), self.loss_func.groups)

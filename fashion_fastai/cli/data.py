@@ -6,40 +6,50 @@
 __all__ = ['CONVERT', 'CHECK']
 
 # %% ../../nbs/91_cli.data.ipynb #6ddc71e4
+from importlib import import_module
 from .core import Command,at_least,program_name,sentence
 
 # %% ../../nbs/91_cli.data.ipynb #4c3ece89
-_CATEGORIES = 'number of categories, the most frequent ones; or names separated by commas (default: 10)'
+_CATEGORIES = 'number of categories, the most frequent ones; or names separated by commas'
 
-def _common_convert_options(p):
+def _common_convert_options(p, categories='10'):
     "Options of all kinds of `fashion convert`"
     p.add_argument('dst', metavar='DST', help='data folder to create')
     p.add_argument('--copy', action='store_true', help='copy images instead of linking to them')
     p.add_argument('--keep-names', action='store_true',
         help='keep file names (default: numbers, since names may reveal the product)')
-    p.add_argument('--images', metavar='DIR', help='folder of the images (default: search for it in SRC)')
-    p.add_argument('--categories', metavar='N', default='10', help=_CATEGORIES)
+    p.add_argument('--categories', metavar='N', default=categories, help=f'{_CATEGORIES} (default: {categories})')
     p.add_argument('--seed', type=at_least(0), default=42, metavar='N',
         help='random seed of the split and of the order of the images (default: 42)')
+
+def _images_option(p, default='search for it in SRC'):
+    p.add_argument('--images', metavar='DIR', help=f'folder of the images (default: {default})')
+
+def _crop_option(p, boxes, default):
+    p.add_argument('--crop', metavar='MARGIN', type=float,
+        help=f'crop to {boxes} plus this fraction of their sides, such as 0.1 (default: {default})')
 
 def _deepfashion_options(p):
     p.add_argument('src', metavar='SRC',
         help='folder with Anno_coarse (or Anno) and Eval, or with Anno_fine, and the images')
     _common_convert_options(p)
+    _images_option(p)
     p.add_argument('--attributes', metavar='N', default='15',
         help='number of attributes, the most frequent ones in these categories; or names separated by commas '
             '(default: 15)')
     p.add_argument('--edition', choices=('auto','coarse','fine'), default='auto',
         help='coarse: 1,000 attributes; fine: 26 attributes, fewer images; auto: coarse if present (default: auto)')
+    p.add_argument('--unknown', action='store_true',
+        help='keep what the coarse edition lists as unknown as empty cells (default: taken for absent)')
     p.add_argument('--split', choices=('product','authors'), default='product',
         help='product: random, by product; authors: the original one (default: product)')
-    p.add_argument('--crop', metavar='MARGIN', type=float,
-        help='crop to the bounding boxes plus this fraction of their sides, such as 0.1 (default: whole images)')
+    _crop_option(p, 'the bounding boxes', 'whole images')
 
 def _products_options(p):
     p.add_argument('src', metavar='SRC',
         help='CSV file; or a folder with images/ and styles.csv or one other CSV file')
     _common_convert_options(p)
+    _images_option(p)
     p.add_argument('--category', metavar='COLUMN', help='column of the category (default: articleType)')
     p.add_argument('--attributes', metavar='COLUMNS', default='baseColour:9,gender:3,usage:3',
         help='columns of the attributes; COLUMN:N takes the N most frequent values '
@@ -52,6 +62,36 @@ def _products_options(p):
     p.add_argument('--group', metavar='COLUMN',
         help='keep rows with the same value on one side of the split, as near-duplicates are '
             '(default: productDisplayName, if present)')
+    _crop_option(p, 'the columns x1,y1,x2,y2, if there are any,', '0')
+
+def _folders_options(p):
+    p.add_argument('src', metavar='SRC',
+        help='folder with a folder of images for each category, also below train, val and test, whose split is kept')
+    _common_convert_options(p, 'all')
+    p.add_argument('--attributes', metavar='FILE',
+        help='CSV file with file_path or filename and a column of 0 and 1 for each attribute; empty cells are unknown '
+            '(default: a category alone)')
+    _crop_option(p, 'the columns x1,y1,x2,y2 of FILE, if it has them,', '0')
+
+def _table_options(p):
+    p.add_argument('src', metavar='FILE',
+        help='CSV or Parquet file, or a folder of Parquet files, such as a dataset from Hugging Face')
+    _common_convert_options(p, 'all')
+    _images_option(p, 'that of the table')
+    p.add_argument('--image', metavar='COLUMN',
+        help='column with paths, bytes, or both (default: image, img, file_path, file_name, filename or path)')
+    p.add_argument('--category', metavar='COLUMN', help='column of the category (default: attributes alone)')
+    p.add_argument('--attributes', metavar='COLUMNS',
+        help='columns of 0 and 1, or with lists of names or names separated by |, where COLUMN:N takes the N most '
+            'frequent names; empty cells are unknown (default: a category alone)')
+    p.add_argument('--split', metavar='COLUMN',
+        help='column with train, val and test (default: as Parquet files or their folders are called, or else random)')
+    p.add_argument('--group', metavar='COLUMN', help='keep rows with the same value on one side of a random split')
+    _crop_option(p, 'the columns x1,y1,x2,y2, if there are any,', '0')
+
+_CONVERTERS = { # kind -> module, function
+    'deepfashion': ('deepfashion', 'convert_deepfashion'), 'products': ('products', 'convert_products'),
+    'folders': ('folders', 'convert_folders'), 'table': ('table', 'convert_table')}
 
 def _convert_options(p):
     kinds = p.add_subparsers(dest='kind', metavar='KIND', required=True)
@@ -59,20 +99,21 @@ def _convert_options(p):
     _deepfashion_options(add('deepfashion',
         "convert DeepFashion's Category and Attribute Prediction Benchmark, in its original release layout"))
     _products_options(add('products', 'convert a product table, such as styles.csv of Fashion Product Images'))
+    _folders_options(add('folders', 'convert a folder of images for each category'))
+    _table_options(add('table', 'convert a CSV or Parquet table of image paths or images'))
 
 def _convert(args):
     from fashion_fastai.core import terminal_progress
     options = {name: value for name,value in vars(args).items() if name not in ('command','kind')}
-    if args.kind == 'deepfashion':
-        from fashion_fastai.convert.deepfashion import convert_deepfashion as convert
-    else:
-        from fashion_fastai.convert.products import convert_products as convert
+    module,function = _CONVERTERS[args.kind]
+    convert = getattr(import_module(f'fashion_fastai.convert.{module}'), function)
+    if args.kind != 'deepfashion': # its images are grouped by product
         from fashion_fastai.data.duplicates import near_duplicate_groups
         options['group_fn'] = near_duplicate_groups
     print(convert(**options, progress=terminal_progress))
     print(f"The data is in {args.dst}; next: {program_name()} check {args.dst}")
 
-CONVERT = Command('convert DeepFashion or a product table to a data folder', _convert_options, _convert)
+CONVERT = Command('convert DeepFashion, a product table, folders or a table of images', _convert_options, _convert)
 
 # %% ../../nbs/91_cli.data.ipynb #7b1b37e6
 def _check_options(p):

@@ -12,11 +12,11 @@ from ..core import InputError
 from .core import sentence
 from .data import CHECK,CONVERT
 from .training import DEMO,LR_FIND,TRAIN
-from .results import PREDICT,REPORT,RUNS,SERVE
+from .results import PREDICT,REPORT,RUNS,SCORE,SERVE
 
 # %% ../../nbs/94_cli.main.ipynb #b5b7ffce
 COMMANDS = {'demo': DEMO, 'convert': CONVERT, 'check': CHECK, 'train': TRAIN, 'lr-find': LR_FIND, 'predict': PREDICT,
-            'report': REPORT, 'runs': RUNS, 'serve': SERVE}
+            'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE}
 
 def _parser(argv):
     "The parser; only the command in `argv` gets its options, since they may need imports"

@@ -93,9 +93,12 @@ def _use_recorded_settings(args):
     from fashion_fastai.recipes import read_recorded_recipe
     (args.recipe,_),args.settings = read_recorded_recipe(recorded),recorded
 
-def _score_text(metrics, key):
-    low,high = metrics[f'{key}_interval']
-    return f'{metrics[key]:.4f} (95% interval {low:.3f} to {high:.3f})'
+def _score_texts(metrics):
+    "The scores of the parts that have labels"
+    for key,name in (('accuracy','accuracy'), ('mean_f1','mean F1')):
+        if key not in metrics: continue
+        low,high = metrics[f'{key}_interval']
+        yield f'{name} {metrics[key]:.4f} (95% interval {low:.3f} to {high:.3f})'
 
 def _train(args):
     _use_recorded_settings(args)
@@ -103,7 +106,7 @@ def _train(args):
     from fashion_fastai.train import train_run
     metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume)
     report = ' (see report.html)' if (Path(args.out)/'report.html').is_file() else ''
-    print(f"\nvalidation: accuracy {_score_text(metrics, 'accuracy')}, mean F1 {_score_text(metrics, 'mean_f1')}, "
+    print(f"\nvalidation: {', '.join(_score_texts(metrics))}, "
           f"after {metrics['minutes']:.1f} minutes\nThe run is in {args.out}{report}; "
           f"next: {program_name()} predict {args.out} {Path(args.data)/'test.csv'} --out submission")
 

@@ -10,8 +10,9 @@ import csv,re
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from ..core import InputError,SPLITS,require_empty,track
-from .core import ConversionSummary,SourceImages,random_splits,select_labels,write_images
+from ..core import InputError,SPLITS,UNKNOWN,require_empty,track
+from .core import ConversionSummary,SourceImages,attribute_info,random_splits,select_labels
+from .write import write_images
 
 # %% ../../nbs/41_convert.deepfashion.ipynb #f1f68d30
 def _read_lines(path):
@@ -21,8 +22,8 @@ def _read_lines(path):
     except (OSError, UnicodeDecodeError) as e: raise InputError(f"{path}: cannot be read ({e})") from None
 
 def _read_names(path):
-    "The names in a `list_…_cloth.txt`, without their types; repeated names are numbered"
-    names = []
+    "The names in a `list_…_cloth.txt`, and their types; repeated names are numbered"
+    names,types = [],[]
     for i,line in enumerate(_read_lines(path)[2:], 3):
         if not line.strip(): continue
         parts = line.rsplit(None, 1)
@@ -30,8 +31,9 @@ def _read_names(path):
             raise InputError(f"{path}, line {i}: '{line.strip()}' is not a name and its type")
         name = parts[0].strip()
         names.append(f'{name} ({names.count(name)+1})' if name in names else name)
+        types.append(int(parts[1]))
     if not names: raise InputError(f"{path}: contains no names")
-    return names
+    return names,types
 
 class _Layout(NamedTuple):
     "The layout of a list file"
@@ -80,7 +82,7 @@ def _chunk_values(chunk, layout):
     values = chunk.iloc[:, int(layout.named):].to_numpy()
     if layout.kind != 'int8': return values
     if (abs(values) > 1).any(): raise ValueError('a value is not -1, 0 or 1')
-    return values == 1
+    return values
 
 class _List(NamedTuple):
     "The content of a list file"
@@ -110,11 +112,13 @@ class Benchmark(NamedTuple):
     "One edition of the benchmark, n images"
     names:list # `img/PRODUCT/FILE.jpg` of each
     categories:np.ndarray # labels from 0, shape (n,)
-    attributes:np.ndarray # whether each is present, booleans, shape (n, n_attributes)
+    attributes:np.ndarray # 1, 0, or `UNKNOWN` for what the coarse edition lists as unknown; int8, shape (n, n_attributes)
     splits:np.ndarray # the authors': train, val or test, shape (n,)
     boxes:np.ndarray|None # left, top, right and bottom in pixels, shape (n, 4); None if not read
     category_names:list # of all categories
     attribute_names:list # of all attributes
+    attribute_types:list # of all attributes, such as fabric
+    are_groups:bool # whether the attributes of a type exclude one another, as in the fine edition
 
 def _in_order(names, found, path):
     "The values of list `found` in the order of `names`"
@@ -124,23 +128,28 @@ def _in_order(names, found, path):
     if (rows < 0).any(): raise InputError(f"{path}: has other images than list_category_img.txt, or an image twice")
     return found.values[rows]
 
+_COARSE_TYPES = {1: 'texture', 2: 'fabric', 3: 'shape', 4: 'part', 5: 'style'}
+_FINE_TYPES = {1: 'texture', 2: 'sleeve', 3: 'length', 4: 'neckline', 5: 'fabric', 6: 'fit'}
+
 def _read_coarse(src, anno, boxes, progress):
     "The coarse edition: one file per kind of label"
     category_file = anno/'list_category_img.txt'
     names,categories = _read_list(category_file, _Layout(1))
     n_repeated = len(names) - len(set(names))
     if n_repeated: raise InputError(f"{category_file}: {n_repeated:,} images occur twice")
-    attribute_names = _read_names(anno/'list_attr_cloth.txt')
+    attribute_names,types = _read_names(anno/'list_attr_cloth.txt')
     def values(path, layout, **kwargs): return _in_order(names, _read_list(path, layout, **kwargs), path)
     splits = values(src/'Eval'/'list_eval_partition.txt', _Layout(1, str))[:,0].astype('<U5')
     attributes = values(anno/'list_attr_img.txt', _Layout(len(attribute_names), 'int8'), progress=progress)
     found_boxes = values(anno/'list_bbox.txt', _Layout(4)) if boxes else None
-    category_names = _read_names(anno/'list_category_cloth.txt')
-    return Benchmark(names, categories[:,0]-1, attributes, splits, found_boxes, category_names, attribute_names)
+    category_names,_ = _read_names(anno/'list_category_cloth.txt')
+    attributes = np.array([0, UNKNOWN, 1], np.int8)[attributes + 1] # the list has -1 for absent, and 0 for unknown
+    types = [_COARSE_TYPES.get(o, '') for o in types]
+    return Benchmark(names, categories[:,0]-1, attributes, splits, found_boxes, category_names, attribute_names, types, False)
 
 def _read_fine(anno, boxes):
     "The fine edition: one set of files per split"
-    attribute_names,names,parts = _read_names(anno/'list_attr_cloth.txt'),[],[]
+    (attribute_names,types),names,parts = _read_names(anno/'list_attr_cloth.txt'),[],[]
     layouts = dict(cate=_Layout(1, head=0, named=False), attr=_Layout(len(attribute_names), 'int8', head=0, named=False))
     if boxes: layouts['bbox'] = _Layout(4, head=0, named=False)
     for split in SPLITS:
@@ -153,8 +162,10 @@ def _read_fine(anno, boxes):
         names += own
         parts.append(part)
     joined = {kind: np.concatenate([o[kind] for o in parts]) for kind in parts[0]}
-    return Benchmark(names, joined['cate'][:,0]-1, joined['attr'], joined['splits'], joined.get('bbox'),
-        _read_names(anno/'list_category_cloth.txt'), attribute_names)
+    category_names,_ = _read_names(anno/'list_category_cloth.txt')
+    attributes,types = (joined['attr'] == 1).astype(np.int8),[_FINE_TYPES.get(o, '') for o in types]
+    return Benchmark(names, joined['cate'][:,0]-1, attributes, joined['splits'], joined.get('bbox'), category_names,
+        attribute_names, types, True)
 
 def _find_edition(src, edition):
     "(edition, annotation folder)"
@@ -207,6 +218,7 @@ def convert_deepfashion(
     crop:float|None=None, # crop to the bounding boxes plus this fraction of their sides; None for whole images
     copy:bool=False, # copy images instead of linking to them
     keep_names:bool=False, # keep the images' file names, which reveal the product
+    unknown:bool=False, # keep what the coarse edition lists as unknown, instead of taking it for absent
     seed:int=42, # of the split, and of the order in which images are numbered
     progress:Callable|None=None, # wraps long loops, such as `terminal_progress`
 )->ConversionSummary: # raises `InputError` for missing or damaged files
@@ -219,19 +231,24 @@ def convert_deepfashion(
     counts = np.bincount(read.categories, minlength=len(read.category_names))
     chosen = select_labels(read.category_names, counts, categories)
     has_category = np.isin(read.categories, chosen)
-    columns = select_labels(read.attribute_names, read.attributes[has_category].sum(0), attributes, 'attribute')
-    is_labelled = has_category & read.attributes[:,columns].any(1)
+    columns = select_labels(read.attribute_names, (read.attributes[has_category] == 1).sum(0), attributes, 'attribute')
+    is_labelled = has_category & (read.attributes[:,columns] == 1).any(1)
     folder = _image_folder(src, [read.names[i] for i in np.flatnonzero(is_labelled)] or read.names, images)
     exists = np.array([is_labelled[i] and (folder/name).is_file() for i,name in enumerate(read.names)])
     if not exists.any(): raise InputError(f"{src}: no image has these categories and attributes")
     rows,new_label = np.flatnonzero(exists),{k: i for i,k in enumerate(chosen)}
     names = [read.names[i] for i in rows]
     labels,groups = np.array([new_label[k] for k in read.categories[rows]]),np.array([o.rpartition('/')[0] for o in names])
+    multi_hot = read.attributes[np.ix_(rows, columns)]
+    if not unknown: multi_hot = (multi_hot == 1).astype(np.int8)
+    types = [read.attribute_types[k] for k in columns]
+    names_of_columns = [read.attribute_names[k] for k in columns]
+    info = attribute_info(multi_hot, names_of_columns, types if read.are_groups else ['']*len(columns), types)
     found = SourceImages(paths=[str(folder/o) for o in names], names=[o.removeprefix('img/') for o in names], categories=labels,
-        attributes=read.attributes[np.ix_(rows, columns)], groups=groups,
+        attributes=multi_hot, groups=groups,
         splits=read.splits[rows] if split == 'authors' else random_splits(labels, groups, seed),
         boxes=None if crop is None else read.boxes[rows])
     left_out = {'of other categories': (~has_category).sum(), 'without one of the attributes': (has_category & ~is_labelled).sum(),
                 'missing': (is_labelled & ~exists).sum()}
-    return write_images(dst, found, [read.category_names[k] for k in chosen], [read.attribute_names[k] for k in columns], seed=seed,
+    return write_images(dst, found, [read.category_names[k] for k in chosen], names_of_columns, seed=seed, info=info,
         keep_names=keep_names, copy=copy, margin=crop or 0., left_out=left_out, progress=progress)

@@ -12,7 +12,9 @@ from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import IMAGE_SUFFIXES,InputError,require_empty
 from ..data.split import join_groups
-from .core import ConversionSummary,SourceImages,random_splits,select_labels,write_images
+from fashion_fastai.convert.core import (BOX,ConversionSummary,SourceImages,attribute_info,check_margin,parse_boxes,random_splits,
+    select_labels)
+from .write import write_images
 
 # %% ../../nbs/42_convert.products.ipynb #60ce10bb
 class ProductTable(NamedTuple):
@@ -80,12 +82,15 @@ def attribute_values(
         text = table[column].where(~table[column].isin(_MISSING), '')
         multi_hot = text.str.get_dummies('|').astype(bool)
         multi_hot.columns = multi_hot.columns.str.strip()
+        multi_hot = multi_hot.drop(columns='', errors='ignore') # where pandas uses pyarrow, '' is a value
         counts = multi_hot.sum().sort_values(ascending=False, kind='stable')
         parts[column] = multi_hot[counts.index[:n or None]]
     values = [value for part in parts.values() for value in part]
     def name(column, value): return f'{column} {value}' if values.count(value) > 1 or value in _RESERVED else value
     renamed = [part.rename(columns=lambda value, column=column: name(column, value)) for column,part in parts.items()]
-    return pd.concat(renamed, axis=1)
+    values = pd.concat(renamed, axis=1)
+    values.attrs['columns'] = [column for column,part in parts.items() for _ in part] # of the table, for each attribute
+    return values
 
 # %% ../../nbs/42_convert.products.ipynb #560f4793
 def _index_images(folder):
@@ -148,6 +153,7 @@ def convert_products(
     only:list=(), # conditions such as `masterCategory=Apparel|Footwear`, all of which must hold
     image:str|None=None, # column with the image's path, or its name with or without suffix; None for the first
     images:str|Path|None=None, # folder of the images; None for images/ beside the table
+    crop:float|None=None, # margin around the boxes x1,y1,x2,y2, as a fraction of their sides; None for 0
     group:str|None=None, # column of what stays on one side of the split; None for productDisplayName, if present
     group_fn:Callable|None=None, # image paths -> group of each, such as `near_duplicate_groups`
     copy:bool=False, # copy images instead of linking to them
@@ -157,6 +163,7 @@ def convert_products(
 )->ConversionSummary: # raises `InputError` for missing or damaged files
     "Convert a shop's table to a data folder"
     require_empty(dst)
+    check_margin(crop)
     src = _find_table(Path(src))
     print(f"reading {src}", flush=True)
     products,files = read_products(src),_index_images(Path(images) if images else src.parent/'images')
@@ -179,10 +186,14 @@ def convert_products(
     if not len(table): raise InputError(f"{src}: no row has one of the attributes")
     paths,labels = table[image].map(files).tolist(),np.array([chosen.index(o) for o in table[category]])
     groups = _groups(table, group, paths, group_fn)
+    def place(i): return f'{src}, {image} {table[image].iloc[i]}'
+    boxes = parse_boxes([table[o] for o in BOX], place) if set(BOX) <= set(table) else None
+    if crop is not None and boxes is None: raise InputError(f"{src}: has no columns {','.join(BOX)} to crop to")
     found = SourceImages(paths=paths, names=[os.path.basename(o) for o in paths], categories=labels, attributes=multi_hot.values,
-        groups=groups, splits=random_splits(labels, groups, seed))
-    summary = write_images(dst, found, chosen, list(multi_hot), seed=seed, keep_names=keep_names, copy=copy,
-        left_out=selection.left_out, progress=progress)
+        groups=groups, splits=random_splits(labels, groups, seed), boxes=boxes, where=place)
+    info = attribute_info(multi_hot.values, list(multi_hot), multi_hot.attrs['columns'])
+    summary = write_images(dst, found, chosen, list(multi_hot), seed=seed, keep_names=keep_names, copy=copy, margin=crop or 0.,
+        left_out=selection.left_out, progress=progress, info=info)
     if products.n_long:
         print(f"{products.n_long:,} lines have more fields than the header; the surplus was joined to the last field", flush=True)
     return summary

@@ -7,21 +7,25 @@ __all__ = ['Vocab', 'find_images', 'LabelRow', 'LabelTable', 'LabelFiles', 'read
            'write_labels', 'read_test_list']
 
 # %% ../../nbs/12_data.labels.ipynb #e57b27b3
-import os,re,warnings
+import os
+from difflib import get_close_matches
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from ..core import IMAGE_SUFFIXES,InputError,atomic_write
-from .table import INVALID,read_header,read_rows,reject_rows
+from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write
+from .table import label_frame,read_header,read_rows,reject_rows
+from .groups import complete_group,read_attribute_info
 from .split import grouped_split,join_groups,product_folders,stratified_split
 
 # %% ../../nbs/12_data.labels.ipynb #195ee6a3
 @dataclass(frozen=True)
 class Vocab:
     "Names of the categories and attributes; label k is the k-th name"
-    categories:tuple # names of the mutually exclusive classes
-    attributes:tuple # names of the attributes, any number of which hold for an image
+    categories:tuple # names of the mutually exclusive classes; none if only attributes are predicted
+    attributes:tuple # names of the attributes, any number of which hold for an image; none if only the category is predicted
+    groups:tuple=() # `AttributeGroup`s of attributes that exclude one another
+    types:tuple=() # type of each attribute, such as fabric or shape, to score them by; none if not given
 
 # %% ../../nbs/12_data.labels.ipynb #98dd60ca
 def find_images(
@@ -43,75 +47,20 @@ def find_images(
         raise InputError(f"{data}: {counts}, the first being {', '.join(missing[:5])}")
     return found
 
-# %% ../../nbs/12_data.labels.ipynb #66784426
-def _parse_categories(places, texts, n):
-    "The category column as integers, below `n` if that is known"
-    codes,unique = pd.factorize(texts)
-    labels = np.array([int(o) if re.fullmatch('[0-9]{1,9}', o) else -1 for o in unique])[codes]
-    reject_rows(places, labels < 0, lambda i: f"category_label is '{texts[i]}', not a whole number from 0")
-    if n is not None:
-        known = f"classes.txt names the labels 0 to {n-1}"
-        reject_rows(places, labels >= n, lambda i: f"category_label is {texts[i]}, but {known}")
-    return labels
-
-def _parse_compact(places, texts):
-    "A column of space-separated attribute indices as a multi-hot uint8 array"
-    codes,unique = pd.factorize(texts)
-    is_valid = np.array([bool(re.fullmatch(r'([0-9]{1,4}( +[0-9]{1,4})*)?', o)) for o in unique])
-    expected = 'not whole numbers separated by spaces'
-    reject_rows(places, ~is_valid[codes], lambda i: f"attribute_label is '{texts[i]}', {expected}")
-    sets = [list(map(int, o.split())) for o in unique]
-    n_attributes = 1 + max(max(o, default=0) for o in sets)
-    multi_hot = np.zeros((len(sets), n_attributes), np.uint8)
-    for i,o in enumerate(sets): multi_hot[i,o] = 1
-    return multi_hot[codes]
-
-def _parse_flags(tables):
-    "The attribute columns as a multi-hot uint8 array"
-    for table in tables:
-        if not table.invalid: continue
-        _,name,text = table.invalid
-        place,is_invalid = (table.path, table.lines),(table.flags == INVALID).any(1)
-        reject_rows([place], is_invalid, lambda i: f"attribute '{name}' is '{text}', neither 0 nor 1")
-    return np.concatenate([o.flags for o in tables])
-
-def _warn_if_empty(places, multi_hot):
-    "Warn if rows have no attribute"
-    try: reject_rows(places, ~multi_hot.any(1), lambda i: "has no attribute")
-    except InputError as e: warnings.warn(f"{e}; every image should have at least one")
-
-def _to_frame(tables, n_categories):
-    "The rows of all `tables` as one frame (file_path, category_label, attributes), and the attribute names"
-    places,names = [(o.path, o.lines) for o in tables],tables[0].names
-    def texts(column): return np.concatenate([o.texts[column] for o in tables])
-    categories = _parse_categories(places, texts('category_label'), n_categories)
-    if 'attribute_label' in tables[0].texts:
-        multi_hot = _parse_compact(places, texts('attribute_label'))
-        names = [f'attribute_{k}' for k in range(multi_hot.shape[1])]
-    else: multi_hot = _parse_flags(tables)
-    file_paths = texts('file_path')
-    reject_rows(places, file_paths == '', lambda i: "file_path is empty")
-    is_repeated = pd.Series(file_paths).duplicated().values
-    reject_rows(places, is_repeated, lambda i: f"file_path {file_paths[i]} has occurred before")
-    _warn_if_empty(places, multi_hot)
-    frame = pd.DataFrame(multi_hot, columns=names)
-    frame.insert(0, 'file_path', file_paths)
-    frame.insert(1, 'category_label', categories)
-    return frame,names
-
 # %% ../../nbs/12_data.labels.ipynb #6cca6423
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class LabelRow:
     "One image with its labels: what the DataBlock's getters read"
     image:str # path
-    category:str # name
-    attributes:np.ndarray # multi-hot, shape (n_attributes,), uint8
+    category:str|None # name; None if unknown
+    attributes:np.ndarray # multi-hot, `UNKNOWN` where unknown, shape (n_attributes,), int8
     is_valid:bool # belongs to the validation set
+    def __repr__(self): return f'LabelRow({self.image})' # fastai formats all rows, which may have thousands of labels
 
 class LabelTable:
     "Labelled images: one row each, and the names of the labels"
     def __init__(self,
-        frame:pd.DataFrame, # columns file_path, category_label, one 0/1 column per attribute, is_valid
+        frame:pd.DataFrame, # columns file_path, category_label, one 0/1 column per attribute, is_valid; `UNKNOWN` where unknown
         vocab:Vocab, # names of the labels
         data:str|Path, # data folder
     ): # raises `InputError` if images are missing
@@ -125,17 +74,17 @@ class LabelTable:
         return f"LabelTable: {images}, {len(self.vocab.categories)} categories, {len(self.vocab.attributes)} attributes"
 
     @property
-    def categories(self): "Category labels, shape (n,)"; return self.frame.category_label.values
+    def categories(self): "Category labels, `UNKNOWN` where unknown, shape (n,)"; return self.frame.category_label.values
     @property
     def attributes(self):
-        "Multi-hot attributes, shape (n, n_attributes), uint8"
-        return self.frame[list(self.vocab.attributes)].values.astype(np.uint8)
+        "Multi-hot attributes, `UNKNOWN` where unknown, shape (n, n_attributes), int8"
+        return self.frame[list(self.vocab.attributes)].values.astype(np.int8)
     @property
     def is_valid(self): "True for validation rows, shape (n,)"; return self.frame.is_valid.values
     @property
     def rows(self):
         "The table as a list of `LabelRow`"
-        names = [self.vocab.categories[k] for k in self.categories]
+        names = [None if k == UNKNOWN else self.vocab.categories[k] for k in self.categories]
         return list(map(LabelRow, self.images, names, self.attributes, self.is_valid.tolist()))
 
     def sample(self,
@@ -168,19 +117,20 @@ def _read_classes(path):
     return names
 
 def _check_columns(path):
-    "Column names of a label table; refuse one without the required columns"
+    "Column names of a label table; refuse one without labels"
     columns = read_header(path)
-    if 'category_label' not in columns:
-        raise InputError(f"{path}: has no column category_label; it has {', '.join(columns)}")
-    if len(columns) < 3: raise InputError(f"{path}: has no attribute columns, and no column attribute_label")
-    is_compact = len(columns) == 3
+    labels = [o for o in columns if o not in ('file_path','category_label')]
+    if len(columns) == 1: raise InputError(f"{path}: has neither a column category_label nor attribute columns")
+    similar = [] if 'category_label' in columns else get_close_matches('category_label', [o.lower() for o in labels], 1, .6)
+    if similar: raise InputError(f"{path}: has no column category_label, but one named '{similar[0]}'; rename it")
+    is_compact = labels == ['attribute_label']
     reserved = [o for o in columns if o in ('', 'is_valid') or (o == 'attribute_label' and not is_compact)]
     if reserved: raise InputError(f"{path}: '{reserved[0]}' cannot be the name of an attribute column")
     return columns
 
 class LabelFiles(NamedTuple):
     "The content of a data folder's label files"
-    frame:pd.DataFrame # columns file_path, category_label, one 0/1 column per attribute, is_valid: is in val.csv
+    frame:pd.DataFrame # file_path, category_label, a 0/1 column per attribute (`UNKNOWN` where unknown), is_valid: is in val.csv
     vocab:Vocab # names of the labels
 
 def read_tables(
@@ -198,10 +148,15 @@ def read_tables(
         if val_columns != ', '.join(columns):
             raise InputError(f"{val_csv}: its columns are not those of train.csv, in the same order: {val_columns}")
     tables = [read_rows(o, ['file_path','category_label','attribute_label']) for o in files]
-    frame,attributes = _to_frame(tables, classes and len(classes))
+    frame,attributes = label_frame(tables, classes and len(classes))
     frame['is_valid'] = np.arange(len(frame)) >= len(tables[0].lines)
     categories = classes or [f'category_{k}' for k in range(frame.category_label.max()+1)]
-    return LabelFiles(frame, Vocab(tuple(categories), tuple(attributes)))
+    if 'category_label' not in columns: categories = []
+    info = read_attribute_info(data/'attributes.csv', attributes)
+    for group in info.groups:
+        members = [attributes[k] for k in group.members]
+        frame[members] = complete_group(frame[members].values, group, members, [(o.path, o.lines) for o in tables])
+    return LabelFiles(frame, Vocab(tuple(categories), tuple(attributes), info.groups, info.types))
 
 # %% ../../nbs/12_data.labels.ipynb #4a18507e
 def read_groups(
@@ -244,17 +199,22 @@ def read_labels(
 
 # %% ../../nbs/12_data.labels.ipynb #9c4253ad
 def write_labels(
-    folder:str|Path, # where to write train.csv, val.csv, test.csv, test_labels.csv and classes.txt
+    folder:str|Path, # where to write train.csv, val.csv, test.csv, test_labels.csv, classes.txt and what else is given
     frames:dict, # split -> columns file_path, category_label, one 0/1 column per attribute; for some of `SPLITS`
-    categories:list, # their names
+    categories:list, # their names; empty if there is no category
     groups:dict|None=None, # file_path -> group, for groups.csv
+    attributes:pd.DataFrame|None=None, # columns attribute, and group or type, for attributes.csv
 ):
-    "Write a data set's tables in the competition's layout"
+    "Write a data set's tables in the competition's layout; `UNKNOWN` labels become empty cells"
     def write(name, frame):
-        with atomic_write(Path(folder)/name) as f: frame.to_csv(f, index=False, lineterminator='\n')
+        labels = [o for o in frame if frame[o].dtype.kind == 'i']
+        unknown = {o: frame[o].astype('Int64').mask(frame[o] == UNKNOWN) for o in labels if (frame[o] == UNKNOWN).any()}
+        with atomic_write(Path(folder)/name) as f: frame.assign(**unknown).to_csv(f, index=False, lineterminator='\n')
     for split,frame in frames.items(): write('test_labels.csv' if split == 'test' else f'{split}.csv', frame)
     if 'test' in frames: write('test.csv', frames['test'][['file_path']])
     if groups: write('groups.csv', pd.DataFrame(dict(file_path=list(groups), group=list(groups.values()))))
+    if attributes is not None: write('attributes.csv', attributes)
+    if not categories: return
     text = '\n'.join(categories) + '\n'
     with atomic_write(Path(folder)/'classes.txt') as f: f.write_text(text, encoding='utf-8', newline='\n')
 

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from ..core import terminal_progress
+from ..core import UNKNOWN,terminal_progress
 from .split import connected_groups
 from .labels import Vocab,find_images,read_groups,read_tables,read_test_list
 from .duplicates import ImageInfo,THUMBNAIL,near_pairs,read_infos
@@ -21,7 +21,7 @@ class DatasetStats(NamedTuple):
     data:Path # data folder
     vocab:Vocab # names of the labels
     frame:pd.DataFrame # a row per image; columns: see the text above
-    attributes:np.ndarray # multi-hot, zero for test images, shape (n, n_attributes)
+    attributes:np.ndarray # multi-hot, `UNKNOWN` where unknown, zero for test images, shape (n, n_attributes)
 
     @property
     def readable(self)->pd.DataFrame: "Rows whose image can be read"; return self.frame[self.frame.problem == '']
@@ -38,9 +38,9 @@ def _list_images(data):
     frame = pd.DataFrame(dict(file_path=table.file_path, split=np.where(table.is_valid, 'val', 'train'),
         category_label=table.category_label, image=images))
     if (data/'test.csv').is_file():
-        test = read_test_list(data/'test.csv', strict=False).assign(split='test', category_label=-1)
+        test = read_test_list(data/'test.csv', strict=False).assign(split='test', category_label=UNKNOWN)
         frame = pd.concat([frame, test], ignore_index=True)
-    attributes = np.zeros((len(frame), len(vocab.attributes)), np.uint8)
+    attributes = np.zeros((len(frame), len(vocab.attributes)), np.int8)
     attributes[:len(table)] = table[list(vocab.attributes)]
     return frame,vocab,attributes
 
@@ -75,25 +75,31 @@ def read_stats(
 # %% ../../nbs/19_data.stats.ipynb #74b1e110
 def label_counts(
     stats:DatasetStats, # of a data folder
-)->tuple: # `DataFrame`s of the categories and of the attributes: a row per label, a column per labelled split
-    "Images per label and split"
+)->tuple: # `DataFrame`s of categories and attributes: a row per label, a column per labelled split, and `known` if not all are
+    "Images per label and split, and the fraction of the images for which an attribute is known"
     n_categories,columns = len(stats.vocab.categories),{}
     for split in ('train','val'):
         rows = stats.in_split(split)
         if not rows.any(): continue
-        per_category = np.bincount(stats.frame.category_label[rows], minlength=n_categories)
-        columns[split] = np.concatenate([per_category, stats.attributes[rows].sum(0, dtype=int)])
+        labels = stats.frame.category_label[rows]
+        per_category = np.bincount(labels[labels != UNKNOWN], minlength=n_categories)
+        columns[split] = np.concatenate([per_category, (stats.attributes[rows] > 0).sum(0)])
     table = pd.DataFrame(columns, index=[*stats.vocab.categories, *stats.vocab.attributes])
-    return table[:n_categories],table[n_categories:]
+    attributes = table[n_categories:]
+    known = (stats.attributes[stats.is_labelled] >= 0).mean(0)
+    if (known < 1).any(): attributes = attributes.assign(known=known)
+    return table[:n_categories],attributes
 
 def co_occurrences(
-    attributes:np.ndarray, # multi-hot, shape (n, n_attributes)
+    attributes:np.ndarray, # multi-hot, `UNKNOWN` where unknown, shape (n, n_attributes)
     rows:int=65_536, # images per step
-)->np.ndarray: # shape (n_attributes, n_attributes), int64
-    "How many images have both of two attributes"
-    both = np.zeros((attributes.shape[1],)*2, np.int64)
+)->np.ndarray: # shape (n_attributes, n_attributes), from 0 to 1; the diagonal is 1, or 0 without images
+    "Of the images with the attribute of the row, the fraction that has that of the column, where both are known"
+    both,known = (np.zeros((attributes.shape[1],)*2) for _ in range(2))
     for i in range(0, len(attributes), rows):
-        part = attributes[i:i+rows].astype(np.float32) # 100 times as fast as integers, and exact below 2**24
-        both += (part.T@part).astype(np.int64)
-    return both
+        part = attributes[i:i+rows]
+        is_true,is_known = (o.astype(np.float32) for o in (part > 0, part >= 0)) # 100 times as fast as integers, and exact below 2**24
+        both += is_true.T@is_true
+        known += is_true.T@is_known
+    return both/np.maximum(known, 1)
 

@@ -13,10 +13,11 @@ import numpy as np,torch
 from scipy.optimize import minimize_scalar
 from sklearn.model_selection import KFold
 from torch import Tensor
-from ..core import InputError
-from ..loss import attribute_loss,category_loss
-from ..metrics import f1_per_image
-from .rules import ExpectedF1,LabelSets,Threshold,chunk_rows
+from fastai.basics import noop
+from ..core import InputError,UNKNOWN
+from ..loss import attribute_loss,attribute_probabilities,category_loss
+from ..metrics import f1_per_image,known_values
+from .rules import ExpectedF1,Grouped,LabelSets,Threshold,chunk_rows
 
 # %% ../../nbs/22_decision.tune.ipynb #4004423b
 def best_temperature(
@@ -31,10 +32,23 @@ def best_temperatures(
     logits:tuple, # (category logits, attribute logits)
     category:Tensor, # labels, shape (n,)
     attributes:Tensor, # multi-hot, shape (n, n_attributes)
-)->tuple: # (of the category, of the attributes)
-    "The temperatures of both parts"
-    return (best_temperature(lambda o: category_loss((o, None), category), logits[0]),
-            best_temperature(lambda o: attribute_loss((None, o), None, attributes), logits[1]))
+    groups:tuple=(), # `AttributeGroup`s, each with a temperature of its own
+)->tuple: # (of the category, of the attributes; or, with groups, of each attribute)
+    "The temperatures of both parts, fitted to known labels; 1 where there are none"
+    def fit_category(o): return category_loss((o, None), category)
+    category_temperature = best_temperature(fit_category, logits[0]) if (category != UNKNOWN).any() else 1.
+    def fit(members, groups=()):
+        labels = attributes[:,members]
+        if not (labels >= 0).any(): return 1.
+        return best_temperature(lambda o: attribute_loss((None, o), None, labels, groups=groups), logits[1][:,members])
+    if not groups: return category_temperature,fit(slice(None))
+    in_groups = {k for group in groups for k in group.members}
+    ungrouped = [k for k in range(attributes.shape[1]) if k not in in_groups]
+    temperatures = [fit(ungrouped)]*attributes.shape[1]
+    for group in groups:
+        own = fit(list(group.members), (group._replace(members=range(len(group.members))),))
+        for k in group.members: temperatures[k] = own
+    return category_temperature,temperatures
 
 # %% ../../nbs/22_decision.tune.ipynb #11503b3c
 THRESHOLDS = np.linspace(.05, .95, 46).tolist()
@@ -44,26 +58,29 @@ def _f1(hits, n):
     "F1 from the number of hits and the summed sizes of both sets; 1 for two empty sets"
     return 2*hits/np.maximum(n, 1) + (n == 0)
 
-def _mean_f1(rule, probabilities, attributes): return f1_per_image(rule(probabilities), attributes).mean().item()
+def _mean_f1(rule, probabilities, attributes): return known_values(f1_per_image(rule(probabilities), attributes)).mean().item()
 
 def threshold_scores(
     probabilities:Tensor, # of the attributes, shape (n, n_attributes)
-    attributes:Tensor, # multi-hot, the same shape
+    attributes:Tensor, # multi-hot, `UNKNOWN` where unknown, at least one known per image; the same shape
     allow_empty:bool=False, # of the rule
 )->np.ndarray: # shape (46,)
     "Mean F1 of each of `THRESHOLDS`, from a histogram per image"
     edges,total = torch.tensor(THRESHOLDS, dtype=probabilities.dtype, device=probabilities.device),0.
     rows = chunk_rows(probabilities.shape[1])
     for p,y in zip(probabilities.split(rows), attributes.split(rows)):
+        is_known,is_true = (y >= 0).float(),(y > 0).float()
         n_passed = torch.searchsorted(edges, p.contiguous(), right=True) # number of thresholds at or below each probability
         def count_reaching(values):
             sums = torch.zeros(len(p), len(edges)+1, device=p.device).scatter_add_(1, n_passed, values)
             return sums.flip(1).cumsum(1).flip(1)[:,1:]
-        n_predicted,hits = count_reaching(torch.ones_like(p, dtype=torch.float32)),count_reaching(y.float())
+        n_predicted,hits = count_reaching(is_known),count_reaching(is_true)
         if not allow_empty:
-            top = y.gather(1, p.argmax(1, keepdim=True)).float()
-            n_predicted,hits = n_predicted.clamp(min=1),torch.where(n_predicted == 0, top, hits)
-        n = n_predicted + y.sum(1, keepdim=True)
+            top = p.argmax(1, keepdim=True)
+            is_empty = n_passed.amax(1, keepdim=True) <= torch.arange(len(edges), device=p.device)
+            n_predicted = torch.where(is_empty, is_known.gather(1, top), n_predicted)
+            hits = torch.where(is_empty, is_true.gather(1, top), hits)
+        n = n_predicted + is_true.sum(1, keepdim=True)
         total = total + _f1(hits.cpu().numpy(), n.cpu().numpy()).sum(0, dtype=np.float64)
     return total/len(probabilities)
 
@@ -85,13 +102,15 @@ def best_thresholds(
 )->Threshold:
     "A threshold per attribute by coordinate ascent, starting from the best common one"
     start = best_threshold(probabilities, attributes, may_be_empty)
-    predicted,p,y = start(probabilities).cpu().numpy(),probabilities.cpu().numpy(),attributes.cpu().numpy().astype(bool)
+    p,y = probabilities.cpu().numpy(),attributes.cpu().numpy() > 0
+    is_known = attributes.cpu().numpy() >= 0
+    predicted = start(probabilities).cpu().numpy() & is_known
     is_forced,tried = np.zeros(p.shape, bool),np.array(_COARSE).astype(p.dtype)
     if not start.allow_empty: is_forced[np.arange(len(p)),p.argmax(1)] = True
     n_true,n_predicted,hits = y.sum(1),predicted.sum(1),(predicted & y).sum(1)
     thresholds = [start.threshold]*p.shape[1]
     # attribute i changes only images that some threshold predicts it for, and their F1 only by what it adds
-    columns = [np.flatnonzero((p[:,i] >= tried[0]) & ~is_forced[:,i]) for i in range(p.shape[1])]
+    columns = [np.flatnonzero((p[:,i] >= tried[0]) & ~is_forced[:,i] & is_known[:,i]) for i in range(p.shape[1])]
     columns = [(i, rows, np.searchsorted(tried, p[rows,i], side='right'), y[rows,i]) for i,rows in enumerate(columns) if len(rows)]
     for i,rows,n_passed,is_true in columns*rounds:
         now = predicted[rows,i]
@@ -122,7 +141,7 @@ def best_label_sets(
 class Decision(NamedTuple):
     "How logits become label sets, and the scores of all rules"
     rule:Callable # attribute probabilities to multi-hot label sets
-    temperatures:tuple # by which logits are divided: (category's, attributes')
+    temperatures:tuple # by which logits are divided: (category's, attributes'), the latter a list if there are groups
     scores:dict # rule name -> Mean F1, cross-fitted
     name:str # of the rule
     predicted:Tensor # cross-fitted label sets of the rule, multi-hot, shape (n, n_attributes)
@@ -130,14 +149,23 @@ class Decision(NamedTuple):
     def __repr__(self):
         scores = ', '.join(f'{name} {score:.4f}' for name,score in self.scores.items())
         category,attributes = self.temperatures
-        return f"{self.rule}, temperatures {category:.2f} and {attributes:.2f}; cross-fitted Mean F1: {scores}"
+        temperatures = sorted(set(attributes)) if isinstance(attributes, list) else [attributes]
+        shown = f"temperatures {category:.2f} and {', '.join(f'{o:.2f}' for o in temperatures)}"
+        return f"{self.rule}, {shown}; cross-fitted Mean F1: {scores}" if scores else shown
+
+_MIN_COMPLETE = 500 # training images without unknown labels, for the rule label_sets
 
 def _rule_makers(training_sets):
     "Rule name -> function that fits the rule to probabilities and labels; empty sets are allowed if training labels have them"
-    empty = bool((training_sets.sum(1) == 0).any())
-    return dict(half=lambda p, y: Threshold(.5, empty), threshold=partial(best_threshold, may_be_empty=empty),
+    complete = training_sets[(training_sets >= 0).all(1)]
+    empty = bool((training_sets == 0).all(1).any())
+    makers = dict(half=lambda p, y: Threshold(.5, empty), threshold=partial(best_threshold, may_be_empty=empty),
         per_label=partial(best_thresholds, may_be_empty=empty), expected_f1=lambda p, y: ExpectedF1(empty),
-        label_sets=partial(best_label_sets, training_sets))
+        label_sets=partial(best_label_sets, complete))
+    if len(complete) < min(_MIN_COMPLETE, len(training_sets)):
+        print(f"rule label_sets is skipped: {len(complete):,} of {len(training_sets):,} training images have no unknown label", flush=True)
+        del makers['label_sets']
+    return makers
 
 _MAX_MINUTES = 15 # per rule
 
@@ -156,27 +184,40 @@ def _affordable(makers, n, m, folds):
             print(f"rule {name} is skipped: {n:,} images with {m:,} attributes would take about {o:,.0f} minutes", flush=True)
     return {name: make for name,make in makers.items() if minutes[name] <= _MAX_MINUTES}
 
+def _undecided(logits, category, attributes, groups):
+    "The decision where attributes are known for too few images, or not predicted: temperatures only"
+    temperatures,rule = best_temperatures(logits, category, attributes, groups),Grouped.from_groups(Threshold(), groups)
+    return Decision(rule, temperatures, {}, 'half', rule(attribute_probabilities(logits[1], temperatures[1], groups)))
+
 def decide(
     logits:tuple, # (category logits, attribute logits) of images that were not trained on
-    category:Tensor, # labels, shape (n,)
-    attributes:Tensor, # multi-hot, shape (n, n_attributes)
-    training_sets:Tensor, # multi-hot label sets of the training images, shape (n_train, n_attributes)
+    category:Tensor, # labels, `UNKNOWN` where unknown, shape (n,)
+    attributes:Tensor, # multi-hot, `UNKNOWN` where unknown, shape (n, n_attributes)
+    training_sets:Tensor, # multi-hot label sets of the training images, `UNKNOWN` where unknown, shape (n_train, n_attributes)
     rule:str='auto', # one of `RULES`; auto for the one with the highest cross-fitted Mean F1
     folds:int=5, # for cross-fitting
+    groups:tuple=(), # `AttributeGroup`s of attributes that exclude one another, of which the most probable is predicted
 )->Decision: # raises `InputError` for an unknown rule, or fewer images than folds
     "Fit temperatures and the decision rule, with cross-fitted scores"
     makers = _rule_makers(training_sets)
     if rule not in ('auto', *makers): raise InputError(f"rule '{rule}' is not known; there are auto, {', '.join(makers)}")
     if len(category) < folds:
         raise InputError(f"{len(category)} validation images are too few to tune a decision rule in {folds} folds")
+    is_known = (attributes >= 0).any(1).numpy()
+    if is_known.sum() < folds: return _undecided(logits, category, attributes, groups)
     tried = _affordable(makers, *attributes.shape, folds) if rule == 'auto' else {o: makers[o] for o in dict.fromkeys(('half', rule))}
     predicted = {name: torch.zeros_like(attributes, dtype=torch.bool) for name in tried}
+    def fit_rule(make, p, rows):
+        "The rule, fitted to those images of `rows` that have a known attribute"
+        rows = rows[is_known[rows]]
+        p = Grouped.from_groups(noop, groups).decide_groups(p[rows]) if groups else p[rows]
+        return Grouped.from_groups(make(p, attributes[rows]), groups)
     for fit,held_out in KFold(folds, shuffle=True, random_state=42).split(category):
-        temperatures = best_temperatures([o[fit] for o in logits], category[fit], attributes[fit])
-        p = (logits[1]/temperatures[1]).sigmoid()
-        for name,make in tried.items(): predicted[name][held_out] = make(p[fit], attributes[fit])(p[held_out])
-    scores = {name: f1_per_image(o, attributes).mean().item() for name,o in predicted.items()}
+        temperatures = best_temperatures([o[fit] for o in logits], category[fit], attributes[fit], groups)
+        p = attribute_probabilities(logits[1], temperatures[1], groups)
+        for name,make in tried.items(): predicted[name][held_out] = fit_rule(make, p, fit)(p[held_out])
+    scores = {name: known_values(f1_per_image(o, attributes)).mean().item() for name,o in predicted.items()}
     name = max(scores, key=scores.get) if rule == 'auto' else rule
-    temperatures = best_temperatures(logits, category, attributes)
-    final = makers[name]((logits[1]/temperatures[1]).sigmoid(), attributes)
-    return Decision(final, temperatures, scores, name, predicted[name])
+    temperatures = best_temperatures(logits, category, attributes, groups)
+    p = attribute_probabilities(logits[1], temperatures[1], groups)
+    return Decision(fit_rule(makers[name], p, np.arange(len(p))), temperatures, scores, name, predicted[name])

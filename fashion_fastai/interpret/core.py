@@ -6,6 +6,7 @@
 __all__ = ['NetworkInput', 'network_input', 'grad_cam', 'FashionInterpretation']
 
 # %% ../../nbs/51_interpret.core.ipynb #13daece2
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from threading import get_ident
@@ -13,12 +14,13 @@ from typing import NamedTuple
 import numpy as np,torch,torch.nn.functional as F
 from fastai.basics import noop
 from PIL import Image
-from ..core import InputError,atomic_write
-from ..loss import attribute_loss,category_loss
-from ..metrics import f1_per_image
+from ..core import InputError,UNKNOWN,atomic_write
+from ..loss import attribute_loss,attribute_probabilities,category_loss
+from ..metrics import f1_per_image,known_values
+from ..data.groups import AttributeGroup
 from ..data.labels import Vocab
 from ..data.loader import get_image
-from ..decision.rules import Threshold
+from ..decision.rules import Grouped,Threshold
 from ..decision.tune import Decision
 from ..prediction import to_cpu
 from ..learner import FashionLearner
@@ -40,8 +42,8 @@ def network_input(
     return NetworkInput(x.as_subclass(torch.Tensor), pixels)
 
 def _select_logit(vocab, logits, label):
-    "The logit of `label`, None for the most probable category, from (category logits, attribute logits) of one image"
-    if label is None: return logits[0].max()
+    "The logit of `label`, None for the most probable category or else attribute, from both parts' logits of one image"
+    if label is None: return max(logits, key=lambda o: o.shape[1] > 0).max()
     for names,part in zip((vocab.categories, vocab.attributes), logits):
         if label in names: return part[0,names.index(label)]
     known = f"the categories {', '.join(vocab.categories)}, and the attributes {', '.join(vocab.attributes)}"
@@ -85,12 +87,13 @@ class FashionInterpretation:
     vocab:Vocab # names of the labels
     images:list # n paths; '' if there is none
     logits:tuple # (category logits, attribute logits), shapes (n, n_categories) and (n, n_attributes)
-    category:torch.Tensor # true labels, shape (n,)
-    attributes:torch.Tensor # true label sets, multi-hot, booleans, shape (n, n_attributes)
+    category:torch.Tensor # true labels, `UNKNOWN` where unknown, shape (n,)
+    attributes:torch.Tensor # true label sets, multi-hot, `UNKNOWN` where unknown, int8, shape (n, n_attributes)
     predicted:torch.Tensor # predicted label sets, booleans, shape (n, n_attributes)
-    temperatures:tuple=(1.,1.) # by which logits are divided: (category's, attributes')
+    temperatures:tuple=(1.,1.) # by which logits are divided: (category's, attributes'), the latter a list if there are groups
     rule:str='' # the decision rule, as text
     thresholds:list|None=None # threshold of each attribute, if the rule has thresholds
+    category_offsets:list|None=None # of each category, for logit adjustment; None for no adjustment
 
     @classmethod
     def from_learner(cls,
@@ -105,44 +108,81 @@ class FashionInterpretation:
         predicted = decision.predicted if decision else loss.decodes(loss.activation(logits))[1]
         sources = [get_image(o) for o in learn.dls[ds_idx].items]
         paths = [str(o) if isinstance(o, (str,Path)) else '' for o in sources]
-        has_thresholds = isinstance(loss.rule, Threshold)
-        thresholds = np.broadcast_to(loss.rule.threshold, n_attributes).tolist() if has_thresholds else None
-        return cls(learn.vocab, paths, logits, category, attributes.bool(), predicted.bool(), tuple(loss.temperatures),
-            str(loss.rule), thresholds)
+        rule = loss.rule.rule if isinstance(loss.rule, Grouped) else loss.rule
+        has_thresholds = isinstance(rule, Threshold)
+        thresholds = np.broadcast_to(rule.threshold, n_attributes).tolist() if has_thresholds else None
+        return cls(learn.vocab, paths, logits, category, attributes.char(), predicted.bool(), tuple(loss.temperatures),
+            str(loss.rule), thresholds, loss.category_offsets)
 
     def __len__(self): return len(self.category)
     def __repr__(self):
-        accuracy,mean_f1 = self.correct.float().mean(),f1_per_image(self.predicted, self.attributes).mean()
-        return f"FashionInterpretation: {len(self):,} images, accuracy {accuracy:.4f}, mean F1 {mean_f1:.4f}"
+        scores = ((name, values) for name,values in (('accuracy', self.correct_known.float()), ('mean F1', self.f1)) if len(values))
+        return ', '.join([f"FashionInterpretation: {len(self):,} images", *(f'{name} {o.mean():.4f}' for name,o in scores)])
+
+    def _category_logits(self, calibrated=True):
+        "The category's logits, calibrated and adjusted"
+        if not calibrated: return self.logits[0]
+        logits = self.logits[0]/self.temperatures[0]
+        return logits + logits.new_tensor(self.category_offsets) if self.category_offsets else logits
 
     @property
-    def predicted_category(self)->torch.Tensor: "Labels, shape (n,)"; return self.logits[0].argmax(1)
+    def predicted_category(self)->torch.Tensor:
+        "Labels, shape (n,)"
+        return self._category_logits().argmax(1) if self.vocab.categories else torch.full_like(self.category, UNKNOWN)
     @property
-    def correct(self)->torch.Tensor: "Whether the category is correct, shape (n,)"; return self.predicted_category == self.category
+    def has_category(self)->torch.Tensor: "Whether the category is known, shape (n,)"; return self.category != UNKNOWN
+    @property
+    def correct(self)->torch.Tensor:
+        "Whether the category is known and correct, shape (n,)"
+        return self.has_category & (self.predicted_category == self.category)
+    @property
+    def correct_known(self)->torch.Tensor:
+        "Whether the category is correct, for the images where it is known"
+        return self.correct[self.has_category]
+    @property
+    def f1(self)->torch.Tensor:
+        "F1 of each label set, for the images with known labels"
+        return known_values(f1_per_image(self.predicted, self.attributes))
+    @property
+    def all_correct(self)->torch.Tensor:
+        "Whether nothing that is known is predicted wrongly, shape (n,)"
+        is_wrong = (self.attributes >= 0) & (self.predicted != (self.attributes > 0))
+        return (self.correct | ~self.has_category) & ~is_wrong.any(1)
+
+    def actual(self,
+        i:int, # row
+    )->tuple: # (category, or '?'; names of its attributes; names of those that are unknown)
+        "The labels of image `i`"
+        labels,names = self.attributes[i].tolist(),self.vocab.attributes
+        category = self.vocab.categories[self.category[i]] if self.has_category[i] else '?'
+        return category,*([name for name,o in zip(names, labels) if o == value] for value in (1, UNKNOWN))
 
     def probabilities(self,
-        calibrated:bool=True, # use the temperatures
+        calibrated:bool=True, # use the temperatures and the logit adjustment
     )->tuple: # (category probabilities, attribute probabilities)
         "Probabilities of both parts"
-        category,attributes = self.temperatures if calibrated else (1.,1.)
-        return (self.logits[0]/category).softmax(1),(self.logits[1]/attributes).sigmoid()
+        attributes = self.temperatures[1] if calibrated else 1.
+        return self._category_logits(calibrated).softmax(1),attribute_probabilities(self.logits[1], attributes, self.vocab.groups)
 
     def losses(self,
         part:str, # category or attributes
     )->torch.Tensor: # shape (n,); raises `InputError` for another part
         "The loss of each image, without weights, smoothing or temperatures"
         if part not in _LOSSES: raise InputError(f"part '{part}' is not known; there are {', '.join(_LOSSES)}")
-        return _LOSSES[part](self.logits, self.category, self.attributes, reduction='none')
+        options = dict(groups=self.vocab.groups) if part == 'attributes' else {}
+        return _LOSSES[part](self.logits, self.category, self.attributes, reduction='none', **options)
 
     def save(self,
         path:str|Path, # .npz file
     ):
         "Write a compressed file, atomically and without pickle"
-        texts = dict(images=self.images, categories=self.vocab.categories, attribute_names=self.vocab.attributes, rule=[self.rule])
+        texts = dict(images=self.images, categories=self.vocab.categories, attribute_names=self.vocab.attributes, rule=[self.rule],
+            groups=[json.dumps(self.vocab.groups)], types=self.vocab.types)
         tensors = dict(zip(_TENSORS, (*self.logits, self.category, self.attributes, self.predicted)))
         arrays = {k: np.array(o, dtype=np.str_) for k,o in texts.items()} | {k: o.numpy() for k,o in tensors.items()}
         with atomic_write(path) as f:
-            np.savez_compressed(f, **arrays, temperatures=self.temperatures, thresholds=self.thresholds or [])
+            np.savez_compressed(f, **arrays, temperatures=np.hstack(self.temperatures), thresholds=self.thresholds or [],
+                category_offsets=self.category_offsets or [])
 
     @classmethod
     def load(cls,
@@ -160,9 +200,14 @@ class FashionInterpretation:
     @classmethod
     def _from_arrays(cls, arrays):
         tensors = [torch.from_numpy(arrays[k]) for k in _TENSORS]
-        vocab = Vocab(tuple(arrays['categories'].tolist()), tuple(arrays['attribute_names'].tolist()))
+        groups = json.loads(str(arrays['groups'][0])) if 'groups' in arrays else []
+        groups = tuple(AttributeGroup(name, tuple(members), exactly_one) for name,members,exactly_one in groups)
+        categories,attributes,types = (tuple(arrays[o].tolist()) if o in arrays else () for o in ('categories','attribute_names','types'))
+        vocab = Vocab(categories, attributes, groups, types)
+        category_temperature,*temperatures = arrays['temperatures'].tolist()
         n,n_categories,n_attributes = len(tensors[0]),len(vocab.categories),len(vocab.attributes)
         expected = [(n, n_categories), (n, n_attributes), (n,), (n, n_attributes), (n, n_attributes)]
         if len(arrays['images']) != n or [tuple(o.shape) for o in tensors] != expected: raise ValueError('the shapes do not match')
-        return cls(vocab, arrays['images'].tolist(), tuple(tensors[:2]), *tensors[2:], tuple(arrays['temperatures'].tolist()),
-            str(arrays['rule'][0]), arrays['thresholds'].tolist() or None)
+        return cls(vocab, arrays['images'].tolist(), tuple(tensors[:2]), *tensors[2:],
+            (category_temperature, temperatures if groups else temperatures[0]), str(arrays['rule'][0]),
+            arrays['thresholds'].tolist() or None, arrays.get('category_offsets', np.empty(0)).tolist() or None)

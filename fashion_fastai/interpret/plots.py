@@ -71,8 +71,6 @@ def _open_thumbnail(path):
     image.thumbnail((160,160))
     return image,note
 
-def _names(names, multi_hot): return [name for name,has in zip(names, multi_hot) if has]
-
 def _show_tiles(interp, rows, notes=None):
     "The images `rows` with predicted and actual labels, and a note in the corner of each"
     width,height,n_rows = 1.9,3.4,-(-len(rows)//6)
@@ -82,8 +80,8 @@ def _show_tiles(interp, rows, notes=None):
     (p,q),vocab = interp.probabilities(),interp.vocab
     for i,(ax,row) in enumerate(zip(axes, rows)):
         image,note = _open_thumbnail(interp.images[row])
-        actual = vocab.categories[interp.category[row]],_names(vocab.attributes, interp.attributes[row])
-        show_prediction(ax, image, make_prediction(vocab, p[row].argmax(), interp.predicted[row], p[row], q[row]), actual)
+        category = interp.predicted_category[row]
+        show_prediction(ax, image, make_prediction(vocab, category, interp.predicted[row], p[row], q[row]), interp.actual(row))
         ax.text(.5, .5, note, transform=ax.transAxes, ha='center', va='center', fontsize=8)
         if notes:
             box = dict(facecolor='white', edgecolor='none', alpha=.8, pad=1.5)
@@ -96,7 +94,7 @@ def plot_results(
     seed:int=42, # of the random choice
 )->plt.Figure:
     "Random images that are predicted correctly, then some that are not"
-    is_correct = (interp.correct & (interp.predicted == interp.attributes).all(1)).numpy()
+    is_correct = interp.all_correct.numpy()
     order = np.random.default_rng(seed).permutation(len(interp))
     correct,wrong = order[is_correct[order]],order[~is_correct[order]]
     n_correct = max(min(len(correct), n//2), min(len(correct), n-len(wrong)))
@@ -130,8 +128,9 @@ def plot_confusion(
     max_n:int=30, # categories to show, the most frequent ones
 )->plt.Figure:
     "Confusion matrix of the categories: images per cell, shaded by the fraction of the row"
-    kept,note = _most_frequent(torch.bincount(interp.category, minlength=len(interp.vocab.categories)), max_n)
-    counts = confusion_matrix(interp.category, interp.predicted_category, labels=kept)
+    actual,predicted = (o[interp.has_category] for o in (interp.category, interp.predicted_category))
+    kept,note = _most_frequent(torch.bincount(actual, minlength=len(interp.vocab.categories)), max_n)
+    counts = confusion_matrix(actual, predicted, labels=kept)
     fractions = counts/np.maximum(counts.sum(1, keepdims=True), 1)
     side,fontsize = max(4., .42*len(kept) + 1.6),8 if len(kept) <= 15 else 6
     fig,(ax,) = figure_grid(1, 1, (side, side))
@@ -146,6 +145,7 @@ def plot_confusion(
 # %% ../../nbs/52_interpret.plots.ipynb #25ba22ae
 def _show_curve(ax, actual, probabilities, scores, threshold):
     "Precision/recall curve of one attribute, and what the decision rule achieves"
+    actual,probabilities = actual[actual >= 0],probabilities[actual >= 0]
     if scores.images:
         precision,recall,_ = precision_recall_curve(actual, probabilities, drop_intermediate=True)
         ax.plot(recall, precision, c=_BLUE, lw=1.2)
@@ -161,7 +161,7 @@ def plot_precision_recall(
     max_n:int=30, # attributes to show, the most frequent ones
 )->plt.Figure:
     "Precision/recall curve of each attribute, with the decision rule's precision, recall and F1"
-    kept,note = _most_frequent(interp.attributes.sum(0), max_n)
+    kept,note = _most_frequent((interp.attributes > 0).sum(0), max_n)
     scores = label_scores(interp.vocab.attributes, interp.predicted, interp.attributes)
     probabilities,actual = interp.probabilities()[1].numpy(),interp.attributes.numpy()
     fig,axes = figure_grid(len(kept), 5, (1.9, 1.9), sharex=True, sharey=True)
@@ -178,11 +178,12 @@ def plot_precision_recall(
 _BINS,_MAX_VALUES = 10,1_000_000 # more values would take minutes and change nothing
 
 def calibration(
-    actual:np.ndarray, # 0 or 1, any shape
+    actual:np.ndarray, # 0 or 1, `UNKNOWN` where unknown, any shape
     probability:np.ndarray, # the same shape
 )->tuple: # (mean probability, fraction of ones, size) of each bin that is not empty, and the ECE
     "Ten bins of probabilities, and the expected calibration error (Guo et al. 2017, arXiv:1706.04599, equation 3)"
     actual,probability = np.asarray(actual).ravel(),np.asarray(probability).ravel()
+    actual,probability = actual[actual >= 0],probability[actual >= 0]
     if len(actual) > _MAX_VALUES:
         sample = np.random.default_rng(42).integers(len(actual), size=_MAX_VALUES)
         actual,probability = actual[sample],probability[sample]
@@ -196,16 +197,19 @@ def plot_calibration(
     interp:FashionInterpretation, # predictions
 )->plt.Figure:
     "Reliability diagrams of both parts, before and after temperature scaling; larger dots are more images"
-    fig,axes = figure_grid(2, 2, (3.8, 4.4))
+    titles = {'Category: the predicted one': len(interp.correct_known), 'Attributes: all': (interp.attributes >= 0).any()}
+    shown = [i for i,has_labels in enumerate(titles.values()) if has_labels]
+    fig,axes = figure_grid(len(shown), 2, (3.8, 4.4))
     for calibrated,color,style,name in ((False, _VERMILION, '--', 'as trained'), (True, _BLUE, '-', 'temperature')):
         p,q = interp.probabilities(calibrated)
-        parts = (interp.correct, p.max(1).values),(interp.attributes, q)
-        for ax,temperature,part in zip(axes, interp.temperatures, parts):
-            mean,fraction,sizes,error = calibration(*part)
+        parts = (interp.correct_known, p[interp.has_category].amax(1) if p.shape[1] else p),(interp.attributes, q)
+        for ax,i in zip(axes, shown):
+            mean,fraction,sizes,error = calibration(*parts[i])
             ax.scatter(mean, fraction, 8 + 72*sizes/sizes.max(), color, clip_on=False)
-            value = f' {temperature:.2f}' if calibrated else ''
+            temperature = interp.temperatures[i]
+            value = f' {temperature:.2f}' if calibrated and isinstance(temperature, float) else ''
             ax.plot(mean, fraction, style, c=color, lw=1.2, label=f"{name}{value}: ECE {error:.3f}")
-    for ax,title in zip(axes, ('Category: the predicted one', 'Attributes: all')):
+    for ax,title in zip(axes, [title for title,has_labels in titles.items() if has_labels]):
         ax.plot([0,1], [0,1], c='grey', lw=.8)
         ax.set(xlim=(0,1), ylim=(0,1), xlabel='probability', ylabel='fraction correct', aspect='equal')
         ax.set_title(title, fontsize=10)
@@ -215,9 +219,10 @@ def plot_calibration(
 
 # %% ../../nbs/52_interpret.plots.ipynb #3b8c4dd5
 def _correlations(multi_hot):
-    "Phi coefficients of each pair of columns, NaN on the diagonal"
-    with np.errstate(invalid='ignore', divide='ignore'):
-        values = np.corrcoef(multi_hot.numpy(), rowvar=False).reshape(multi_hot.shape[1], -1)
+    "Phi coefficients of each pair of columns over the rows where both are known, NaN on the diagonal"
+    labels = multi_hot.numpy().astype(float)
+    labels[labels < 0] = np.nan
+    values = pd.DataFrame(labels).corr().to_numpy(copy=True)
     np.fill_diagonal(values, np.nan)
     return values
 
@@ -226,7 +231,7 @@ def plot_correlations(
     max_n:int=30, # attributes to show, the most frequent ones
 )->plt.Figure:
     "Correlation of each pair of attributes (phi coefficient), in labels and predictions; grey if undefined"
-    kept,note = _most_frequent(interp.attributes.sum(0), max_n)
+    kept,note = _most_frequent((interp.attributes > 0).sum(0), max_n)
     names,side = [interp.vocab.attributes[k] for k in kept],max(4., .24*len(kept) + 1.2)
     values = [_correlations(o[:,kept]) for o in (interp.attributes, interp.predicted)]
     limit = max(.1, *(np.nanmax(abs(o), initial=0) for o in values))

@@ -22,6 +22,8 @@ class Run(NamedTuple):
     metrics:dict # content of metrics.json; empty if there is none
     problem:str # '' for a finished run, otherwise one line
 
+_SCORES = 'accuracy','mean_f1' # of a run that predicts both parts
+
 def _read_settings(path):
     "(recipe name, settings) of a run"
     ini = configparser.ConfigParser(interpolation=None)
@@ -32,7 +34,9 @@ def _read_settings(path):
 def _read_metrics(path):
     "The scores of a run"
     metrics = json.loads(path.read_text(encoding='utf-8'))
-    for o in ('accuracy','mean_f1'): metrics[o] = float(metrics[o])
+    found = [o for o in _SCORES if o in metrics]
+    if not found: raise KeyError('neither accuracy nor mean_f1')
+    for o in found: metrics[o] = float(metrics[o])
     return metrics
 
 _READERS = {'settings.ini': _read_settings, 'history.csv': pd.read_csv, 'metrics.json': _read_metrics}
@@ -62,8 +66,7 @@ def _is_run(folder):
     try: return 'stages' in _read_settings(folder/'settings.ini')[1] # a file of recipes has several sections
     except (OSError, ValueError, configparser.Error): return False
 
-_SCORES = 'accuracy','mean_f1'
-_FIGURES = *_SCORES,'minutes','images_per_second'
+_FIGURES = *_SCORES,'mean_average_precision','minutes','images_per_second'
 
 def compare_runs(
     folder:str|Path, # folder with run folders, at any depth
@@ -78,19 +81,20 @@ def compare_runs(
     settings = settings[[o for o in settings if settings[o].nunique() > 1]] # unknown values are not a difference
     def figures(run): return {o: run.metrics.get(o) for o in _FIGURES}
     table = pd.DataFrame([dict(run=o.folder.relative_to(folder).as_posix(), **figures(o)) for o in runs])
+    table = table[[o for o in table if o in ('run','minutes','images_per_second') or table[o].notna().any()]]
     table['problem'] = [o.problem for o in runs]
     def rank(i): return bool(runs[i].problem),-sum(runs[i].metrics.get(o, 0.) for o in _SCORES)
     return pd.concat([table, settings], axis=1).iloc[sorted(range(len(runs)), key=rank)].reset_index(drop=True)
 
 # %% ../../nbs/63_report.compare.ipynb #2a64d0a7
-_FORMATS = {'accuracy': '{:.4f}', 'mean_f1': '{:.4f}', 'minutes': '{:.1f}', 'images/s': '{:,.0f}'}
+_FORMATS = {'accuracy': '{:.4f}', 'mean_f1': '{:.4f}', 'mAP': '{:.4f}', 'minutes': '{:.1f}', 'images/s': '{:,.0f}'}
 
 def format_runs(
     table:pd.DataFrame, # from `compare_runs`
 )->str: # a line per run, with its problem at the end
     "The table as text"
-    shown = table.drop(columns='problem').rename(columns=dict(images_per_second='images/s'))
-    for column,form in _FORMATS.items():
+    shown = table.drop(columns='problem').rename(columns=dict(images_per_second='images/s', mean_average_precision='mAP'))
+    for column,form in ((o, form) for o,form in _FORMATS.items() if o in shown):
         shown[column] = ['' if pd.isna(value) else form.format(value) for value in shown[column]]
     header,*lines = shown.fillna('').to_string(index=False).splitlines()
     return '\n'.join([header, *(f'{line}  {problem}'.rstrip() for line,problem in zip(lines, table.problem))])

@@ -9,8 +9,8 @@ __all__ = ['Baseline', 'baseline_scores', 'DataCard', 'check_data']
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np,pandas as pd,torch
-from ..core import InputError,SPLITS,atomic_write,fmt_size
-from ..metrics import f1_per_image
+from ..core import InputError,SPLITS,UNKNOWN,atomic_write,fmt_size
+from ..metrics import f1_per_image,known_values
 from ..data.stats import DatasetStats,co_occurrences,label_counts,read_stats
 from ..decision.prior import best_constant_set
 from .html import MAX_ROWS,Table,count_table,frequency_note,most_frequent,render_page,thumbnail_image
@@ -19,8 +19,8 @@ from .issues import find_issues
 # %% ../../nbs/62_report.dataset.ipynb #3480045b
 class Baseline(NamedTuple):
     "Scores of the best constant prediction"
-    accuracy:float # of the category
-    mean_f1:float # of the attributes
+    accuracy:float # of the category; NaN if it is not predicted
+    mean_f1:float # of the attributes; NaN if they are not predicted
     category:str # the most frequent one
     attributes:list # names in the best constant label set
     split:str # that it is scored on: val, or train if there is none
@@ -31,19 +31,22 @@ def baseline_scores(
     "The constant-prediction baseline, fitted on the training images"
     split,is_train = 'val' if stats.in_split('val').any() else 'train',stats.in_split('train')
     is_scored,labels = stats.in_split(split),stats.frame.category_label.values
-    largest,constant = np.bincount(labels[is_train]).argmax(),best_constant_set(torch.tensor(stats.attributes[is_train]))
-    actual = torch.tensor(stats.attributes[is_scored])
-    f1 = f1_per_image(constant.expand(len(actual), -1), actual).mean().item()
+    constant,actual = (torch.tensor(stats.attributes[o]) for o in (is_train, is_scored))
+    constant = best_constant_set(constant)
+    f1 = known_values(f1_per_image(constant.expand(len(actual), -1), actual)).mean().item()
     names = [o for o,c in zip(stats.vocab.attributes, constant) if c]
-    return Baseline((labels[is_scored] == largest).mean().item(), f1, stats.vocab.categories[largest], names, split)
+    if not stats.vocab.categories: return Baseline(np.nan, f1, '', names, split)
+    largest = np.bincount(labels[is_train & (labels != UNKNOWN)]).argmax()
+    scored = labels[is_scored & (labels != UNKNOWN)]
+    accuracy = (scored == largest).mean().item() if len(scored) else np.nan
+    return Baseline(accuracy, f1, stats.vocab.categories[largest], names, split)
 
 # %% ../../nbs/62_report.dataset.ipynb #ed628c0a
 def _co_occurrence_values(stats):
     "Names and co-occurrence of the most frequent attributes, as fractions of the rows"
     attributes = stats.attributes[stats.is_labelled]
-    shown = np.sort(np.argsort(-attributes.sum(0, dtype=np.int64), kind='stable')[:MAX_ROWS])
-    both = co_occurrences(attributes[:,shown])
-    fractions = both/np.maximum(np.diag(both), 1)[:,None]
+    shown = np.sort(np.argsort(-(attributes > 0).sum(0), kind='stable')[:MAX_ROWS])
+    fractions = co_occurrences(attributes[:,shown])
     rows = [[None if i == j else o for j,o in enumerate(row)] for i,row in enumerate(fractions.tolist())]
     names = [stats.vocab.attributes[k] for k in shown]
     return dict(names=names, rows=rows, note=frequency_note(len(stats.vocab.attributes)))
@@ -69,19 +72,25 @@ class DataCard:
         stats,b = self.stats,self.baseline
         counts = ', '.join(f'{stats.in_split(o).sum():,} {o}' for o in SPLITS if stats.in_split(o).any())
         labels = f'{len(stats.vocab.categories)} categories, {len(stats.vocab.attributes)} attributes'
-        per_image = stats.attributes[stats.is_labelled].sum(1).mean()
-        yield f'{counts} images, {labels}, {per_image:.2f} attributes per image'
+        attributes = stats.attributes[stats.is_labelled]
+        per_image = f', {(attributes > 0).sum(1).mean():.2f} attributes per image' if attributes.shape[1] else ''
+        yield f'{counts} images, {labels}{per_image}'
+        known = dict(categories=stats.frame.category_label[stats.is_labelled] != UNKNOWN, attributes=attributes >= 0)
+        parts = [f'{o.mean():.1%} of the {name}' for name,o in known.items() if o.size and getattr(stats.vocab, name) and not o.all()]
+        if parts: yield f"known labels: {', '.join(parts)}"
         frame = stats.readable
         if len(frame):
             sizes = frame.groupby(['height','width']).size().sort_values(ascending=False)
             frequent = ', '.join(f'{fmt_size(size)} ({n:,})' for size,n in sizes.head(3).items())
             ranges = f'heights {frame.height.min()} to {frame.height.max()}, widths {frame.width.min()} to {frame.width.max()} pixels'
             yield f"{len(sizes):,} image sizes, most often {frequent}; {ranges}"
-        yield (f"constant-prediction baseline on {b.split}: accuracy {b.accuracy:.3f} ({b.category}), "
-               f"Mean F1 {b.mean_f1:.3f} ({', '.join(b.attributes)})")
+        scores = [f'accuracy {b.accuracy:.3f} ({b.category})']*bool(stats.vocab.categories)
+        if stats.vocab.attributes: scores.append(f"Mean F1 {b.mean_f1:.3f} ({', '.join(b.attributes)})")
+        yield f"constant-prediction baseline on {b.split}: {', '.join(scores)}"
 
     def __str__(self):
-        tables = [f'{most_frequent(o).to_string()}\n{frequency_note(len(o))}' for o in label_counts(self.stats)]
+        counts = [o for o in label_counts(self.stats) if len(o)]
+        tables = [f"{most_frequent(o).to_string(float_format='{:.1%}'.format)}\n{frequency_note(len(o))}" for o in counts]
         issues = [f"{'to fix' if o.fix else 'note'}: {o.text}" for o in self.issues]
         return '\n'.join([str(self.stats.data), *self.summary, '', *tables, *issues, f"verdict: {self.verdict}"])
 

@@ -81,11 +81,12 @@ def frequency_note(
     return f"The {max_n} most frequent of {n:,}." if n > max_n else ''
 
 def count_table(
-    counts:pd.DataFrame, # a row per label, a column per split
+    counts:pd.DataFrame, # a row per label, a column per split; fractions are shown in percent
 )->Table:
     "Counts with bars for the first column"
-    shown,largest = most_frequent(counts),max(counts.iloc[:,0].max(), 1)
-    rows = [[name, *(f'{n:,}' for n in row)] for name,row in shown.iterrows()]
+    shown,largest = most_frequent(counts),max(counts.iloc[:,0].max(), 1) if len(counts) else 1
+    columns = [[f'{o:.1%}' if counts[name].dtype.kind == 'f' else f'{o:,}' for o in shown[name]] for name in shown]
+    rows = [[name, *cells] for name,*cells in zip(shown.index, *columns)]
     return Table(rows, ['', *counts.columns], (shown.iloc[:,0]/largest).tolist(), frequency_note(len(counts)))
 
 def settings_table(

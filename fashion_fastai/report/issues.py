@@ -8,6 +8,7 @@ __all__ = ['Issue', 'find_issues']
 # %% ../../nbs/61_report.issues.ipynb #3db68168
 from typing import NamedTuple
 import numpy as np,pandas as pd
+from ..core import UNKNOWN
 from ..data.stats import DatasetStats
 
 # %% ../../nbs/61_report.issues.ipynb #cbf31713
@@ -56,8 +57,10 @@ def _duplicate_issues(stats):
     if n_near: yield Issue(f"{n_near:,} images have a near-duplicate")
     labelled = frame[(frame.split != 'test') & frame.duplicate_group.duplicated(keep=False)]
     label_sets = pd.Series([o.tobytes() for o in stats.attributes[labelled.index]], labelled.index, dtype=object)
-    for what,labels in (('categories', labelled.category_label), ('attributes', label_sets)):
-        n_different = labels.groupby(labelled.duplicate_group).nunique()
+    categories = labelled.category_label[labelled.category_label != UNKNOWN] # two labels differ only if both are known
+    label_sets = label_sets[(stats.attributes[labelled.index] >= 0).all(1)]
+    for what,labels in (('categories', categories), ('attributes', label_sets)):
+        n_different = labels.groupby(labelled.duplicate_group[labels.index]).nunique()
         rows = labelled[labelled.duplicate_group.isin(n_different.index[n_different > 1])]
         is_notable = len(rows) >= _NOTABLE*stats.is_labelled.sum()
         if len(rows): yield Issue(f"{len(rows):,} images are near-duplicates with different {what}: {_examples(rows)}", is_notable)
@@ -67,7 +70,9 @@ def _names(names, mask): return ', '.join(name for name,o in zip(names, mask) if
 def _category_issues(stats):
     "Categories that cannot be learned, or only badly"
     categories,is_train = stats.vocab.categories,stats.in_split('train')
-    counts = np.bincount(stats.frame.category_label[is_train], minlength=len(categories))
+    labels = stats.frame.category_label[is_train]
+    counts = np.bincount(labels[labels != UNKNOWN], minlength=len(categories))
+    if not counts.any(): return
     is_rare,ratio = (counts > 0) & (counts < 10),counts.max()/counts[counts > 0].min()
     if (counts == 0).any(): yield Issue(f"categories without training images: {_names(categories, counts == 0)}", fix=True)
     if is_rare.any(): yield Issue(f"categories with fewer than 10 training images: {_names(categories, is_rare)}")
@@ -75,10 +80,15 @@ def _category_issues(stats):
 
 def _attribute_issues(stats):
     "Attributes that cannot be learned, and images without attributes"
-    names,fractions = stats.vocab.attributes,stats.attributes[stats.in_split('train')].mean(0)
+    names,labels = stats.vocab.attributes,stats.attributes[stats.in_split('train')]
+    if not names: return
+    n_known = (labels >= 0).sum(0)
+    fractions = (labels > 0).sum(0)/np.maximum(n_known, 1)
     if (fractions == 0).any(): yield Issue(f"attributes without training images: {_names(names, fractions == 0)}", fix=True)
     if (fractions == 1).any(): yield Issue(f"attributes that every training image has: {_names(names, fractions == 1)}", fix=True)
-    rows = stats.frame[stats.is_labelled & (stats.attributes.sum(1) == 0)]
+    is_rare = (n_known < _NOTABLE*len(labels)) & (n_known < len(labels))
+    if is_rare.any(): yield Issue(f"attributes known for less than 1 % of the training images: {_names(names, is_rare)}")
+    rows = stats.frame[stats.is_labelled & (stats.attributes == 0).all(1)]
     is_notable = len(rows) >= _NOTABLE*stats.is_labelled.sum()
     if len(rows): yield Issue(f"{len(rows):,} of {len(stats.frame):,} images have no attribute: {_examples(rows)}", is_notable)
 
