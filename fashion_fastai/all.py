@@ -23,6 +23,7 @@ from .data.image import open_image
 from .data.duplicates import near_duplicate_groups
 from .data.loader import fashion_block,fashion_dls,pack_table
 from .data.stats import read_stats
+from .data.corrections import apply_corrections
 from .data.synthetic import contact_sheet,draw_garment,draw_garments
 from .decision.rules import ExpectedF1,LabelSets,Threshold
 from .decision.tune import Decision,decide
@@ -44,12 +45,15 @@ from .interpret.plots import (plot_calibration,plot_confusion,plot_correlations,
     plot_precision_recall,plot_results,plot_top_losses,show_grad_cam)
 from .export import load_model,save_model
 from .inference import predict_images,predict_run,write_submission
+from .ensemble import load_ensemble
+from .suspects import find_suspects
 from .report.score import score_submission
 from .report.dataset import DataCard,check_data
 from .report.compare import compare_runs,format_runs,read_run
 from .report.run import write_report
 from .app.server import serve_page
 from .train import lr_find_run,train_run
+from .folds import train_folds
 from .testing import example_data
 
 # all names above, except for the package fastai, which the side-effect import binds

@@ -146,6 +146,7 @@ def load_model(
         if not (path/'model.json').is_file():
             has_pickle = (path/'export.pkl').is_file()
             advice = "; export.pkl is a pickle: name it if you trust it" if has_pickle else ''
+            if (path/'fold_1'/'model.json').is_file(): advice = "; name one of its folds, such as fold_1"
             raise InputError(f"{path}: there is no model.json in this folder{advice}")
         learn = _load_files(path)
     elif path.is_file(): learn = _load_pickle(path)

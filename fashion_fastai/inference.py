@@ -192,14 +192,14 @@ class _Counter:
 
 @delegates(predict_batches, but=['learn','test','progress'])
 def predict_run(
-    model:str|Path, # run folder, or an exported learner
+    model:str|Path|FashionLearner, # run folder, or an exported learner, or a learner in memory
     test:str|Path, # CSV with a column file_path, or a folder of images
     out:str|Path, # folder for category.csv, attribute.csv and predictions.csv
     precision:str|None=None, # fp32, bf16 or fp16; auto for the fastest on this machine; None for that of the training
     **kwargs
 )->int: # number of images; raises `InputError` for an invalid model or list
     "Predict the images of `test` with a trained model, and write the submission files"
-    learn = load_model(model, precision)
+    learn = model if isinstance(model, FashionLearner) else load_model(model, precision)
     advice = batch_advice(kwargs.get('batch_size', 128), learn.dls.valid.crop.size)
     batches = _Counter(predict_batches(learn, test, progress=terminal_progress, **kwargs))
     with oom_hint(advice): write_submission(batches, out)

@@ -246,8 +246,8 @@ def fashion_learner(
     loss.category_offsets = logit_offsets(learn.prior.category_shares, logit_adjustment)
     return learn
 
-_LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment','threshold','tta',
-    'precision','lr','wd')
+_LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment',
+    'threshold','tta','precision','lr','wd')
 
 def _settings(recipe, *names): return {o: getattr(recipe, o) for o in names}
 

@@ -66,7 +66,7 @@ class Recipe:
     label_smoothing:float # fraction of the category's target spread over all categories
     category_weight:float # loss weight of the category; 0 trains the attributes alone
     attribute_weight:float|None # loss weight of the attributes; 0 trains the category alone; auto: learn both weights
-    logit_adjustment:float # how much the shares of the categories are taken out of their logits: 0 not at all, 1 for the highest mean recall
+    logit_adjustment:float # how much the shares of the categories are taken out of their logits: 0 not at all, 1 for highest mean recall
     threshold:float # probability from which attributes are predicted during training; the most probable one always is
     rule:str # decision rule: auto (best on validation folds), fixed (key threshold), half, threshold, per_label, expected_f1, label_sets
     tta:bool # validate and predict with test-time augmentation (the mirror image)
@@ -79,6 +79,7 @@ class Recipe:
     max_bad:float # greatest fraction of unreadable images, which are left out; more are an error
     workers:int|None # threads that open files, and processes that fill the cache; auto: one per core
     regroup:bool # re-split train.csv and val.csv, keeping near-duplicates and products together; always done without val.csv
+    corrections:str # no, or a file of corrected labels, from fashion review
     seed:int # random seed
 
     def __post_init__(self):
@@ -123,6 +124,7 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     _one_of('precision', 'auto', 'fp32', 'bf16', 'fp16'),
     _one_of('log', *LOGGERS),
     ('cache', bool, 'auto, no or a folder'),
+    ('corrections', bool, 'no or a file'),
     ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'),
     ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
 

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from conftest import run_inprocess,spawn
 from fashion_fastai.app import server,uploads
+from fashion_fastai.data.corrections import apply_corrections
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.export import load_model
 from fashion_fastai.inference import predict_images
 
@@ -246,3 +248,53 @@ def test_a_zip_in_a_browser(width, page, browser, run, garments, shop, tmp_path)
         tab.get_by_role('tab', name='Many images').click()
         tab.set_input_files('#files input[type=file]', tmp_path/'large.zip')
         tab.get_by_text('maximum allowed size of 200.0 Kb').first.wait_for()
+
+@needs('gradio')
+@pytest.mark.parametrize('width', [1280, 390])
+def test_a_review_in_a_browser(width, browser, garments, tmp_path):
+    "Three keys or buttons; every decision is in the file at once, and a review is continued where it was"
+    table = pd.read_csv(garments/'train.csv').head(4)
+    suspects = pd.DataFrame(dict(file_path=table.file_path, target='belted', given=table.belted.map({0: 'no', 1: 'yes'}), suggested=table.belted.map({0: 'yes', 1: 'no'}),
+        score=[.01,.02,.03,.04], image=[str(garments.parent/o) for o in table.file_path]))
+    suspects.to_csv(tmp_path/'suspects.csv', index=False)
+    def decisions(): return pd.read_csv(tmp_path/'corrections.csv').decision.tolist()
+    def shows(tab, i):
+        tab.locator(f'#suspect code:text("{table.file_path[i]}")').wait_for()
+        tab.wait_for_function("() => document.querySelector('#image img')?.naturalWidth > 0")
+    with contextmanager(reviewed)(tmp_path) as url:
+        with opened(browser, url, width) as tab:
+            shows(tab, 0)
+            tab.keyboard.press('t')
+            shows(tab, 1)
+            assert decisions() == ['change']
+            tab.keyboard.press('d')
+            shows(tab, 2)
+            tab.keyboard.press('b')
+            shows(tab, 1)
+            assert 'dropped' in tab.locator('#suspect').inner_text()
+            tab.click('#keep')
+            shows(tab, 2)
+            assert decisions() == ['change','keep'] and tab.errors == []
+    with contextmanager(reviewed)(tmp_path) as url:
+        with opened(browser, url, width) as tab:
+            shows(tab, 2)
+            tab.keyboard.press('k')
+            shows(tab, 3)
+            tab.keyboard.press('k')
+            tab.get_by_text('All 4 suspects are decided').wait_for()
+            assert decisions() == ['change','keep','keep','keep'] and tab.errors == []
+    assert len(apply_corrections(read_labels(garments), tmp_path/'corrections.csv')) == 180 # a training reads them
+
+def reviewed(folder):
+    "The address of the page of the command, which Ctrl-C ends"
+    code = 'import sys; from fashion_fastai.cli.main import main; sys.exit(main(sys.argv[1:]))'
+    process = spawn(sys.executable, '-W', 'ignore', '-c', code, 'review', folder/'suspects.csv', stderr=-1)
+    try:
+        line = process.stdout.readline()
+        assert ' is at http://' in line, line + process.stderr.read()
+        yield line.split(' is at ')[1].split()[0]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+        process.communicate()

@@ -10,13 +10,13 @@ import argparse,errno,sys,warnings
 from .. import __version__
 from ..core import InputError
 from .core import sentence
-from .data import CHECK,CONVERT
+from .data import CHECK,CONVERT,REVIEW
 from .training import DEMO,LR_FIND,TRAIN
 from .results import PREDICT,REPORT,RUNS,SCORE,SERVE
 
 # %% ../../nbs/94_cli.main.ipynb #b5b7ffce
-COMMANDS = {'demo': DEMO, 'convert': CONVERT, 'check': CHECK, 'train': TRAIN, 'lr-find': LR_FIND, 'predict': PREDICT,
-            'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE}
+COMMANDS = {'demo': DEMO, 'convert': CONVERT, 'check': CHECK, 'review': REVIEW, 'train': TRAIN, 'lr-find': LR_FIND,
+            'predict': PREDICT, 'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE}
 
 def _parser(argv):
     "The parser; only the command in `argv` gets its options, since they may need imports"

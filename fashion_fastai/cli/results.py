@@ -8,7 +8,7 @@ __all__ = ['PREDICT', 'SERVE', 'REPORT', 'RUNS', 'SCORE']
 # %% ../../nbs/93_cli.results.ipynb #98f1074b
 import argparse
 from pathlib import Path
-from .core import Command,at_least
+from .core import Command,at_least,port_number
 
 # %% ../../nbs/93_cli.results.ipynb #927d780a
 _PRECISIONS = 'auto','fp32','bf16','fp16'
@@ -16,10 +16,12 @@ _PRECISION = 'precision of the network; auto: the fastest on this machine (defau
 
 def _predict_options(p):
     p.add_argument('model', metavar='MODEL',
-        help='run folder; or an exported learner, a pickle, which can run any code: use only files that you trust')
+        help='run folder, with folds or without; or an exported learner, a pickle, which can run any code: use only files that you trust')
     p.add_argument('test', metavar='TEST', help='CSV with a column file_path, or a folder of images')
     p.add_argument('--out', metavar='DIR', required=True,
         help='folder for category.csv, attribute.csv and predictions.csv')
+    p.add_argument('--with', dest='others', metavar='RUN', action='append', default=[],
+        help='another run, whose probabilities are averaged with those of MODEL; may be repeated')
     p.add_argument('--tta', action=argparse.BooleanOptionalAction,
         help='test-time augmentation (default: as in training)')
     p.add_argument('--strict', action='store_true',
@@ -33,24 +35,23 @@ def _predict_options(p):
     p.add_argument('--precision', choices=_PRECISIONS, default='auto', help=_PRECISION)
 
 def _predict(args):
+    from fashion_fastai.ensemble import is_ensemble,load_ensemble
     from fashion_fastai.inference import predict_run
-    out = Path(args.out)
-    n = predict_run(args.model, args.test, out, args.precision, tta=args.tta, batch_size=args.batch_size,
+    out,model,tta = Path(args.out),args.model,args.tta
+    if args.others or is_ensemble(model):
+        # the networks average with the mirror image themselves
+        model,tta = load_ensemble([model, *args.others], args.precision, tta),False
+    n = predict_run(model, args.test, out, args.precision, tta=tta, batch_size=args.batch_size,
         workers=args.workers, cache=args.cache, strict=args.strict)
     files = [str(out/f'{o}.csv') for o in ('category','attribute','predictions') if (out/f'{o}.csv').is_file()]
     print(f"{n:,} images: {', '.join(files)}")
-
-def _port(text):
-    "Option type: a port number"
-    if text.isdecimal() and 0 < int(text) < 65536: return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a port, a whole number from 1 to 65535")
 
 def _serve_options(p):
     p.add_argument('model', metavar='RUN', help='run folder, or any folder with model.json and model.safetensors')
     p.add_argument('--host', metavar='ADDRESS', default='127.0.0.1',
         help='address to listen at; 0.0.0.0 accepts other machines, without a password '
             '(default: 127.0.0.1, this machine only)')
-    p.add_argument('--port', type=_port, metavar='N', help='port to listen at (default: the first free one from 7860)')
+    p.add_argument('--port', type=port_number, metavar='N', help='port to listen at (default: the first free one from 7860)')
     p.add_argument('--examples', metavar='FOLDER',
         help='folder with images to try, of which the first 24 are shown (default: synthetic garments)')
     p.add_argument('--no-browser', dest='browser', action='store_false',

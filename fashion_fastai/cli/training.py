@@ -83,6 +83,10 @@ def _train_options(p):
     p.add_argument('--overwrite', action='store_true', help='replace a run in the folder')
     p.add_argument('--resume', action='store_true',
         help='continue an unfinished run in the folder with its own settings; start one if there is none')
+    p.add_argument('--folds', type=at_least(2), metavar='N',
+        help='cross-validation: join train.csv and val.csv, train a network per fold, and let them predict together')
+    p.add_argument('--fold', type=at_least(1), metavar='K',
+        help='train this fold alone, to train several at once in processes of their own, each with --resume')
     p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help=_NO_CACHE)
     add_recipe_options(p, 'quick')
 
@@ -93,20 +97,46 @@ def _use_recorded_settings(args):
     from fashion_fastai.recipes import read_recorded_recipe
     (args.recipe,_),args.settings = read_recorded_recipe(recorded),recorded
 
+_SCORES = dict(accuracy='accuracy', mean_f1='mean F1')
+
 def _score_texts(metrics):
     "The scores of the parts that have labels"
-    for key,name in (('accuracy','accuracy'), ('mean_f1','mean F1')):
+    for key,name in _SCORES.items():
         if key not in metrics: continue
         low,high = metrics[f'{key}_interval']
         yield f'{name} {metrics[key]:.4f} (95% interval {low:.3f} to {high:.3f})'
 
+def _train_folds(args, recipe):
+    "Train in folds; returns metrics, None while folds are missing"
+    from fashion_fastai.folds import train_folds
+    metrics = train_folds(args.data, args.out, recipe, args.folds, args.recipe, args.overwrite, args.resume, args.fold)
+    if not metrics: print(f"fold {args.fold} of {args.folds} is finished, others are not; the last one writes the summary")
+    else:
+        for key,o in metrics['spread'].items(): print(f"{_SCORES[key]} of the folds: {o['mean']:.4f} ± {o['sd']:.4f}")
+    return metrics
+
+def _recorded_folds(args):
+    "The number of folds: that of --folds, or else of the run that is resumed; None to train without folds"
+    recorded = Path(args.out)/'folds.csv'
+    if args.folds or not args.resume or not recorded.is_file(): return args.folds
+    from fashion_fastai.folds import read_folds
+    return int(read_folds(recorded).max())
+
 def _train(args):
     _use_recorded_settings(args)
     recipe = read_command_recipe(args)
-    from fashion_fastai.train import train_run
-    metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume)
+    args.folds = _recorded_folds(args)
+    if args.fold and not args.folds:
+        from fashion_fastai.core import InputError
+        raise InputError(f"--fold {args.fold} needs --folds, the number of folds")
+    if args.folds:
+        if not (metrics := _train_folds(args, recipe)): return
+    else:
+        from fashion_fastai.train import train_run
+        metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume)
     report = ' (see report.html)' if (Path(args.out)/'report.html').is_file() else ''
-    print(f"\nvalidation: {', '.join(_score_texts(metrics))}, "
+    scored_on = 'out of fold' if args.folds else 'validation'
+    print(f"\n{scored_on}: {', '.join(_score_texts(metrics))}, "
           f"after {metrics['minutes']:.1f} minutes\nThe run is in {args.out}{report}; "
           f"next: {program_name()} predict {args.out} {Path(args.data)/'test.csv'} --out submission")
 

@@ -252,12 +252,13 @@ def _pack_or_warn(table, recipe):
 def read_data(
     data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional
     recipe:Recipe, # its cache, workers, size, regroup, seed and max_bad
+    table:LabelTable|None=None, # its images with another split; None to read it
 )->RunData: # raises `InputError` for invalid labels, too many bad images, or a named cache folder that cannot be written
     "Read labels, drop unreadable images, cache the others"
     def group_fn(images):
         print(f"searching near-duplicates among {len(images):,} images, to keep them on one side of the split", flush=True)
         return near_duplicate_groups(images, recipe.workers)
-    table = read_labels(data, recipe.seed, recipe.regroup, group_fn)
+    if table is None: table = read_labels(data, recipe.seed, recipe.regroup, group_fn)
     print(table, flush=True)
     packed = _pack_or_warn(table, recipe)
     bad = packed.bad if packed else unreadable_images(table.images, stored_size(recipe.size), recipe.workers)

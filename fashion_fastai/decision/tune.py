@@ -155,15 +155,17 @@ class Decision(NamedTuple):
 
 _MIN_COMPLETE = 500 # training images without unknown labels, for the rule label_sets
 
-def _rule_makers(training_sets):
+def _rule_makers(training_sets, attributes):
     "Rule name -> function that fits the rule to probabilities and labels; empty sets are allowed if training labels have them"
-    complete = training_sets[(training_sets >= 0).all(1)]
-    empty = bool((training_sets == 0).all(1).any())
+    known_sets = attributes if training_sets is None else training_sets
+    def complete(sets): return sets[(sets >= 0).all(1)]
+    n_complete,empty = len(complete(known_sets)),bool((known_sets == 0).all(1).any())
+    def label_sets(p, y): return best_label_sets(complete(y if training_sets is None else training_sets), p, y)
     makers = dict(half=lambda p, y: Threshold(.5, empty), threshold=partial(best_threshold, may_be_empty=empty),
         per_label=partial(best_thresholds, may_be_empty=empty), expected_f1=lambda p, y: ExpectedF1(empty),
-        label_sets=partial(best_label_sets, complete))
-    if len(complete) < min(_MIN_COMPLETE, len(training_sets)):
-        print(f"rule label_sets is skipped: {len(complete):,} of {len(training_sets):,} training images have no unknown label", flush=True)
+        label_sets=label_sets)
+    if n_complete < min(_MIN_COMPLETE, len(known_sets)):
+        print(f"rule label_sets is skipped: {n_complete:,} of {len(known_sets):,} training images have no unknown label", flush=True)
         del makers['label_sets']
     return makers
 
@@ -193,13 +195,13 @@ def decide(
     logits:tuple, # (category logits, attribute logits) of images that were not trained on
     category:Tensor, # labels, `UNKNOWN` where unknown, shape (n,)
     attributes:Tensor, # multi-hot, `UNKNOWN` where unknown, shape (n, n_attributes)
-    training_sets:Tensor, # multi-hot label sets of the training images, `UNKNOWN` where unknown, shape (n_train, n_attributes)
+    training_sets:Tensor|None, # multi-hot label sets of the training images, `UNKNOWN` where unknown; None for those of `attributes`
     rule:str='auto', # one of `RULES`; auto for the one with the highest cross-fitted Mean F1
     folds:int=5, # for cross-fitting
     groups:tuple=(), # `AttributeGroup`s of attributes that exclude one another, of which the most probable is predicted
 )->Decision: # raises `InputError` for an unknown rule, or fewer images than folds
     "Fit temperatures and the decision rule, with cross-fitted scores"
-    makers = _rule_makers(training_sets)
+    makers = _rule_makers(training_sets, attributes)
     if rule not in ('auto', *makers): raise InputError(f"rule '{rule}' is not known; there are auto, {', '.join(makers)}")
     if len(category) < folds:
         raise InputError(f"{len(category)} validation images are too few to tune a decision rule in {folds} folds")

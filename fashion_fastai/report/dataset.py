@@ -56,7 +56,10 @@ class DataCard:
     def __init__(self,
         stats:DatasetStats, # of a data folder
         seed:int=42, # of the sample images
-    ): self.stats,self.issues,self.baseline,self.seed = stats,find_issues(stats),baseline_scores(stats),seed
+        suspects:pd.DataFrame|None=None, # labels that are probably wrong, from `find_suspects`; None if not searched for
+    ):
+        self.stats,self.issues,self.baseline,self.seed = stats,find_issues(stats),baseline_scores(stats),seed
+        self.suspects = suspects
 
     @property
     def to_fix(self): "Issues that should be fixed"; return [o for o in self.issues if o.fix]
@@ -87,6 +90,9 @@ class DataCard:
         scores = [f'accuracy {b.accuracy:.3f} ({b.category})']*bool(stats.vocab.categories)
         if stats.vocab.attributes: scores.append(f"Mean F1 {b.mean_f1:.3f} ({', '.join(b.attributes)})")
         yield f"constant-prediction baseline on {b.split}: {', '.join(scores)}"
+        if self.suspects is None: return
+        n = (self.suspects.target == 'category').sum()
+        yield f"labels that are probably wrong: {n:,} categories, {len(self.suspects)-n:,} attributes"
 
     def __str__(self):
         counts = [o for o in label_counts(self.stats) if len(o)]
@@ -120,6 +126,17 @@ class DataCard:
             shown = pd.concat([rows[~is_repeated], rows[is_repeated]]).head(n)
             yield dict(images=[self._thumbnail(row) for row in shown.itertuples()], marked=o.splits > 1 or o.categories > 1)
 
+    def _suspect_images(self, max_n=36):
+        "The most suspicious categories, then the most suspicious attributes"
+        if self.suspects is None: return
+        is_category = self.suspects.target == 'category'
+        for what,rows in (('Categories', self.suspects[is_category]), ('Attributes', self.suspects[~is_category])):
+            def caption(o):
+                given,suggested = (o.given, o.suggested) if o.target == 'category' else (f'{o.target}: {o.given}', o.suggested)
+                return f'{given} → {suggested}?'
+            images = [thumbnail_image(o.image, caption(o), o.file_path) for o in rows[:max_n].itertuples()]
+            if images: yield dict(title=what, n=len(rows), images=images)
+
     def html(self)->str:
         "The page"
         stats,(categories,attributes) = self.stats,label_counts(self.stats)
@@ -128,7 +145,8 @@ class DataCard:
         bad = Table(rows, ['file_path','split','problem'], note=f'and {len(bad)-200:,} more' if len(bad) > 200 else '')
         return render_page('dataset.html', title=f'Data card: {stats.data.resolve().name}', verdict=self.verdict, issues=self.issues,
             summary=list(self.summary), categories=count_table(categories), attributes=count_table(attributes),
-            samples=list(self._samples()), co_occurrence=_co_occurrence_values(stats), groups=list(self._duplicate_groups()),
+            samples=list(self._samples()), suspects=list(self._suspect_images()),
+            co_occurrence=_co_occurrence_values(stats), groups=list(self._duplicate_groups()),
             n_duplicates=stats.readable.duplicate_group.duplicated(keep=False).sum(), bad=bad)
 
 def check_data(
@@ -136,10 +154,11 @@ def check_data(
     out:str|Path|None=None, # the page; None for DATA-check.html in the working directory
     strict:bool=False, # raise `InputError` if there are issues to fix
     workers:int|None=None, # threads that open images; None for one per core
+    suspects:pd.DataFrame|None=None, # labels that are probably wrong, from `find_suspects`
 )->DataCard: # raises `InputError` for labels that cannot be read
     "Print the data card of a data folder, and write it as a page"
     out = Path(out or f'{Path(data).resolve().name}-check.html')
-    card = DataCard(read_stats(data, workers))
+    card = DataCard(read_stats(data, workers), suspects=suspects)
     print(card)
     with atomic_write(out) as f: f.write_text(card.html(), encoding='utf-8')
     print(f"page: {out}", flush=True)

@@ -1,0 +1,190 @@
+"Training in folds and ensembles from the command line, and what folds survive"
+import json,random,re,shutil,signal,time
+import numpy as np,pandas as pd
+import pytest
+from conftest import FASHION,SHORT,run_inprocess,refused,spawn
+from fashion_fastai.core import InputError
+from fashion_fastai.export import load_model
+from fashion_fastai.report.score import score_submission
+
+pytestmark = pytest.mark.slow
+
+KEYS = [*SHORT, '--epochs', 3, '--checkpoint-minutes', 0] # a checkpoint after every batch
+
+@pytest.fixture(scope='module')
+def folds(garments, tmp_path_factory):
+    "Three folds without interruption; not to be modified"
+    out = tmp_path_factory.mktemp('folds')/'run'
+    done = run_inprocess('train', garments, '--out', out, '--folds', 3, *KEYS)
+    assert done.returncode == 0 and re.search(r'\naccuracy of the folds: 0\.\d{4} ± 0\.\d{4}\n', done.stdout) and 'out of fold: accuracy' in done.stdout, done.stdout + done.stderr
+    return out
+
+def files_of(run): return {o.relative_to(run).as_posix() for o in run.rglob('*') if o.is_file()}
+
+def without_times(path):
+    "metrics.json without what differs between two trainings with the same result"
+    metrics = json.loads(path.read_text())
+    for o in ('minutes','images_per_second','cache','seconds'): metrics.pop(o, None)
+    for o in metrics.get('folds', []): del o['minutes']
+    return metrics
+
+def assert_the_same(run, whole):
+    "Whether an interrupted training ended with the bits of the other one"
+    assert files_of(run) == files_of(whole) # no lock, no checkpoint, no partial file
+    for o in sorted(files_of(whole)):
+        if o.endswith(('.safetensors','oof.csv','folds.csv','ensemble.json','settings.ini')): assert (run/o).read_bytes() == (whole/o).read_bytes(), o
+        if o.endswith('metrics.json'): assert without_times(run/o) == without_times(whole/o), o
+        if o.endswith('validation.npz'):
+            with np.load(run/o) as a, np.load(whole/o) as b:
+                for name in a: assert np.array_equal(a[name], b[name]), (o, name)
+
+def training(garments, out): return spawn(FASHION, 'train', garments, '--out', out, '--folds', 3, *KEYS, '--resume', stderr=-1)
+
+def test_every_image_is_predicted_by_the_network_that_did_not_train_on_it(garments, folds):
+    oof,assigned = pd.read_csv(folds/'oof.csv'),pd.read_csv(folds/'folds.csv')
+    rows = pd.concat([pd.read_csv(garments/o) for o in ('train.csv','val.csv')])
+    assert oof.file_path.tolist() == rows.file_path.tolist() == assigned.file_path.tolist()
+    assert oof.fold.tolist() == assigned.fold.tolist() and sorted(set(oof.fold)) == [1,2,3]
+    for k in (1,2,3):
+        with np.load(folds/f'fold_{k}'/'validation.npz') as file: seen = {'/'.join(o.split('/')[-3:]) for o in file['images']}
+        assert seen == set(oof.file_path[oof.fold == k])
+    metrics = json.loads((folds/'metrics.json').read_text())
+    assert metrics['accuracy'] == pytest.approx((oof.iloc[:,2:12].values.argmax(1) == rows.category_label).mean())
+
+def test_killed_folds_resume_bit_for_bit(garments, folds, tmp_path):
+    run = tmp_path/'run'
+    process = training(garments, run)
+    for start in ('fold 2 of 3', 'epoch 2/'): # in the second fold
+        while not process.stdout.readline().startswith(start): assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert refused(run_inprocess('train', garments, '--out', run, '--folds', 3, *KEYS), 'contains an unfinished run; use --resume to continue or --overwrite to restart')
+    assert refused(run_inprocess('train', garments, '--out', run, '--folds', 4, '--resume'), 'has 3 folds, not 4')
+    assert refused(run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'out'), 'its folds are not finished')
+    trained_at = (run/'fold_1'/'model.safetensors').stat().st_mtime_ns
+    done = run_inprocess('train', garments, '--out', run, '--resume') # without the keys, and without the number of folds
+    assert done.returncode == 0 and 'fold 1 of 3: is finished' in done.stdout and 'resuming after' in done.stdout, done.stdout + done.stderr
+    assert (run/'fold_1'/'model.safetensors').stat().st_mtime_ns == trained_at # not trained again
+    assert_the_same(run, folds)
+
+@pytest.mark.soak
+def test_ten_kills_at_random_moments(garments, folds, tmp_path):
+    run,rng,kills = tmp_path/'run',random.Random(time.time_ns()),0
+    while kills < 10:
+        process = training(garments, run)
+        if kills % 4: # while it trains; otherwise perhaps while it imports, or searches near-duplicates
+            while not process.stdout.readline().startswith(('resuming','xresnet10 at','fold 3 of 3: is')): assert process.poll() is None, process.stderr.read()
+        time.sleep(rng.uniform(0, 1.5 if kills % 4 else 6))
+        process.kill()
+        if process.wait() == -signal.SIGKILL: kills += 1
+        else: # it was done: another one
+            assert_the_same(run, folds)
+            shutil.rmtree(run)
+    if not (run/'metrics.json').exists():
+        done = run_inprocess('train', garments, '--out', run, '--folds', 3, *KEYS, '--resume')
+        assert done.returncode == 0, done.stderr
+    assert_the_same(run, folds)
+
+def test_an_ensemble_writes_the_same_files(garments, folds, run, tmp_path):
+    done = run_inprocess('predict', folds, garments/'test.csv', '--out', tmp_path/'folds')
+    assert done.returncode == 0 and done.stdout.startswith('20 images: '), done.stderr
+    assert sorted(o.name for o in (tmp_path/'folds').iterdir()) == ['attribute.csv','category.csv','predictions.csv']
+    assert score_submission(garments/'test_labels.csv', tmp_path/'folds')['mean_f1'] > .1
+    members = []
+    for k in (1,2,3):
+        assert run_inprocess('predict', folds/f'fold_{k}', garments/'test.csv', '--out', tmp_path/f'{k}', '--precision', 'fp32').returncode == 0
+        members.append(pd.read_csv(tmp_path/f'{k}'/'predictions.csv').category_probability.values)
+    mean = pd.read_csv(tmp_path/'folds'/'predictions.csv').category_probability.values
+    assert (mean <= np.max(members, axis=0) + .1).all()
+    done = run_inprocess('predict', folds, garments/'test.csv', '--with', run, '--out', tmp_path/'both')
+    assert done.returncode == 0 and 'joint decision on 20 common validation images' in done.stdout, done.stdout + done.stderr
+
+def test_ensembles_that_are_refused(garments, folds, run, tmp_path):
+    predict = 'predict',folds,garments/'test.csv','--out',tmp_path/'out'
+    other = tmp_path/'garments'
+    shutil.copytree(garments, other)
+    for o in ('train.csv','val.csv'): (other/o).write_text((other/o).read_text().replace('belted', 'buttoned', 1))
+    assert run_inprocess('train', other, '--out', tmp_path/'other', *SHORT).returncode == 0
+    assert refused(run_inprocess(*predict, '--with', tmp_path/'other'), 'its attributes are not those of')
+    assert refused(run_inprocess(*predict, '--with', tmp_path/'nowhere'), 'no such model')
+    with pytest.raises(InputError, match='name one of its folds'): load_model(folds) # as fashion serve does
+    assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', '--fold', 1), '--fold 1 needs --folds')
+    assert refused(run_inprocess('train', garments, '--out', folds, '--overwrite', *KEYS), 'contains a training in folds')
+    (tmp_path/'plain').mkdir()
+    (tmp_path/'plain'/'model.json').touch()
+    assert refused(run_inprocess('train', garments, '--out', tmp_path/'plain', '--folds', 3, *KEYS), 'contains a run without folds')
+
+def test_an_unreadable_image_is_left_out(garments, tmp_path):
+    data = tmp_path/'garments'
+    shutil.copytree(garments, data)
+    (data/'train'/'00003.jpg').write_text('no image')
+    done = run_inprocess('train', data, '--out', tmp_path/'run', '--folds', 2, *SHORT)
+    assert done.returncode == 0 and '1 of 180 images cannot be read' in done.stderr, done.stderr
+    assert len(pd.read_csv(tmp_path/'run'/'oof.csv')) == 179 and len(pd.read_csv(tmp_path/'run'/'folds.csv')) == 180
+    assert pd.read_csv(tmp_path/'run'/'bad_images.csv').file_path.tolist() == ['garments/train/00003.jpg']
+
+def test_suspects_and_corrections(garments, folds, run, tmp_path):
+    "From a run with folds to suspects.csv, and back into a training"
+    done = run_inprocess('check', garments, '--with', folds, cwd=tmp_path)
+    assert done.returncode == 0 and 'labels that are probably wrong: suspects.csv; next: ' in done.stdout, done.stderr
+    assert 'Labels that are probably wrong' in (tmp_path/'garments-check.html').read_text()
+    suspects = pd.read_csv(tmp_path/'suspects.csv')
+    assert suspects.columns.tolist() == ['file_path','target','given','suggested','score','image'] and len(suspects) > 10
+    assert set(suspects.file_path) <= set(pd.read_csv(folds/'oof.csv').file_path)
+    rows = suspects.iloc[:3,:4].assign(decision=['change','drop','keep'])
+    rows.to_csv(tmp_path/'corrections.csv', index=False)
+    for words in ([], ['--folds', 2]):
+        out = tmp_path/f'run{len(words)}'
+        done = run_inprocess('train', garments, '--out', out, *SHORT, '--corrections', tmp_path/'corrections.csv', *words)
+        assert done.returncode == 0 and 'corrections: 1 changed, 1 dropped, 1 kept' in done.stdout, done.stdout + done.stderr
+        assert f"corrections = {tmp_path/'corrections.csv'}" in (out/'settings.ini').read_text()
+    assert len(pd.read_csv(tmp_path/'run2'/'oof.csv')) == 180 - rows.file_path[rows.decision == 'drop'].nunique()
+    rows.assign(given='nothing').to_csv(tmp_path/'wrong.csv', index=False)
+    assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', *SHORT, '--corrections', tmp_path/'wrong.csv'), "wrong.csv, line 2: given is 'nothing'")
+    assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', *SHORT, '--corrections', tmp_path/'none.csv'), 'none.csv: no such file')
+    assert refused(run_inprocess('check', garments, '--with', tmp_path, '--out', tmp_path/'card.html'), 'validation.npz: no such file')
+    assert refused(run_inprocess('review', tmp_path/'corrections.csv'), 'has no column score')
+
+def known_labels(garments, folder, kind):
+    "A copy of the data with one part of the labels, or with groups and unknown labels"
+    data = folder/'garments'
+    shutil.copytree(garments, data)
+    for o in ('train.csv','val.csv'):
+        rows = pd.read_csv(data/o)
+        if kind == 'category': rows = rows[['file_path','category_label']]
+        else:
+            rows = rows.drop(columns='category_label')
+            rows = rows[[*rows.columns[:3], 'belted']].astype({'belted': 'Int64'}) # two colours, and one other attribute
+            rows.iloc[::3,-1] = pd.NA
+        rows.to_csv(data/o, index=False)
+    first,second = pd.read_csv(data/'train.csv').columns[1:3] if kind != 'category' else ('','')
+    if first: (data/'attributes.csv').write_text(f'attribute,group,exactly_one\n{first},colour,0\n{second},colour,0\n')
+    if first: (data/'classes.txt').unlink()
+    return data
+
+@pytest.mark.parametrize('kind', ['category','attributes'])
+def test_tables_of_one_part(garments, kind, tmp_path):
+    "Categories alone; attributes alone, with unknown labels and a group of which at most one holds"
+    data,run = known_labels(garments, tmp_path, kind),tmp_path/'run'
+    done = run_inprocess('train', data, '--out', run, '--folds', 2, *SHORT, '--report', 'yes')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ('accuracy of the folds' in done.stdout) == (kind == 'category') != ('mean F1 of the folds' in done.stdout)
+    assert '<h2>Folds</h2>' in (run/'report.html').read_text()
+    oof = pd.read_csv(run/'oof.csv')
+    if kind == 'attributes': assert oof.shape[1] == 5 and (oof.iloc[:,2:4].sum(axis=1) < 1.0001).all()
+    done = run_inprocess('predict', run, data/'test.csv', '--out', tmp_path/'out')
+    assert done.returncode == 0, done.stderr
+    assert sorted(o.stem for o in (tmp_path/'out').iterdir()) == ['attribute' if kind == 'attributes' else 'category', 'predictions']
+    if kind == 'attributes':
+        sets = pd.read_csv(tmp_path/'out'/'attribute.csv', keep_default_na=False, dtype=str).attribute_label
+        assert not sets.str.contains('0 1').any() # at most one of the group
+    done = run_inprocess('check', data, '--with', run, '--out', tmp_path/'card.html')
+    assert done.returncode == 0, done.stderr
+    suspects = pd.read_csv(tmp_path/'suspects.csv')
+    assert set(suspects.target) <= ({'category'} if kind == 'category' else {'colour','belted'}) and len(suspects)
+    if kind == 'attributes':
+        unknown = pd.concat([pd.read_csv(data/o) for o in ('train.csv','val.csv')]).set_index('file_path').belted.isna()
+        assert not unknown[suspects.file_path[suspects.target == 'belted']].any()
+    suspects.iloc[:2,:4].assign(decision='change').to_csv(tmp_path/'corrections.csv', index=False)
+    done = run_inprocess('train', data, '--out', tmp_path/'corrected', *SHORT, '--corrections', tmp_path/'corrections.csv')
+    assert done.returncode == 0 and 'corrections: 2 changed' in done.stdout, done.stdout + done.stderr
