@@ -1,4 +1,4 @@
-"The full DeepFashion benchmark, end to end: lists of 289,222 images, 50 categories and 1,000 attributes; the images are a few synthetic ones (on Linux)"
+"The full DeepFashion benchmark, end to end: 289,222 rows, 50 categories and 1,000 attributes; few synthetic images (on Linux)"
 import os,subprocess,sys,tempfile,time
 from pathlib import Path
 from convert import write_lists
