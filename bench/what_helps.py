@@ -8,7 +8,7 @@ import numpy as np,pandas as pd,torch
 from fastai.basics import noop
 from filelock import FileLock,Timeout
 from record import RESULTS,data_folder,save
-from fashion_fastai.callback.tta import average_logits
+from fashion_fastai.callback.tta import mean_logits
 from fashion_fastai.data.loader import pack_table
 from fashion_fastai.decision.prior import best_constant_set
 from fashion_fastai.decision.tune import decide
@@ -81,7 +81,7 @@ def score(file, table, stages, test_size):
         return accuracy,decide(logits, category, attributes, training_sets)
     size = stages.split()[-1].split(':')[0]
     accuracy,decision = scores(logits(size))
-    mirror_accuracy,mirror = scores(average_logits(logits(size), logits(f'{size}-mirror')))
+    mirror_accuracy,mirror = scores(mean_logits([logits(size), logits(f'{size}-mirror')]))
     large_accuracy,large = scores(logits(test_size))
     best = lambda decision: max(decision.scores.values())
     name,seed = name_and_seed(file)

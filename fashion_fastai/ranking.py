@@ -9,6 +9,7 @@ __all__ = ['top_k_accuracy', 'recall_at_k', 'recall_per_type', 'average_precisio
 # %% ../nbs/04_ranking.ipynb #123aef04
 from typing import NamedTuple
 import numpy as np
+from sklearn.metrics import average_precision_score
 
 # %% ../nbs/04_ranking.ipynb #f4e1a220
 def top_k_accuracy(
@@ -65,21 +66,16 @@ def recall_per_type(
     return {kind: recall_at_k(probabilities[:,o], multi_hot[:,o], k) for kind,o in columns.items()}
 
 # %% ../nbs/04_ranking.ipynb #c1b1b24b
-def _average_precision(scores, labels):
-    "Average precision of one attribute: all of `labels` are known"
-    order = np.argsort(-scores, kind='stable')
-    scores,n_found = scores[order],np.cumsum(labels[order])
-    if not len(scores) or not n_found[-1]: return np.nan
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores)-1) # equal scores are one step of the curve
-    return np.sum(np.diff(n_found[last], prepend=0)*(n_found[last]/(last+1)))/n_found[-1]
-
 def average_precision(
     probabilities:np.ndarray, # or scores, shape (n, n_attributes)
     multi_hot:np.ndarray, # true attributes, shape (n, n_attributes): 1, 0, or -1 for unknown
 )->np.ndarray: # shape (n_attributes,), from 0 to 1; NaN for attributes without a true image
     "Average precision of each attribute over the images where it is known"
-    columns = zip(np.asarray(probabilities).T, np.asarray(multi_hot).T)
-    return np.array([_average_precision(scores[o >= 0], o[o >= 0] == 1) for scores,o in columns], dtype=float)
+    def score(scores, labels):
+        is_known = labels >= 0
+        return average_precision_score(labels[is_known], scores[is_known]) if (labels == 1).any() else np.nan
+    columns = zip(np.nan_to_num(probabilities).T, np.asarray(multi_hot).T)
+    return np.array([score(*o) for o in columns], dtype=float)
 
 def mean_average_precision(
     probabilities:np.ndarray, # or scores, shape (n, n_attributes)

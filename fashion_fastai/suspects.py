@@ -7,6 +7,7 @@ __all__ = ['SUSPECT_COLUMNS', 'suspicious_rows', 'find_suspects', 'write_suspect
 
 # %% ../nbs/66_suspects.ipynb #bdf157ed
 import os
+from dataclasses import replace
 from pathlib import Path
 import numpy as np,pandas as pd
 from .core import InputError,UNKNOWN,atomic_write
@@ -53,11 +54,11 @@ def _judged(data, run):
     if (rows < 0).all(): raise InputError(f"{run}: has no predictions for the images of {data}; was it trained on another folder?")
     return frame,vocab,images,interp,rows
 
-def _target_probabilities(interp, target):
+def _target_probabilities(probabilities, target, column_of):
     "Probability of each label of `target`, shape (n, n_labels)"
-    p,q = (o.numpy() for o in interp.probabilities())
+    p,q = probabilities
     if target.columns == ['category_label']: return p
-    q = q[:,[interp.vocab.attributes.index(o) for o in target.columns]]
+    q = q[:,[column_of[o] for o in target.columns]]
     rest = (1 - q.sum(1, keepdims=True)).clip(0) # not this attribute, or none of the group
     if len(target.columns) == 1: return np.concatenate([rest, q], 1)
     return np.concatenate([q, rest], 1)[:,:len(target.names)]
@@ -76,8 +77,10 @@ def find_suspects(
     "Labels that are probably wrong, of the category and of every attribute"
     frame,vocab,images,interp,rows = _judged(data, run)
     parts,is_judged = [],rows >= 0
+    probabilities = [o.numpy()[is_judged] for o in replace(interp, category_offsets=None).probabilities()] # as calibrated, not adjusted
+    column_of = {name: k for k,name in enumerate(vocab.attributes)}
     for name,target in label_targets(vocab).items():
-        labels,p = target.labels(frame)[rows[is_judged]],_target_probabilities(interp, target)[is_judged]
+        labels,p = target.labels(frame)[rows[is_judged]],_target_probabilities(probabilities, target, column_of)
         parts.append(_name_suspects(suspicious_rows(labels, p), name, target.names, rows[is_judged], frame, images))
     return pd.concat(parts).sort_values('score', kind='stable', ignore_index=True)
 

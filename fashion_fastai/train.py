@@ -16,11 +16,10 @@ from filelock import FileLock,Timeout
 from matplotlib import pyplot as plt
 from .core import InputError,atomic_write,batch_advice,oom_hint
 from .metrics import label_scores,mean_interval
-from .ranking import average_precision,f1_scores,mean_average_precision,recall_at_k,recall_per_type,top_k_accuracy
+from .ranking import average_precision,f1_scores,recall_at_k,recall_per_type,top_k_accuracy
 from .recipes import Recipe,read_recorded_recipe,write_recipe
 from .processes import ALONE,Processes,check_batch_size
-from .data.loader import RunData
-from .data.corrections import read_corrected_data
+from .data.loader import RunData,read_data
 from .decision.tune import Decision
 from .callback.history import progress_or_log
 from .callback.checkpoint import Checkpoint,Diverged,fingerprint
@@ -30,6 +29,7 @@ from .callback.parallel import DataParallel
 from .learner import FashionLearner,recipe_learner
 from .interpret.core import FashionInterpretation
 from .export import MODEL_FILES,save_model,versions
+from .ensemble import FOLDS_FILE
 from .serving.submission import write_bad_images
 from .report.run import machine,save_report
 
@@ -41,7 +41,7 @@ def data_learner(
     **kwargs
 )->FashionLearner: # raises `InputError` for invalid labels, or a named cache folder that cannot be written
     "The learner for `recipe` on the images of `data`"
-    found = read_corrected_data(data, recipe)
+    found = read_data(data, recipe)
     return recipe_learner(found.table, recipe, found.packed, **kwargs)
 
 # %% ../nbs/80_train.ipynb #095f2614
@@ -50,7 +50,7 @@ RUN_FILES = ('settings.ini','history.csv','metrics.json','bad_images.csv','check
 
 def _check_folder(out, overwrite, resume):
     "Refuse a folder that contains a run, unless it is to be overwritten or resumed"
-    if (out/'folds.csv').exists(): raise InputError(f"{out}: contains a training in folds; choose another folder")
+    if (out/FOLDS_FILE).exists(): raise InputError(f"{out}: contains a training in folds; choose another folder")
     is_finished = (out/'metrics.json').exists()
     has_run = any((out/o).exists() for o in RUN_FILES)
     if is_finished and not overwrite:
@@ -104,14 +104,15 @@ def run_scores(
     intervals = {f'{name}_interval': mean_interval(values) for name,values in scores.items()}
     n_known = dict(categories=int(interp.has_category.sum()), attributes=int((interp.attributes >= 0).sum()))
     categories = label_scores(interp.vocab.categories, interp.predicted_category, interp.category).round(4).to_dict('index')
+    p,q = (o.numpy() for o in interp.probabilities())
+    precisions = average_precision(q, interp.attributes.numpy())
     return dict({name: values.mean().item() for name,values in scores.items()}, **intervals, known_labels=n_known,
-        **_ranking(interp), decision=rule, categories=categories, attributes=_attribute_scores(interp))
+        **_ranking(interp, p, q, precisions), decision=rule, categories=categories, attributes=_attribute_scores(interp, precisions))
 
 _TOP = 3,5 # labels that may be named, in the field's ranking metrics
 
-def _ranking(interp):
-    "The field's ranking metrics; of the parts that have labels"
-    p,q = (o.numpy() for o in interp.probabilities())
+def _ranking(interp, p, q, precisions):
+    "The field's ranking metrics from the probabilities of both parts and the average precision of each attribute"
     labels,sets = interp.category.numpy(),interp.attributes.numpy()
     found = {}
     if len(interp.correct_known): found.update({f'category_top_{k}': top_k_accuracy(p, labels, k) for k in _TOP})
@@ -120,7 +121,8 @@ def _ranking(interp):
     types = interp.vocab.types
     if types: found.update({f'attribute_recall_top_{k}_per_type': recall_per_type(q, sets, k, types) for k in _TOP})
     f1 = f1_scores(interp.predicted.numpy(), sets)
-    found.update(mean_average_precision=mean_average_precision(q, sets), macro_f1=f1.macro, micro_f1=f1.micro)
+    mean_precision = np.nanmean(precisions) if (sets == 1).any() else np.nan
+    found.update(mean_average_precision=float(mean_precision), macro_f1=f1.macro, micro_f1=f1.micro)
     return _without_nan(found)
 
 def _without_nan(value):
@@ -128,10 +130,9 @@ def _without_nan(value):
     if isinstance(value, dict): return {k: _without_nan(o) for k,o in value.items()}
     return None if np.isnan(value) else value
 
-def _attribute_scores(interp):
+def _attribute_scores(interp, precisions):
     "Scores of each attribute"
-    scores = label_scores(interp.vocab.attributes, interp.predicted, interp.attributes)
-    scores['average_precision'] = average_precision(interp.probabilities()[1].numpy(), interp.attributes.numpy())
+    scores = label_scores(interp.vocab.attributes, interp.predicted, interp.attributes).assign(average_precision=precisions)
     return _without_nan(scores.round(4).to_dict('index'))
 
 def _metrics(learn, recipe, scores, seconds, timer):
@@ -234,7 +235,7 @@ def train_run(
     out = Path(out)
     check_batch_size(recipe.batch_size, processes.world)
     resume = processes.share(processes.is_first and _open_run(out, recipe, overwrite, resume))
-    with processes.busy(): found = found or read_corrected_data(data, recipe)
+    with processes.busy(): found = found or read_data(data, recipe)
     learn = _shared_learner(found, recipe, processes, path=out)
     if not processes.is_first: return _assist(out, learn, found, recipe, resume, processes)
     with logger_callbacks(recipe.log, out, asdict(recipe)) as cbs,_locked(out):
@@ -259,7 +260,7 @@ def lr_find_run(
 )->float: # suggested highest learning rate
     "The LR finder's suggestion for training on `data` according to `recipe`"
     check_batch_size(recipe.batch_size, processes.world)
-    with processes.busy(): found = read_corrected_data(data, recipe)
+    with processes.busy(): found = read_data(data, recipe)
     learn = _shared_learner(found, recipe, processes)
     with _smaller_batch(recipe),progress_or_log(learn): suggestion = learn.lr_find(show_plot=False).valley
     processes.leave()

@@ -3,7 +3,7 @@ import importlib.util,os,random,signal,socket,subprocess,sys,time
 from pathlib import Path
 import pandas as pd
 import pytest
-from conftest import FASHION,SHORT,refused,run_cli,run_inprocess,spawn,train
+from conftest import FASHION,refused,run_cli,run_inprocess,spawn
 
 pytestmark = pytest.mark.slow
 needs_ray = pytest.mark.skipif(importlib.util.find_spec('ray') is None, reason='Ray is not installed (the extra [ray], 600 MB)')

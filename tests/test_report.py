@@ -91,7 +91,8 @@ def test_runs_side_by_side(run, tmp_path):
     assert [o.split()[0] for o in done.stdout.splitlines()] == ['run','better','good','cut','stopped']
     assert 'damaged: metrics.json' in done.stdout and 'unfinished: 2 epochs' in done.stdout
     table = pd.read_csv(tmp_path/'runs.csv', keep_default_na=False, na_values=[''])
-    assert table.columns.tolist() == ['run','accuracy','mean_f1','mean_average_precision','minutes','images_per_second','problem','lr'] and table.lr[0] == .02 and table.accuracy[0] == .99
+    ranking = ['category_top_3','category_top_5','attribute_recall_top_3','attribute_recall_top_5','mean_average_precision','macro_f1','micro_f1']
+    assert table.columns.tolist() == ['run','accuracy','mean_f1',*ranking,'minutes','images_per_second','problem','lr'] and table.macro_f1[1] == metrics['macro_f1'] and table.lr[0] == .02 and table.accuracy[0] == .99
     assert refused(run_inprocess('runs', tmp_path/'nowhere'), 'no such folder')
     (tmp_path/'empty').mkdir()
     assert refused(run_inprocess('runs', tmp_path/'empty'), 'contains no runs')

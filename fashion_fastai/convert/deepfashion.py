@@ -9,9 +9,10 @@ __all__ = ['Benchmark', 'read_benchmark', 'convert_deepfashion']
 import csv,re
 from pathlib import Path
 from typing import Callable,NamedTuple
+from fastcore.meta import delegates
 import numpy as np,pandas as pd
 from ..core import InputError,SPLITS,UNKNOWN,require_empty,track
-from .core import ConversionSummary,SourceImages,attribute_info,random_splits,select_labels
+from .core import ConversionSummary,SourceImages,attribute_info,check_margin,random_splits,select_labels
 from .write import write_images
 
 # %% ../../nbs/41_convert.deepfashion.ipynb #f1f68d30
@@ -207,6 +208,7 @@ def _image_folder(src, names, given):
     if n_found[best]: return best
     raise InputError(f"{given or src}: {names[0]} and the others are missing; name the folder that contains `img` with --images")
 
+@delegates(write_images, but=['dst','images','categories','attributes','seed','margin','left_out','info','progress'])
 def convert_deepfashion(
     src:str|Path, # folder with Anno_coarse (or Anno) and Eval, or with Anno_fine, and the images
     dst:str|Path, # data folder to create: must not exist yet, or be empty
@@ -216,15 +218,14 @@ def convert_deepfashion(
     split:str='product', # product: random, by product; authors: the original one, where 9 of 10 test products are in the training set
     images:str|Path|None=None, # folder that contains `img`; None to search for it
     crop:float|None=None, # crop to the bounding boxes plus this fraction of their sides; None for whole images
-    copy:bool=False, # copy images instead of linking to them
-    keep_names:bool=False, # keep the images' file names, which reveal the product
     unknown:bool=False, # keep what the coarse edition lists as unknown, instead of taking it for absent
     seed:int=42, # of the split, and of the order in which images are numbered
     progress:Callable|None=None, # wraps long loops, such as `terminal_progress`
+    **kwargs
 )->ConversionSummary: # raises `InputError` for missing or damaged files
     "Convert DeepFashion's benchmark to a data folder"
     if split not in ('product','authors'): raise InputError(f"split is '{split}', but should be product or authors")
-    if crop is not None and not 0 <= crop <= 10: raise InputError(f"crop is {crop}, but should be from 0 to 10")
+    check_margin(crop)
     require_empty(dst)
     src = Path(src)
     read = read_benchmark(src, edition, crop is not None, progress)
@@ -251,4 +252,4 @@ def convert_deepfashion(
     left_out = {'of other categories': (~has_category).sum(), 'without one of the attributes': (has_category & ~is_labelled).sum(),
                 'missing': (is_labelled & ~exists).sum()}
     return write_images(dst, found, [read.category_names[k] for k in chosen], names_of_columns, seed=seed, info=info,
-        keep_names=keep_names, copy=copy, margin=crop or 0., left_out=left_out, progress=progress)
+        margin=crop or 0., left_out=left_out, progress=progress, **kwargs)

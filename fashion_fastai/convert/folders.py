@@ -9,6 +9,7 @@ __all__ = ['FolderImages', 'find_folder_images', 'FolderAttributes', 'read_folde
 import os
 from pathlib import Path
 from typing import Callable,NamedTuple
+from fastcore.meta import delegates
 import numpy as np
 from ..core import IMAGE_SUFFIXES,InputError,SPLITS,require_empty
 from ..data.split import join_groups,product_folders
@@ -150,6 +151,7 @@ def _folder_groups(found, rows, group_fn, src):
     if group_fn: groupings.append(group_fn([str(Path(src)/o) for o in names]))
     return join_groups(*groupings)
 
+@delegates(write_images, but=['dst','images','categories','attributes','seed','margin','left_out','info'])
 def convert_folders(
     src:str|Path, # folder with a folder of images per category, also below train, val and test
     dst:str|Path, # data folder to create: must not exist yet, or be empty
@@ -157,10 +159,8 @@ def convert_folders(
     categories:int|str='all', # number of categories, the most frequent ones; or names separated by commas
     crop:float|None=None, # margin around the boxes x1,y1,x2,y2 of that file, as a fraction of their sides; None for 0
     group_fn:Callable|None=None, # image paths -> group of each, such as `near_duplicate_groups`, for a random split
-    copy:bool=False, # copy images instead of linking to them
-    keep_names:bool=False, # keep the images' file names
     seed:int=42, # of the split, and of the order in which images are numbered
-    progress:Callable|None=None, # wraps the loop over images, such as `terminal_progress`
+    **kwargs
 )->ConversionSummary: # raises `InputError` for missing or damaged files
     "Convert folders of images to a data folder"
     require_empty(dst)
@@ -184,5 +184,4 @@ def convert_folders(
         where=lambda i: extra.where(rows[i]))
     left_out = {'of other categories': (~is_selected).sum(), 'outside of the folders of categories': found.n_outside,
                 'rows without an image': extra.n_unused}
-    return write_images(dst, images, category_names, extra.names, seed=seed, keep_names=keep_names, copy=copy,
-        margin=crop or 0., left_out=left_out, progress=progress)
+    return write_images(dst, images, category_names, extra.names, seed=seed, margin=crop or 0., left_out=left_out, **kwargs)

@@ -9,6 +9,7 @@ __all__ = ['ProductTable', 'read_products', 'attribute_values', 'convert_product
 import csv,os
 from pathlib import Path
 from typing import Callable,NamedTuple
+from fastcore.meta import delegates
 import numpy as np,pandas as pd
 from ..core import IMAGE_SUFFIXES,InputError,require_empty
 from ..data.split import join_groups
@@ -144,6 +145,7 @@ def _groups(table, group, paths, group_fn):
     if group_fn: groupings.append(group_fn(paths))
     return join_groups(*groupings)
 
+@delegates(write_images, but=['dst','images','categories','attributes','seed','margin','left_out','info'])
 def convert_products(
     src:str|Path, # a shop's table, or a folder with styles.csv or a single other table, and images/
     dst:str|Path, # data folder to create: must not exist yet, or be empty
@@ -156,10 +158,8 @@ def convert_products(
     crop:float|None=None, # margin around the boxes x1,y1,x2,y2, as a fraction of their sides; None for 0
     group:str|None=None, # column of what stays on one side of the split; None for productDisplayName, if present
     group_fn:Callable|None=None, # image paths -> group of each, such as `near_duplicate_groups`
-    copy:bool=False, # copy images instead of linking to them
-    keep_names:bool=False, # keep the images' file names
     seed:int=42, # of the split, and of the order in which images are numbered
-    progress:Callable|None=None, # wraps long loops, such as `terminal_progress`
+    **kwargs
 )->ConversionSummary: # raises `InputError` for missing or damaged files
     "Convert a shop's table to a data folder"
     require_empty(dst)
@@ -192,8 +192,8 @@ def convert_products(
     found = SourceImages(paths=paths, names=[os.path.basename(o) for o in paths], categories=labels, attributes=multi_hot.values,
         groups=groups, splits=random_splits(labels, groups, seed), boxes=boxes, where=place)
     info = attribute_info(multi_hot.values, list(multi_hot), multi_hot.attrs['columns'])
-    summary = write_images(dst, found, chosen, list(multi_hot), seed=seed, keep_names=keep_names, copy=copy, margin=crop or 0.,
-        left_out=selection.left_out, progress=progress, info=info)
+    summary = write_images(dst, found, chosen, list(multi_hot), seed=seed, margin=crop or 0., left_out=selection.left_out,
+        info=info, **kwargs)
     if products.n_long:
         print(f"{products.n_long:,} lines have more fields than the header; the surplus was joined to the last field", flush=True)
     return summary

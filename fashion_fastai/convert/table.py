@@ -9,6 +9,7 @@ __all__ = ['convert_table']
 import os
 from pathlib import Path
 from typing import Callable,NamedTuple
+from fastcore.meta import delegates
 import numpy as np,pandas as pd
 from ..core import InputError,require_empty
 from ..data.split import join_groups
@@ -27,6 +28,17 @@ def _image_column(table, given):
     table.require(column, 'image')
     if table.kinds[column] != 'list': return column
     raise InputError(f"{table.path}: column '{column}' has lists, neither paths nor bytes")
+
+def _used_columns(table, crop, attributes, **columns):
+    "The columns `what -> name` that are named, refusing those that do not exist"
+    listed = ', '.join(table.columns)
+    if not (columns['category'] or attributes):
+        raise InputError(f"{table.path}: name a column with --category, or columns with --attributes: {listed}")
+    columns = {what: o for what,o in columns.items() if o}
+    for what,o in columns.items(): table.require(o, what)
+    if crop is not None and not set(BOX) <= set(table.columns):
+        raise InputError(f"{table.path}: has no columns {','.join(BOX)} to crop to; it has {listed}")
+    return columns
 
 class _Rows(NamedTuple):
     "What the rows of a table say, n of them"
@@ -115,6 +127,7 @@ def _group_rows(texts, files, n, group_fn):
         if group_fn: groupings.append(np.asarray(group_fn(list(unique)))[codes])
     return join_groups(*groupings)
 
+@delegates(write_images, but=['dst','images','categories','attributes','seed','margin','left_out','info'])
 def convert_table(
     src:str|Path, # CSV or Parquet file, or a folder of Parquet files
     dst:str|Path, # data folder to create: must not exist yet, or be empty
@@ -127,26 +140,17 @@ def convert_table(
     crop:float|None=None, # margin around the boxes x1,y1,x2,y2, as a fraction of their sides; None for 0
     images:str|Path|None=None, # folder of the paths; None for that of the table
     group_fn:Callable|None=None, # image paths -> group of each, such as `near_duplicate_groups`
-    copy:bool=False, # copy images instead of linking to them
-    keep_names:bool=False, # keep the images' file names
     seed:int=42, # of the split, and of the order in which images are numbered
-    progress:Callable|None=None, # wraps long loops, such as `terminal_progress`
+    **kwargs
 )->ConversionSummary: # raises `InputError` for missing or damaged files
     "Convert a table of images to a data folder"
     require_empty(dst)
     check_margin(crop)
     table,src = SourceTable(src),Path(src)
-    if not (category or attributes):
-        listed = ', '.join(table.columns)
-        raise InputError(f"{src}: name a column with --category, or columns with --attributes: {listed}")
     image = _image_column(table, image)
     has_bytes = table.kinds[image] != 'text'
-    columns = dict(category=category, split=split, group=group, image=None if has_bytes else image)
-    columns = {what: o for what,o in columns.items() if o}
-    for what,o in columns.items(): table.require(o, what)
-    if crop is not None and not set(BOX) <= set(table.columns):
-        raise InputError(f"{src}: has no columns {','.join(BOX)} to crop to; it has {', '.join(table.columns)}")
-    if has_bytes and keep_names: raise InputError(f"{src}: images that are bytes in a table have no names to keep")
+    columns = _used_columns(table, crop, attributes, category=category, split=split, group=group, image=None if has_bytes else image)
+    if has_bytes and kwargs.get('keep_names'): raise InputError(f"{src}: images that are bytes in a table have no names to keep")
     print(f"reading {src}", flush=True)
     collectors = attribute_columns(table, attributes or '')
     rows = _read_rows(table, columns, collectors)
@@ -170,5 +174,4 @@ def convert_table(
         attributes=multi_hot, groups=groups, splits=splits, boxes=part(rows.boxes),
         where=lambda i: table.where(kept[i]),
         contents=_iter_images(table, image, numbers, folders) if has_bytes else None)
-    return write_images(dst, found, names, attribute_names, seed=seed, keep_names=keep_names, copy=copy,
-        margin=crop or 0., left_out=selection.left_out, progress=progress)
+    return write_images(dst, found, names, attribute_names, seed=seed, margin=crop or 0., left_out=selection.left_out, **kwargs)

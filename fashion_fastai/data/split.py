@@ -107,6 +107,7 @@ def grouped_split(
 # %% ../../nbs/11_data.split.ipynb #5f01a0d2
 def _deal(categories, n, rng):
     "Fold of each row, from 0 to n-1: shuffled, then dealt out category by category"
+    # as `StratifiedKFold`, which refuses categories that all have fewer rows than there are folds
     order = np.argsort(categories[shuffled := rng.permutation(len(categories))], kind='stable')
     folds = np.empty(len(categories), np.int64)
     folds[shuffled[order]] = np.arange(len(categories)) % n

@@ -77,11 +77,10 @@ def _show_tiles(interp, rows, notes=None):
     fig,axes = figure_grid(len(rows), 6, (width, height), layout=None)
     # in inches: .6 for the attributes below each image, .45 for the category above
     fig.subplots_adjust(.01, .6/height/n_rows, .99, 1 - .45/height/n_rows, .08, 1.05/2.35)
-    (p,q),vocab = interp.probabilities(),interp.vocab
+    (p,q),categories,vocab = interp.probabilities(),interp.predicted_category,interp.vocab
     for i,(ax,row) in enumerate(zip(axes, rows)):
         image,note = _open_thumbnail(interp.images[row])
-        category = interp.predicted_category[row]
-        show_prediction(ax, image, make_prediction(vocab, category, interp.predicted[row], p[row], q[row]), interp.actual(row))
+        show_prediction(ax, image, make_prediction(vocab, categories[row], interp.predicted[row], p[row], q[row]), interp.actual(row))
         ax.text(.5, .5, note, transform=ax.transAxes, ha='center', va='center', fontsize=8)
         if notes:
             box = dict(facecolor='white', edgecolor='none', alpha=.8, pad=1.5)

@@ -66,7 +66,9 @@ def _is_run(folder):
     try: return 'stages' in _read_settings(folder/'settings.ini')[1] # a file of recipes has several sections
     except (OSError, ValueError, configparser.Error): return False
 
-_FIGURES = *_SCORES,'mean_average_precision','minutes','images_per_second'
+_RANKING = ('category_top_3','category_top_5','attribute_recall_top_3','attribute_recall_top_5',
+    'mean_average_precision','macro_f1','micro_f1')
+_FIGURES = *_SCORES,*_RANKING,'minutes','images_per_second'
 
 def compare_runs(
     folder:str|Path, # folder with run folders, at any depth
@@ -93,7 +95,8 @@ def format_runs(
     table:pd.DataFrame, # from `compare_runs`
 )->str: # a line per run, with its problem at the end
     "The table as text"
-    shown = table.drop(columns='problem').rename(columns=dict(images_per_second='images/s', mean_average_precision='mAP'))
+    hidden = ['problem', *(o for o in _RANKING if o in table and o != 'mean_average_precision')] # too wide for a terminal
+    shown = table.drop(columns=hidden).rename(columns=dict(images_per_second='images/s', mean_average_precision='mAP'))
     for column,form in ((o, form) for o,form in _FORMATS.items() if o in shown):
         shown[column] = ['' if pd.isna(value) else form.format(value) for value in shown[column]]
     header,*lines = shown.fillna('').to_string(index=False).splitlines()
