@@ -67,7 +67,8 @@ class Group:
 
 def main():
     args = arguments(__doc__, height=64, width=48, batch_size=64, steps=10, turns=15)
-    header = ['xresnet18 at half width', 'one process of two threads, ms', 'two of one thread, ms', 'lost', 'MB of gradients', 'MB sent per step']
+    header = ['xresnet18 at half width', 'one process of two threads, ms', 'two of one thread, ms', 'lost',
+        'MB of gradients', 'MB sent per step']
     table,figures = [header],{}
     with data_folder(args.data, 1500) as (data,cache):
         for i,precision in enumerate(('fp32','bf16')):
