@@ -22,7 +22,7 @@ def repeated(table, n):
 def main():
     args = arguments(__doc__, device='cuda', arch='xresnet50', height=128, width=128, images=45_000, batch_size=128,
         workers=16)
-    if not torch.cuda.is_available():
+    if args.device == 'cuda' and not torch.cuda.is_available():
         small = dict(device='cpu', arch='xresnet10', height=32, width=32, images=256, rounds=1, workers=1)
         for name,value in dict(small, results=Path(tempfile.mkdtemp())).items(): setattr(args, name, value)
     device,size = torch.device(args.device),(args.height, args.width)

@@ -20,7 +20,7 @@ from .data.loader import read_data
 from .decision.tune import decide
 from .interpret.core import FashionInterpretation
 from .export import load_model,versions
-from .inference import write_bad_images
+from .serving.submission import write_bad_images
 from .ensemble import ENSEMBLE_FILE,FOLDS_FILE,save_ensemble
 from .report.run import machine,write_report
 from .train import RUN_FILES,check_recipe,run_scores,train_run
