@@ -217,8 +217,8 @@ def _open_run(out, recipe, overwrite, resume):
 
 def _shared_learner(found, recipe, processes, **kwargs):
     "The learner of one of several processes; the first of each machine measures what is fastest, alone"
-    cbs = [] if processes.is_alone else [DataParallel(processes)]
-    def make(): return recipe_learner(found.table, recipe, found.packed, processes.world, cbs=cbs, **kwargs)
+    if not processes.is_alone: kwargs['cbs'] = [DataParallel(processes)]
+    def make(): return recipe_learner(found.table, recipe, found.packed, processes.world, **kwargs)
     with _smaller_batch(recipe): return processes.first_here(make, 'the network')
 
 def train_run(
