@@ -89,7 +89,8 @@ PURPOSES = dict(loader='Batches that reach the network', step='Training steps', 
     predict='Prediction from files and cache', memory='Memory of long predictions', convert='Conversion of DeepFashion',
     time_to_quality='Time to the scores of plain fastai (record of an earlier `quick`: attribute weight 2, fixed threshold)',
     scale='Large tables and catalogues', parallel='Training in two processes', catalogue='Prediction of catalogues',
-    catalogue_rows='Ten million rows, from list to submission', what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU')
+    catalogue_rows='Ten million rows, from list to submission',
+    what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU')
 
 def load_records():
     "Name -> record, in alphabetical order"
