@@ -1,4 +1,4 @@
-"Catalogues: images per second of one process, of two and of Ray; and ten million made-up rows from list to submission (on Linux)"
+"Catalogues: images per second of one process, of two parts and of Ray; ten million made-up rows from list to submission (on Linux)"
 import importlib.util,os,statistics,subprocess,sys,tempfile,time
 from pathlib import Path
 import numpy as np
@@ -17,7 +17,8 @@ def together(*commands):
     "Seconds until all of some commands are done"
     start = time.perf_counter()
     env = dict(os.environ, OMP_NUM_THREADS='1')
-    running = [subprocess.Popen([FASHION, *map(str, o)], stdout=subprocess.DEVNULL, env=env) for o in commands]
+    def begin(words): return subprocess.Popen([FASHION, *map(str, words)], stdout=subprocess.DEVNULL, env=env)
+    running = list(map(begin, commands))
     assert not any(o.wait() for o in running)
     return time.perf_counter() - start
 

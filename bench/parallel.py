@@ -74,12 +74,13 @@ def main():
         for i,precision in enumerate(('fp32','bf16')):
             words = data.absolute(),cache.absolute(),precision,args.height,args.width,args.batch_size
             one,two = Group(1, 29511+2*i, *words),Group(2, 29512+2*i, *words)
-            taken = [(one.steps(args.steps)[0], *two.steps(args.steps)) for _ in range(args.turns)][2:] # the first two warm up
+            taken = [(one.steps(args.steps)[0], *two.steps(args.steps)) for _ in range(args.turns)]
+            taken = taken[2:] # the first two warm up
             lost = statistics.median(b/a for a,b,_ in taken) - 1
             ms = [1e3*statistics.median(o) for o in list(zip(*taken))[:2]]
             sent = statistics.median(o[2] for o in taken)
-            setting = f'{precision}, {args.height}x{args.width}, batches of {args.batch_size}'
-            table.append([setting, *ms, f'{lost:+.1%}', two.n_bytes/1e6, sent/1e6])
+            what = f'{precision}, {args.height}x{args.width}, batches of {args.batch_size}'
+            table.append([what, *ms, f'{lost:+.1%}', two.n_bytes/1e6, sent/1e6])
             figures[f'a step of two processes over one of two threads, {precision}'] = 1+lost,None
             one.close(),two.close()
     save('parallel', args, table, figures)

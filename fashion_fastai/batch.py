@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['count_parts', 'import_ray', 'ray_cluster', 'Pool', 'plan_pool', 'PartPredictor', 'predict_catalogue']
 
-# %% ../nbs/84_batch.ipynb #dba3124b
+# %% ../nbs/84_batch.ipynb #caae6ff1
 import logging,os,queue,socket,threading,time
 from contextlib import contextmanager,suppress
 from itertools import islice
@@ -17,7 +17,7 @@ from .export import load_model
 from .catalogue import Catalogue,Store,import_pyarrow,is_remote
 from .shards import Job,describe_job,merge_parts,open_job,part_name,predict_part
 
-# %% ../nbs/84_batch.ipynb #1b46022c
+# %% ../nbs/84_batch.ipynb #688c5bed
 _MANY_PARTS,_PART_ROWS,_MOST_PARTS = 256,4096,50_000
 
 def count_parts(
@@ -38,12 +38,13 @@ def _copy_paths(catalogue, store, rows_per_group=2**16):
             while group := list(islice(paths, rows_per_group)): writer.write_table(pa.table([group], schema=schema))
     return Catalogue(folder.place('paths.parquet'), catalogue.folder)
 
-# %% ../nbs/84_batch.ipynb #3426af94
+# %% ../nbs/84_batch.ipynb #4f9745d1
 def import_ray(): # raises `InputError` if it is not installed
     "Ray with Ray Data, quiet"
     # reports to nobody, and no messages of its own on the terminal
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')
+    os.environ.setdefault('RAY_ENABLE_AUTO_CONNECT', '0') # a thread that still waits would start Ray again after its end
     try: import ray,ray.data
     except ImportError: raise InputError('--engine ray needs Ray: pip install "fashion_fastai[ray]"') from None
     context = ray.data.DataContext.get_current()
@@ -115,7 +116,7 @@ def plan_pool(
     if n_gpus and n > n_gpus: raise InputError(f"{n} actors need a GPU each, but {has}; set --actors {n_gpus}")
     return Pool(n, cpus, int(n_gpus > 0))
 
-# %% ../nbs/84_batch.ipynb #24c22505
+# %% ../nbs/84_batch.ipynb #35338a41
 class _Progress:
     "Counts batches: an actor that needs no CPU"
     def __init__(self): self.n = 0
@@ -171,7 +172,7 @@ def _choose_precision(model, precision):
     learn = load_model(model, precision)
     return learn.model.precision,learn.model.channels_last
 
-# %% ../nbs/84_batch.ipynb #6a52fad8
+# %% ../nbs/84_batch.ipynb #7ba5ed08
 def _watched(results, count, timeout, hint):
     "Pass on `results`, which a thread waits for; raises `InputError` if neither they nor `count()` change for `timeout` seconds"
     found = queue.Queue()

@@ -104,7 +104,7 @@ def _convert_options(p):
 
 def _convert(args):
     from fashion_fastai.core import terminal_progress
-    options = {name: value for name,value in vars(args).items() if name not in ('command','kind','words')}
+    options = {name: value for name,value in vars(args).items() if name not in ('command','kind')}
     module,function = _CONVERTERS[args.kind]
     convert = getattr(import_module(f'fashion_fastai.convert.{module}'), function)
     if args.kind != 'deepfashion': # its images are grouped by product

@@ -42,7 +42,7 @@ def _run(argv):
         warnings.filterwarnings('always', module='fashion_fastai')
         warnings.showwarning = show
         args = _parser(argv).parse_args(argv)
-        args.words = argv # for commands that start themselves in several processes
+        if 'processes' in args: args.words = argv # the command may start itself in several
         COMMANDS[args.command].run(args)
 
 def main(
