@@ -160,6 +160,25 @@ def test_a_full_disk_in_a_part_is_one_line_and_loses_nothing(run, catalogue, tmp
     assert os.listdir(tmp_path/'parts') == ['job.json']
     assert run_cli(*words).returncode == 0
 
+def test_a_list_that_contains_the_images(run, garments, tmp_path):
+    "Parts of a Parquet file with bytes are what a list of the same files gives"
+    pa = pytest.importorskip('pyarrow.parquet', reason='PyArrow is not installed')
+    import pyarrow
+    paths = pd.read_csv(garments/'test.csv').file_path.tolist()
+    cells = [dict(bytes=(garments.parent/o).read_bytes(), path=o) for o in paths]
+    cells[-1]['bytes'] = b'no image'
+    pa.write_table(pyarrow.table(dict(image=cells)), tmp_path/'images.parquet', row_group_size=6)
+    for k in (1,2): assert run_inprocess('predict', run, tmp_path/'images.parquet', '--out', tmp_path/'parts', *OPTIONS, '--shard', f'{k}/2').returncode == 0
+    done = run_inprocess('merge', tmp_path/'parts', '--out', tmp_path/'merged')
+    assert done.returncode == 0 and '1 of 20 images' in done.stderr
+    local = tmp_path/'garments'
+    (local/'test').mkdir(parents=True)
+    for o in paths[:-1]: os.link(garments.parent/o, tmp_path/o)
+    (tmp_path/paths[-1]).write_bytes(b'no image')
+    (local/'test.csv').write_text((garments/'test.csv').read_text())
+    assert run_inprocess('predict', run, local/'test.csv', '--out', tmp_path/'expected', *OPTIONS).returncode == 0
+    assert same_files(tmp_path/'merged', tmp_path/'expected', FILES[:3])
+
 @pytest.fixture(scope='module')
 def s3():
     "The environment of an S3 server on this machine, with an empty bucket"
@@ -180,7 +199,6 @@ def s3():
 
 @needs_moto
 @needs_ray
-@pytest.mark.xfail(reason='the actors of Ray fail on lists in S3; the cause is not known yet')
 def test_a_catalogue_in_object_storage(run, garments, tmp_path, s3):
     "Lists with paths and with images in S3, and the parts too: the answers are those for files"
     import pyarrow as pa,pyarrow.parquet as pq

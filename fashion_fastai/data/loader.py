@@ -35,7 +35,7 @@ class GarmentImage(PILImage):
     "A fastai `PILImage` that is opened upright and in RGB"
     @classmethod
     def create(cls,
-        source:Path|str|bytes|np.ndarray|Tensor|Image.Image, # path, bytes of a file, pixels, or image
+        source:Path|str|bytes|np.ndarray|Tensor|Image.Image|Callable, # path, bytes of a file or what returns them, pixels, or image
         size:tuple|None=None, # (height, width) in pixels to squish it to; None for its own
     ): # raises `InputError` if it cannot be read as an image
         "Open `source`"
@@ -43,7 +43,7 @@ class GarmentImage(PILImage):
 
 # %% ../../nbs/23_data.loader.ipynb #410b7915
 def get_image(
-    row:LabelRow|str|Path|bytes|np.ndarray|Tensor|Image.Image, # row of the table, or an image or its path
+    row:LabelRow|str|Path|bytes|np.ndarray|Tensor|Image.Image|Callable, # row of the table, or an image, its path, or what returns its bytes
 ):
     "Path of a row's image; anything else is taken for an image"
     return row.image if isinstance(row, LabelRow) else row
