@@ -34,7 +34,7 @@ gpu: .venv/ready    ## on a machine with a GPU: all that only a GPU can show, in
 	env -u OMP_NUM_THREADS $(BIN)/python -W ignore bench/gpu.py $(DATA) --images 20000
 	$(BIN)/python bench/record.py
 
-# DATA=folder for images of your own in place of synthetic ones; time_to_quality, gpu, convert, scale, deepfashion, parallel, catalogue and serving take longer: run them by hand
+# DATA=folder for images of your own in place of synthetic ones; time_to_quality, gpu, convert, scale, deepfashion, parallel, catalogue, serving and study take longer: run them by hand
 bench: .venv/ready    ## packing, loader, step, prediction and its memory, beside plain fastai; records go to bench/results/
 	for o in pack loader step predict memory; do $(BIN)/python -W ignore bench/$$o.py $(DATA) || exit 1; done
 	$(BIN)/python bench/record.py

@@ -19,38 +19,44 @@ def repeated(table, n):
     frame = pd.concat([*[train]*(n//len(train)), train[:n%len(train)], valid], ignore_index=True)
     return LabelTable(frame, table.vocab, table.data)
 
+def measured(args, data, cache, batch_size):
+    "Images per second of (a bare step, training, plain fastai) at one batch size, the ratios, and the precision of ours"
+    device,size = torch.device(args.device),(args.height, args.width)
+    table = read_labels(data)
+    packed = pack_table(table, size, cache)
+    keys = dict(stages=f'{args.height}x{args.width}:1', arch=args.arch, batch_size=batch_size)
+    ours = recipe_learner(repeated(table, args.images), read_recipe('gpu', None, **keys), packed)
+    plain_dls = peer_dls(data, size, batch_size, args.workers).to(device)
+    plain = peer_learner(plain_dls, ARCHS[args.arch]())
+    def synchronised(work):
+        work()
+        if device.type == 'cuda': torch.cuda.synchronize()
+    n,n_plain,batch = len(ours.dls.train),len(plain_dls.train),ours.dls.train.one_batch()
+    train_epoch(ours)
+    taken = rounds(args.rounds, bare=lambda: synchronised(lambda: bare_steps(ours, batch, n)),
+        training=lambda: synchronised(lambda: train_epoch(ours)), fastai=lambda: synchronised(lambda: train_epoch(plain)))
+    def rate(name, n): return n*batch_size/statistics.median(taken[name])
+    rates = rate('bare', n),rate('training', n),rate('fastai', n_plain)
+    ratios = ratio(taken['bare'], taken['training']),ratio(taken['fastai'], taken['training'], n/n_plain)
+    return rates,ratios,ours.model.precision
+
 def main():
-    args = arguments(__doc__, device='cuda', arch='xresnet50', height=128, width=128, images=45_000, batch_size=128,
+    args = arguments(__doc__, device='cuda', arch='xresnet50', height=128, width=128, images=45_000, batch_sizes='128 512',
         workers=16)
     if args.device == 'cuda' and not torch.cuda.is_available():
-        small = dict(device='cpu', arch='xresnet10', height=32, width=32, images=256, rounds=1, workers=1)
+        small = dict(device='cpu', arch='xresnet10', height=32, width=32, images=256, rounds=1, batch_sizes='64 128', workers=1)
         for name,value in dict(small, results=Path(tempfile.mkdtemp())).items(): setattr(args, name, value)
-    device,size = torch.device(args.device),(args.height, args.width)
     with data_folder(args.data) as (data,cache):
-        table = read_labels(data)
-        packed = pack_table(table, size, cache)
-        table = repeated(table, args.images)
-        keys = dict(stages=f'{args.height}x{args.width}:1', arch=args.arch, batch_size=args.batch_size)
-        recipe = read_recipe('gpu', None, **keys)
-        ours = recipe_learner(table, recipe, packed)
-        plain_dls = peer_dls(data, size, args.batch_size, args.workers).to(device)
-        plain = peer_learner(plain_dls, ARCHS[args.arch]())
-        def synchronised(work):
-            work()
-            if device.type == 'cuda': torch.cuda.synchronize()
-        n,batch = len(ours.dls.train),ours.dls.train.one_batch()
-        train_epoch(ours)
-        taken = rounds(args.rounds, bare=lambda: synchronised(lambda: bare_steps(ours, batch, n)),
-            training=lambda: synchronised(lambda: train_epoch(ours)), fastai=lambda: synchronised(lambda: train_epoch(plain)))
-        n_plain = len(plain_dls.train)
-        rate = lambda o, n: n*args.batch_size/statistics.median(o)
-        place = 'the GPU' if packed.tensor(device).is_cuda else 'main'
-        rows = [[f'{args.arch}, {args.height}x{args.width}, {ours.model.precision}', 'images/s'],
-            ['a step on one resident batch', rate(taken['bare'], n)],
-            [f'training, images in {place} memory', rate(taken['training'], n)],
-            [f'plain fastai, fp32, {args.workers} workers', rate(taken['fastai'], n_plain)]]
-        save('gpu', args, rows, {
-            'training over the bare step': (ratio(taken['bare'], taken['training']), .9),
-            'ours over plain fastai': (ratio(taken['fastai'], taken['training'], n/n_plain), 3)})
+        found = {n: measured(args, data, cache, n) for n in map(int, args.batch_sizes.split())}
+    titles = 'a step on one resident batch','training',f'plain fastai, fp32, {args.workers} workers'
+    header = [f'{args.arch}, {args.height}x{args.width}, images/s',
+        *(f'batches of {n}, {precision}' for n,(_,_,precision) in found.items())]
+    rows = [header, *([title, *(rates[i] for rates,_,_ in found.values())] for i,title in enumerate(titles))]
+    figures = {}
+    for n,(_,(bare,plain),_) in found.items():
+        is_largest = n == max(found) # smaller batches leave a large GPU idle
+        figures[f'training over the bare step, batches of {n}'] = bare,.9 if is_largest else None
+        figures[f'ours over plain fastai, batches of {n}'] = plain,3 if is_largest else None
+    save('gpu', args, rows, figures)
 
 if __name__ == '__main__': main()

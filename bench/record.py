@@ -64,8 +64,8 @@ def _text(value):
     if isinstance(value, float) and abs(value) < 100: return f'{value:,.3g}'
     return f'{value:,.0f}' if isinstance(value, (int,float)) else str(value)
 
-def save(name, args, table, figures):
-    "Print and record `table` (the first row is its header) and `figures` (name -> (value, required minimum or None))"
+def save(name, args, table, figures, **about):
+    "Print and record `table` (its first row is the header) and `figures` (name -> (value, minimum or None)); `about` corrects `machine`"
     rows = [[_text(o) for o in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*rows)]
     print()
@@ -74,7 +74,7 @@ def save(name, args, table, figures):
         print(f"{what}: {value:.3f}" + ('' if least is None else f" (required: {least})"))
     data = Path(args.data).name if args.data else 'synthetic garments'
     values = {what: dict(value=round(value, 4), wanted=least) for what,(value,least) in figures.items()}
-    record = dict(bench=name, date=str(date.today()), data=data, rounds=args.rounds, machine=machine(), table=rows, figures=values)
+    record = dict(bench=name, date=str(date.today()), data=data, rounds=args.rounds, machine=machine() | about, table=rows, figures=values)
     args.results.mkdir(exist_ok=True, parents=True)
     (args.results/f'{name}.json').write_text(json.dumps(record, indent=1) + '\n')
 
@@ -91,7 +91,8 @@ PURPOSES = dict(loader='Batches that reach the network', step='Training steps', 
     time_to_quality='Time to the scores of plain fastai (record of an earlier `quick`: attribute weight 2, fixed threshold)',
     serving='Serving without PyTorch', scale='Large tables and catalogues', parallel='Training in two processes',
     catalogue='Prediction of catalogues', catalogue_rows='Ten million rows, from list to submission',
-    what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU')
+    what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU',
+    study='Study: image size, epochs and data')
 
 def load_records():
     "Name -> record, in alphabetical order"

@@ -23,7 +23,7 @@ from .export import load_model,versions
 from .serving.submission import write_bad_images
 from .ensemble import ENSEMBLE_FILE,FOLDS_FILE,save_ensemble
 from .report.run import machine,write_report
-from .train import RUN_FILES,check_recipe,run_scores,train_run
+from .train import RUN_FILES,check_recipe,planned_recipe,run_scores,train_run
 
 # %% ../nbs/82_folds.ipynb #51737579
 def _new_folds(table, n, seed, workers):
@@ -178,6 +178,7 @@ def train_folds(
     out = Path(out)
     if only and not 1 <= only <= n: raise InputError(f"fold {only} does not exist; there are 1 to {n}")
     resume = _check_folder(out, overwrite, resume)
+    recipe = planned_recipe(data, recipe, out, resume, n)
     if not resume: _clear(out)
     elif (out/'settings.ini').is_file(): check_recipe(out, recipe)
     table,folds = fold_table(data, out/FOLDS_FILE, n, recipe.seed, recipe.workers)

@@ -80,7 +80,9 @@ class Recipe:
     workers:int|None # threads that open files, and processes that fill the cache; auto: one per core
     regroup:bool # re-split train.csv and val.csv, keeping near-duplicates and products together; always done without val.csv
     corrections:str # no, or a file of corrected labels, from fashion review
+    minutes:float # plan network, stages, batch size and learning rate for so many minutes of training on this machine; 0: no plan
     seed:int # random seed
+    given = () # keys that were set by themselves, which a plan keeps
 
     def __post_init__(self):
         for name,is_valid,expected in _LIMITS:
@@ -117,7 +119,7 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     ('threshold', lambda o: 0 < o < 1, 'between 0 and 1'),
     *map(_below_one, ('dropout','label_smoothing','lighting','ema')),
     *map(_fraction, ('mixup','cutmix','max_bad')),
-    *map(_not_negative, ('category_weight','attribute_weight','logit_adjustment','checkpoint_minutes')),
+    *map(_not_negative, ('category_weight','attribute_weight','logit_adjustment','checkpoint_minutes','minutes')),
     _one_of('schedule', 'one_cycle', 'flat_cos'),
     _one_of('optimizer', *OPTIMIZERS),
     _one_of('rule', 'auto', *RULES, 'fixed'),
@@ -211,8 +213,10 @@ def read_recipe(
     def parsed(key):
         value = values[key]
         return _parse(key, value, types[key]) if isinstance(value, str) else value
-    try: return Recipe(**{key: parsed(key) for key in types})
+    try: recipe = Recipe(**{key: parsed(key) for key in types})
     except InputError as e: raise InputError(f"recipe '{name}': {e}") from None
+    recipe.given = tuple(overrides)
+    return recipe
 
 # %% ../nbs/03_recipes.ipynb #c5e3ebe5
 def settings_note(

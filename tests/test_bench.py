@@ -9,7 +9,7 @@ BENCH = Path(__file__).parent.parent/'bench'
 SMALL = ['--rounds', '1', '--height', '32', '--width', '24']
 
 @pytest.mark.parametrize('name,options', [('loader', []), ('step', []), ('pack', ['--large', '10']), ('predict', []), ('memory', ['--short', '50', '--long', '100']),
-    ('gpu', ['--device', 'cpu', '--arch', 'xresnet10', '--images', '200', '--batch-size', '32', '--workers', '1']),
+    ('gpu', ['--device', 'cpu', '--arch', 'xresnet10', '--images', '200', '--batch-sizes', '16 32', '--workers', '1']),
     ('serving', ['--stages', '32x24:1']),
     ('time_to_quality', ['--recipe', 'demo', '--overrides', 'epochs=1', '--epochs', '1'])])
 def test_bench(name, options, garments, tmp_path):
@@ -33,6 +33,26 @@ def test_the_study_goes_on_where_it_was(garments, tmp_path):
     assert trained == ['progressive resizing, seed 1', 'category alone, seed 1', 'attributes alone, seed 1'] and more[:2] == rows and len(more) == 5
     result = json.loads((tmp_path/'results'/'what_helps.json').read_text())
     assert len(result['table']) == 5 and len(result['figures']) == 6
+
+def test_the_study_of_plans(tmp_path):
+    "Its parts: each data set can be read, each change of a network or optimizer trains, and the summary compares what is there"
+    code = """
+import sys; sys.path.insert(0, sys.argv[1])
+import pandas as pd, study
+from dataclasses import replace
+from pathlib import Path
+from fashion_fastai.data.synthetic import draw_garments
+data = study.Data(draw_garments('garments', n=100), Path('.'))
+data.draw = lambda: study.draw_textures('textures', n=60, size=(60,45)) if not Path('textures').exists() else None
+arms = [study.GRID[0], *(o for o in study.INGREDIENTS if o.change in ('no_pool','muon'))][:4] + [study.Arm('textures 30', '24x18:1'), study.Arm('catalogue 50', '24x18:1')]
+rows = [study.train(replace(o, stages='24x18:1 32x24:1'), 1, data, 1) for o in arms]
+assert [o['n_train'] for o in rows[-2:]] == [30, 50] and all(0 <= o['accuracy'] <= 1 and 0 < o['tta_mean_f1'] <= 1 for o in rows)
+table = pd.read_csv(Path(sys.argv[1])/'results'/'study.csv')
+table,figures = study.summary(table)
+assert len(table) == 16 and all(value >= 0 for value,_ in figures.values())
+"""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, BENCH], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 def test_scale(tmp_path):
     options = ['--rows', '3000', '--wide-rows', '500', '--attributes', '40', '--sketches', '2000', '--images', '2000']
