@@ -8,7 +8,9 @@ from fashion_fastai.data.loader import pack_table
 from fashion_fastai.data.labels import LabelTable,read_labels
 from fashion_fastai.learner import recipe_learner
 from fashion_fastai.model.multitask import ARCHS
+from fashion_fastai.plan import announced,plan_training
 from fashion_fastai.recipes import read_recipe
+from fashion_fastai.train import train_run
 from peer import peer_dls,peer_learner
 from record import arguments,data_folder,ratio,rounds,save
 from step import bare_steps,train_epoch
@@ -40,14 +42,22 @@ def measured(args, data, cache, batch_size):
     ratios = ratio(taken['bare'], taken['training']),ratio(taken['fastai'], taken['training'], n/n_plain)
     return rates,ratios,ours.model.precision
 
+def planned_and_real(data, cache, minutes):
+    "Minutes that a plan expects, and that its training takes"
+    recipe = read_recipe('quick', None, minutes=minutes, cache=str(cache), report=False)
+    plan = plan_training(read_labels(data), minutes, recipe, recipe.given)
+    with tempfile.TemporaryDirectory() as out: metrics = train_run(data, Path(out)/'run', announced(plan, minutes))
+    return plan.minutes,metrics['minutes']
+
 def main():
     args = arguments(__doc__, device='cuda', arch='xresnet50', height=128, width=128, images=45_000, batch_sizes='128 512',
-        workers=16)
+        workers=16, minutes=1.)
     if args.device == 'cuda' and not torch.cuda.is_available():
-        small = dict(device='cpu', arch='xresnet10', height=32, width=32, images=256, rounds=1, batch_sizes='64 128', workers=1)
+        small = dict(device='cpu', arch='xresnet10', height=32, width=32, images=256, rounds=1, batch_sizes='64 128', workers=1, minutes=.1)
         for name,value in dict(small, results=Path(tempfile.mkdtemp())).items(): setattr(args, name, value)
     with data_folder(args.data) as (data,cache):
         found = {n: measured(args, data, cache, n) for n in map(int, args.batch_sizes.split())}
+        planned,real = planned_and_real(data, cache, args.minutes)
     titles = 'a step on one resident batch','training',f'plain fastai, fp32, {args.workers} workers'
     header = [f'{args.arch}, {args.height}x{args.width}, images/s',
         *(f'batches of {n}, {precision}' for n,(_,_,precision) in found.items())]
@@ -57,6 +67,7 @@ def main():
         is_largest = n == max(found) # smaller batches leave a large GPU idle
         figures[f'training over the bare step, batches of {n}'] = bare,.9 if is_largest else None
         figures[f'ours over plain fastai, batches of {n}'] = plain,3 if is_largest else None
+    figures['real over planned minutes'] = real/planned,None
     save('gpu', args, rows, figures)
 
 if __name__ == '__main__': main()

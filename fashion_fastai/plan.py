@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Callable,NamedTuple
-import numpy as np
+import numpy as np,torch
 from PIL import Image
 from .core import InputError,fmt_size
 from .recipes import Recipe,read_recipe
@@ -128,7 +128,7 @@ def with_batch_size(
     "`recipe` with another batch size, and the learning rate that goes with it (its square root, as Adam needs: Malladi et al. 2022)"
     return replace(recipe, batch_size=batch_size, lr=round(recipe.lr*(batch_size/recipe.batch_size)**.5, 5))
 
-FEW_STEPS = 1500 # below which batches are halved
+FEW_STEPS = 600 # below which batches are halved
 
 def _fill_gpu(table, recipe, size, seconds):
     "`recipe` with the batch size from which larger ones are not clearly faster; small ones leave a GPU idle"
@@ -136,7 +136,8 @@ def _fill_gpu(table, recipe, size, seconds):
     best = time_training(table, recipe, size, seconds).train
     while recipe.batch_size*2 <= limit:
         larger = with_batch_size(recipe, recipe.batch_size*2)
-        taken = time_training(table, larger, size, seconds).train
+        try: taken = time_training(table, larger, size, seconds).train
+        except torch.cuda.OutOfMemoryError: break
         if taken > .8*best: break
         best,recipe = taken,larger
     return recipe
@@ -150,13 +151,14 @@ def _plan_network(table, recipe, own_size, seconds, given, probe):
         total,sizes = sum(n for _,n in recipe.sizes),[recipe.size]
         kwargs['stages'] = lambda size, n: [(o, n*m/total) for o,m in recipe.sizes]
     if 'epochs' in given: kwargs['epochs'] = [recipe.epochs]
+    def chosen(): return choose(own_size, len(table) - n_valid, n_valid, timings, seconds, sizes, **kwargs)
     for o in {sizes[0], sizes[len(sizes)//4]}: timings.measure(o)
-    for _ in range(4): # measure what is chosen, until it stays chosen
-        found = choose(own_size, len(table) - n_valid, n_valid, timings, seconds, sizes, **kwargs)
+    for _ in range(6): # measure what is chosen, until it stays chosen
+        found = chosen()
         new = [o for o,_ in found.stages if not timings.is_close(o)] if found else []
-        if not new: break
+        if not new: return timings,found
         for o in new: timings.measure(o)
-    return timings,found
+    return timings,chosen()
 
 def _plan_batches(table, recipe, own_size, seconds, given, probe):
     "(`recipe` with a batch size, times, choice or None) for its network"

@@ -71,7 +71,7 @@ def time_training(
     seconds:float=2., # of training, and of validation, at least
 )->Timing:
     "Time the training of `recipe` at one image size, with random images"
-    one_size = replace(recipe, stages=f'{fmt_size(size)}:1', epochs=None, test_size='auto', workers=0)
+    one_size = replace(recipe, stages=f'{fmt_size(size)}:1', epochs=None, test_size='auto')
     learn = recipe_learner(_timing_table(table, recipe.batch_size), one_size, _Pixels(stored_size(size)))
     watch = _Stopwatch(seconds)
     with learn.no_bar(),learn.no_logging(): learn.fit(1, cbs=[watch])

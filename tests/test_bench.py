@@ -9,7 +9,7 @@ BENCH = Path(__file__).parent.parent/'bench'
 SMALL = ['--rounds', '1', '--height', '32', '--width', '24']
 
 @pytest.mark.parametrize('name,options', [('loader', []), ('step', []), ('pack', ['--large', '10']), ('predict', []), ('memory', ['--short', '50', '--long', '100']),
-    ('gpu', ['--device', 'cpu', '--arch', 'xresnet10', '--images', '200', '--batch-sizes', '16 32', '--workers', '1']),
+    ('gpu', ['--device', 'cpu', '--arch', 'xresnet10', '--images', '200', '--batch-sizes', '16 32', '--workers', '1', '--minutes', '.1']),
     ('serving', ['--stages', '32x24:1']),
     ('time_to_quality', ['--recipe', 'demo', '--overrides', 'epochs=1', '--epochs', '1'])])
 def test_bench(name, options, garments, tmp_path):
