@@ -139,7 +139,7 @@ def test_the_readme_is_short_and_its_ratios_are_those_of_the_records():
     assert len(text.split()) <= 900
     done = subprocess.run([sys.executable, ROOT/'bench'/'record.py', '--ratios'], capture_output=True, text=True, check=True)
     table = [o for o in done.stdout.splitlines() if o.startswith('|')]
-    assert len(table) == 2 + 5
+    assert len(table) == 2 + 6
     for line in table: assert line in text, line
     for o in re.findall(r'\]\(((?!http)[^)#]+)\)', text): assert (ROOT/o).exists(), o
 
