@@ -51,8 +51,8 @@ class DataParallel(Callback):
         "The network in DDP, which gives all processes the weights of the first"
         device = self.dls.device
         ids = [device.index or 0] if device is not None and device.type == 'cuda' else None
-        # buffers are shared before a validation, not before every step, and gradients are exchanged where they are
-        return DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # buffers are shared before a validation, not before every step; gradients are copied, since fastai's optimizers detach them in place
+        return DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
 
     def before_train(self):
         # not before a checkpoint has restored the weights and their memory layout
