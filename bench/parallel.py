@@ -38,7 +38,8 @@ def worker(data, cache, precision, height, width, batch_size):
     n_bytes = sum(o.numel()*o.element_size() for o in model.parameters())
     if world > 1:
         dist.init_process_group('gloo')
-        model = DistributedDataParallel(model, broadcast_buffers=False) # as in callback.parallel
+        model = DistributedDataParallel(model)
+        model.broadcast_buffers = False # as in callback.parallel
     def step():
         learn.loss_func(model(image), *targets).backward()
         learn.opt.step()

@@ -51,8 +51,9 @@ class DataParallel(Callback):
         "The network in DDP, which gives all processes the weights of the first"
         device = self.dls.device
         ids = [device.index or 0] if device is not None and device.type == 'cuda' else None
-        # buffers are shared before a validation, not before every step; gradients are copied, since fastai's optimizers detach them in place
-        return DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+        wrapped = DistributedDataParallel(self.model, device_ids=ids)
+        wrapped.broadcast_buffers = False # BatchNorm statistics are shared before a validation, not in every step
+        return wrapped
 
     def before_train(self):
         # not before a checkpoint has restored the weights and their memory layout
