@@ -25,6 +25,7 @@ from .data.loader import fashion_block,fashion_dls,pack_table
 from .data.stats import read_stats
 from .data.corrections import apply_corrections
 from .data.synthetic import contact_sheet,draw_garment,draw_garments
+from .data.textures import draw_textures
 from .decision.rules import ExpectedF1,LabelSets,Threshold
 from .decision.tune import Decision,decide
 from .model.multitask import multi_task_model
@@ -54,6 +55,7 @@ from .report.compare import compare_runs,format_runs,read_run
 from .report.run import write_report
 from .app.server import serve_page
 from .serving.package import export_folder
+from .plan import plan_recipe
 from .train import lr_find_run,train_run
 from .folds import train_folds
 from .testing import example_data

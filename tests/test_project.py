@@ -1,5 +1,5 @@
 "The project's own rules: notebooks and modules agree, imports point one way, plain language, the README is the index notebook"
-import filecmp,re,shutil,subprocess,sys,tokenize
+import ast,filecmp,re,shutil,subprocess,sys,tokenize
 from pathlib import Path
 import nbformat
 import pytest
@@ -76,6 +76,25 @@ def test_each_exported_cell_is_followed_by_an_example(path):
     cells = [o.source for o in nbformat.read(path, 4).cells if o.cell_type == 'code']
     for exported,following in zip(cells, cells[1:] + ['#| export']):
         if '#| export' in exported and 'def ' in exported: assert '#| export' not in following, exported[:200]
+
+def code_of(path):
+    "The code of a notebook, without magics"
+    cells = [o.source for o in nbformat.read(path, 4).cells if o.cell_type == 'code']
+    lines = [line for o in cells for line in o.splitlines()]
+    return '\n'.join(re.sub(r'^(\s*)[%!].*', r'\1pass', o) for o in lines)
+
+@pytest.mark.parametrize('path', [o for o in NOTEBOOKS if 'from fashion_fastai.all import *' in o.read_text()], ids=lambda o: o.stem)
+def test_names_exist_where_all_is_imported(path):
+    "Also in lines that run only with a GPU, or only with data of the user's own"
+    import builtins,fashion_fastai.all as module
+    nodes = list(ast.walk(ast.parse(code_of(path))))
+    known = {*module.__all__, *dir(builtins), 'get_ipython', 'display'}
+    for o in nodes:
+        if isinstance(o, ast.Name) and not isinstance(o.ctx, ast.Load): known.add(o.id)
+        if isinstance(o, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler)): known.add(o.name)
+        if isinstance(o, ast.arg): known.add(o.arg)
+        if isinstance(o, ast.alias): known.add((o.asname or o.name).split('.')[0])
+    assert {o.id for o in nodes if isinstance(o, ast.Name)} - known == set()
 
 # words of no field, and old names of what has a term
 DIALECT = re.compile(r"\b(house|rooms?|mends?|mended|mending|knobs?|lazy|anew|runs? away|broke down|breaks? down|photos?|photographs?|drawn garments?|"
