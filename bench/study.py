@@ -2,25 +2,24 @@
 
 Each training's row is added to `results/study.csv` when it ends: a study that was stopped resumes, and several processes (`--jobs`)
 may work on one study. Times are not compared: trainings run side by side."""
-import argparse,itertools,json,subprocess,sys,time
+import argparse,itertools,subprocess,sys,time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np,pandas as pd,torch
 from fastai.basics import noop
-from fastai.callback.core import Callback,CancelValidException
 from fastai.optimizer import OptimWrapper
 from filelock import FileLock,Timeout
 from torch import nn
-from fashion_fastai.callback.tta import mean_logits
-from fashion_fastai.data.labels import LabelTable,read_labels
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.loader import pack_table
 from fashion_fastai.data.textures import draw_textures
 from fashion_fastai.decision.tune import decide
 from fashion_fastai.learner import recipe_learner
-from fashion_fastai.model.optimizer import fused_adamw
-from fashion_fastai.plan import expected_deficit
+from fashion_fastai.plan import expected_deficit,two_stages
+from fashion_fastai.core import fmt_size
 from fashion_fastai.recipes import parse_stages,read_recipe
 from record import RESULTS,save
+from step import TrainingOnly
 
 class Muon(torch.optim.Optimizer):
     "Orthogonalised momentum for convolutions (Jordan 2024), with updates as large as those of AdamW (Liu et al. 2025, arXiv:2502.16982)"
@@ -70,10 +69,6 @@ class MuonAdamW(torch.optim.Optimizer):
 
 def muon(params, lr, **kwargs): return OptimWrapper(params, opt=MuonAdamW, lr=lr, **kwargs)
 
-class TrainingOnly(Callback):
-    "Leaves validation out"
-    def before_validate(self): raise CancelValidException
-
 @dataclass(frozen=True)
 class Arm:
     "One training: its data set, the keys of its recipe, and what is changed in the network or optimizer"
@@ -85,14 +80,13 @@ class Arm:
     @property
     def name(self): return ' '.join([self.stages, *(f'{k}={v}' for k,v in self.keys), *([self.change] if self.change else [])])
 
-def stages(height, width, epochs):
-    "Two stages: two fifths of the epochs at two thirds of the size"
-    small = epochs*2//5
-    return f'{height*2//3}x{width*2//3}:{small} {height}x{width}:{epochs-small}'
+def stages(height, epochs):
+    "As a plan's, of images that are three quarters as wide as high"
+    return ' '.join(f'{fmt_size(size)}:{n}' for size,n in two_stages((height, height*3//4), epochs))
 
 def arms(data, heights, epochs, widths=(.5,)):
     found = itertools.product(widths, epochs, heights)
-    return [Arm(data, stages(h, h*3//4, n), (('width', w),)) for w,n,h in found]
+    return [Arm(data, stages(h, n), (('width', w),)) for w,n,h in found]
 
 QUICK,SHORT,LONG = '48x36:4 72x54:6','48x36:3 64x48:4','48x36:12 80x60:18'
 def changed(group, text, change='', **keys): return Arm('catalogue', text, tuple(keys.items()), change, group)
@@ -114,7 +108,7 @@ GRID = [*arms('catalogue', CATALOGUE, (4,8,16)), *arms('textures', TEXTURES, (8,
 WIDE = [*arms('catalogue', CATALOGUE, (4,8,16), (1,)),
     *arms('catalogue 4000', CATALOGUE, (8,16), (1,)), *arms('catalogue 1000', CATALOGUE, (16,32), (1,)),
     *arms('textures', TEXTURES, (8,16), (1,)), *arms('textures 1000', TEXTURES, (16,32), (1,))]
-SMALL_BATCHES = [Arm(data, stages(h, h*3//4, 16), (('batch_size', 32), ('lr', .0042)), group='batch')
+SMALL_BATCHES = [Arm(data, stages(h, 16), (('batch_size', 32), ('lr', .0042)), group='batch')
     for data,h in (('textures 1000', 128), ('catalogue 1000', 80), ('catalogue 1000', 48))]
 # (training, seed): what matters most comes first
 STUDY = [(o, seed) for seeds,group in (((1,), LONGER), ((1,), GRID), ((1,2), INGREDIENTS), ((1,2), SHORTER), ((1,), SMALL_BATCHES),
@@ -123,10 +117,8 @@ STUDY = [(o, seed) for seeds,group in (((1,), LONGER), ((1,), GRID), ((1,2), ING
 
 def subset(table, n):
     "`table` with `n` of its training images, and all validation images"
-    train = np.flatnonzero(~table.is_valid)
-    keep = table.is_valid.copy()
-    keep[np.random.default_rng(0).permutation(train)[:n]] = True
-    return LabelTable(table.frame[keep].reset_index(drop=True), table.vocab, table.data)
+    order = np.random.default_rng(0).permutation(np.flatnonzero(~table.is_valid))
+    return table.without(np.array(table.images)[order[n:]])
 
 class Data:
     "The data sets of the study, each read when it is needed"
@@ -141,7 +133,7 @@ class Data:
         return self.tables[name]
     def draw(self, n=5000):
         with FileLock(self.folder/'textures.lock'):
-            if not (self.folder/'textures').exists(): draw_textures(self.folder/'textures', n, splits=(.78,.2,.02))
+            if not (self.folder/'textures').exists(): draw_textures(self.folder/'textures', n=n, splits=(.78,.2,.02))
     def packed(self, name, size, workers):
         "The images of a whole set, which subsets share"
         return pack_table(self[name.split()[0]], size, self.folder/'cache', progress=None, workers=workers)
@@ -152,16 +144,8 @@ def learner(arm, table, packed, recipe):
         body = learn.model[0]
         for i,o in enumerate(body):
             if isinstance(o, nn.MaxPool2d): body[i] = nn.Identity()
-    learn.opt_func = muon if 'muon' in arm.change else fused_adamw
+    if 'muon' in arm.change: learn.opt_func = muon
     return learn
-
-def logits(learn):
-    "Logits of the validation images, and of their mirror images"
-    found = []
-    for mirror in (False,True):
-        batches = [(x.flip(-1) if mirror else x, *y) for x,*y in learn.dls.valid]
-        with learn.no_bar(): found.append([o.float().cpu() for o in learn.get_preds(dl=batches, act=noop)[0]])
-    return found
 
 def train(arm, seed, data, workers):
     "The row of a training"
@@ -178,32 +162,30 @@ def train(arm, seed, data, workers):
     def scores(o):
         accuracy = (o[0].argmax(1) == labels).float().mean().item()
         return round(accuracy, 5),round(max(decide(o, labels, sets, training_sets).scores.values()), 5)
-    plain,mirror = logits(learn)
-    (accuracy,f1),(tta_accuracy,tta_f1) = scores(plain),scores(mean_logits([plain, mirror]))
+    with learn.no_bar(): (accuracy,f1),(tta_accuracy,tta_f1) = scores(learn.get_preds(act=noop)[0]),scores(learn.tta(act=noop)[0])
     print(f'{arm.name}, seed {seed}: {seconds:.0f} s', flush=True)
     return dict(group=arm.group, data=arm.data, name=arm.name, seed=seed, stages=arm.stages, width=recipe.width, epochs=recipe.n_epochs,
         n_train=int((~valid).sum()), accuracy=accuracy, mean_f1=f1, tta_accuracy=tta_accuracy, tta_mean_f1=tta_f1,
         device=torch.cuda.get_device_name() if learn.dls.device.type == 'cuda' else 'CPU', precision=learn.model.precision)
 
+def is_trained(csv, lock, arm, seed):
+    "Whether the table has this training"
+    with lock:
+        if not csv.exists(): return False
+        return [arm.group, arm.data, arm.name, seed] in pd.read_csv(csv)[['group','data','name','seed']].values.tolist()
+
 def work(args):
     "Train what no other process has trained"
-    data,csv = Data(Path(args.data), args.folder),args.results/'study.csv'
+    data,csv,lock = Data(Path(args.data), args.folder),args.results/'study.csv',FileLock(args.folder/'csv.lock')
     for arm,seed in STUDY:
         if args.only and arm.group not in args.only and arm.data not in args.only: continue
         if time.time() > args.until: return
         name = f'{arm.group} {arm.data} {arm.name} {seed}'.replace(' ', '_').replace(':', '-')
         try:
             with FileLock(args.folder/f'{name}.lock', timeout=0):
-                done = args.folder/f'{name}.json'
-                if done.exists(): continue
-                done.write_text('{}')
-                try: row = train(arm, seed, data, args.workers)
-                except Exception as e:
-                    print(f'{name}: {type(e).__name__}: {e}', flush=True)
-                    continue
-                done.write_text(json.dumps(row))
-                with FileLock(args.folder/'csv.lock'):
-                    pd.DataFrame([row]).to_csv(csv, mode='a', index=False, header=not csv.exists())
+                if is_trained(csv, lock, arm, seed): continue
+                row = train(arm, seed, data, args.workers)
+                with lock: pd.DataFrame([row]).to_csv(csv, mode='a', index=False, header=not csv.exists())
         except Timeout: continue
 
 def summary(table):
@@ -228,7 +210,7 @@ def summary(table):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('data', help='folder with train.csv and val.csv: the catalogue')
-    parser.add_argument('--folder', type=Path, default='study', help='for drawn images, caches and marks of what is done (default: study)')
+    parser.add_argument('--folder', type=Path, default='study', help='for drawn images, caches and locks (default: study)')
     parser.add_argument('--results', type=Path, default=RESULTS, help='folder for the table (default: results/ beside the bench)')
     parser.add_argument('--jobs', type=int, default=1, help='processes (default: 1)')
     parser.add_argument('--workers', type=int, default=1, help='threads of each (default: 1)')
@@ -237,11 +219,11 @@ def main():
     parser.add_argument('--only', nargs='+', help='groups or data sets (default: all)')
     args = parser.parse_args()
     for o in (args.folder, args.results): o.mkdir(parents=True, exist_ok=True)
-    args.until = args.until or time.time() + 60*args.minutes
-    if args.jobs == 1: work(args)
-    words = [sys.executable, '-W', 'ignore', __file__, *sys.argv[1:], '--jobs', '1', '--until', str(args.until)]
-    running = [subprocess.Popen(words) for _ in range(args.jobs)] if args.jobs > 1 else []
-    for o in running: o.wait()
+    if args.until: return work(args) # one of several
+    args.until = time.time() + 60*args.minutes
+    words = [sys.executable, '-W', 'ignore', __file__, *sys.argv[1:], '--until', str(args.until)]
+    running = [subprocess.Popen(words) for _ in range(args.jobs)]
+    if any([o.wait() for o in running]): sys.exit('a process ended with an error; its rows so far are kept')
     table,args.rounds = pd.read_csv(args.results/'study.csv'),1
     gpus = ', '.join(sorted(set(table.device) - {'CPU'}))
     if (table.group == 'grid').any(): save('study', args, *summary(table), gpu=gpus or None)

@@ -9,6 +9,7 @@ __all__ = ['DETAIL', 'MAX_EPOCHS', 'FEW_STEPS', 'NETWORKS', 'useful_epochs', 'ex
 # %% ../nbs/76_plan.ipynb #a1f419f1
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,torch
@@ -62,7 +63,7 @@ def two_stages(
 )->list: # ((height, width), epochs) of each stage
     "Two fifths of the epochs at two thirds of the size, then the rest"
     small,(height,width) = epochs*2//5,size
-    first = [((round(height*2/3), round(width*2/3)), small)]
+    first = [((height*2//3, width*2//3), small)]
     return first*bool(small) + [(size, epochs - small)]
 
 class Choice(NamedTuple):
@@ -86,6 +87,7 @@ def choose(
     stages:Callable=two_stages, # (size, epochs) -> stages
 )->Choice|None: # None if none fits
     "The stages with the smallest expected deficit of those that fit into `seconds`"
+    timing = cache(timing)
     def choice(size, n):
         sized = stages(size, n)
         taken = n_train*sum(m*timing(o).train for o,m in sized) + n*n_valid*timing(size).valid
@@ -202,10 +204,16 @@ def plan_training(
         if not is_enough: break
     own,timings,found = best
     if 'lr' in given: own = replace(own, lr=recipe.lr)
-    if not found:
-        size = possible_sizes(own_size)[0]
-        raise InputError(f"{minutes:g} minutes are too few: an epoch of {n_train:,} images takes longer, even at {fmt_size(size)}")
+    if not found: raise InputError(f"{minutes:g} minutes are too few: {_least(own, own_size, table, timings, given)}")
     return Plan(_with_choice(own, found, given), found.seconds/60, _reason(found, own_size, n_train, timings))
+
+def _least(recipe, own_size, table, timings, given):
+    "What the shortest possible training takes, in a few words"
+    size,epochs = min(timings.known, key=math.prod),recipe.epochs if 'epochs' in given else 1
+    n_valid = int(table.is_valid.sum())
+    least = choose(own_size, len(table) - n_valid, n_valid, timings, math.inf, [size], [epochs])
+    what = 'an epoch' if epochs == 1 else f'{epochs} epochs'
+    return f"{what} of {len(table) - n_valid:,} images at {fmt_size(size)} would take {least.seconds/60:.2g}"
 
 def _with_choice(recipe, found, given):
     "`recipe` with the stages of a choice"

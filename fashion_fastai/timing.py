@@ -15,6 +15,7 @@ from .core import fmt_size
 from .recipes import Recipe
 from .data.labels import LabelTable
 from .data.cache import stored_size
+from .callback.profile import device_clock
 from .learner import recipe_learner
 
 # %% ../nbs/69_timing.ipynb #7533fd50
@@ -27,27 +28,20 @@ class _Pixels:
         return self.images
 
 class _Stopwatch(Callback):
-    "Times batches: ends training, and validation, after `seconds` and at least 4 batches"
+    "Times batches: ends training, and validation, after `seconds` and at least 4 batches after a first"
     order = 99
     def __init__(self, seconds): self.limit,self.taken = seconds,{}
-    def _mark(self):
-        if self.dls.device.type == 'cuda' and len(self.marks) in (0, 3): torch.cuda.synchronize()
-        self.marks.append(time.perf_counter())
-    def _start(self): self.began,self.marks = time.perf_counter(),[]
+    def before_fit(self): self.clock = device_clock(self.dls.device)
+    def _start(self): self.began,self.marks = time.perf_counter(),[self.clock.mark()]
     def before_train(self): self._start()
     def before_validate(self): self._start()
     def after_batch(self):
-        self._mark()
-        if len(self.marks) < 5 or self.marks[-1] - self.marks[0] < self.limit: return
+        self.marks.append(self.clock.mark())
+        if len(self.marks) < 6 or time.perf_counter() - self.began < self.limit: return
         raise CancelTrainException if self.training else CancelValidException
     def _close(self, phase):
-        "Seconds per batch: on a GPU, which works while the next batch is prepared, from the first to the last"
-        if self.dls.device.type == 'cuda':
-            torch.cuda.synchronize()
-            self.marks[-1] = time.perf_counter()
-            self.marks = self.marks[3:] if len(self.marks) > 4 else self.marks
-        steps = np.diff(self.marks) if len(self.marks) > 1 else [self.marks[0] - self.began]
-        self.taken[phase] = (statistics.mean if self.dls.device.type == 'cuda' else statistics.median)(steps)
+        steps = list(map(self.clock.seconds, self.marks, self.marks[1:]))
+        self.taken[phase] = statistics.median(steps[1:] or steps) # the first is slower
     def after_train(self): self._close('train')
     def after_validate(self): self._close('valid')
 

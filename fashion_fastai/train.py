@@ -80,17 +80,20 @@ def planned_recipe(
     recipe:Recipe, # whose `minutes` are for all parts together
     out:str|Path|None=None, # run folder, whose recorded recipe is kept if it is resumed
     resume:bool=False, # continue an unfinished run in `out`
-    parts:int=1, # trainings that share the minutes
+    folds:int=1, # trainings that share the minutes, each of which holds its part of the images out
     table:LabelTable|None=None, # the images of `data`; None to read them
-)->Recipe: # raises `InputError` if not even one epoch fits
+    processes:Processes=ALONE, # of the training
+)->Recipe: # raises `InputError` if not even one epoch fits, or for several processes
     "`recipe`, planned if it has minutes; the same if it has none"
     if not recipe.minutes: return recipe
+    if not processes.is_alone: raise InputError("a training in several processes cannot be planned; give it stages in place of minutes")
     recorded = out and Path(out)/'settings.ini'
     if resume and recorded.is_file():
         _,original = read_recorded_recipe(recorded)
         return replace(original, **{key: getattr(recipe, key) for key in recipe.given if key != 'minutes'})
-    minutes = recipe.minutes/parts
+    minutes = recipe.minutes/folds
     table = table or read_labels(data, recipe.seed, recipe.regroup)
+    if folds > 1: table.frame['is_valid'] = np.arange(len(table)) % folds == 0 # as many as a fold has
     with _smaller_batch(recipe): return announced(plan_training(table, minutes, recipe, recipe.given), minutes)
 
 @contextmanager
@@ -255,8 +258,7 @@ def train_run(
     out = Path(out)
     if recipe.minutes:
         _check_folder(out, overwrite, resume)
-        if not processes.is_alone: raise InputError("a training in several processes cannot be planned; give it stages in place of minutes")
-        recipe = planned_recipe(data, recipe, out, resume, table=found and found.table)
+        recipe = planned_recipe(data, recipe, out, resume, table=found and found.table, processes=processes)
     check_batch_size(recipe.batch_size, processes.world)
     resume = processes.share(processes.is_first and _open_run(out, recipe, overwrite, resume))
     with processes.busy(): found = found or read_data(data, recipe)
@@ -283,7 +285,7 @@ def lr_find_run(
     processes:Processes=ALONE, # from `joined`, to use several
 )->float: # suggested highest learning rate
     "The LR finder's suggestion for training on `data` according to `recipe`"
-    recipe = planned_recipe(data, recipe)
+    recipe = planned_recipe(data, recipe, processes=processes)
     check_batch_size(recipe.batch_size, processes.world)
     with processes.busy(): found = read_data(data, recipe)
     learn = _shared_learner(found, recipe, processes)

@@ -47,6 +47,17 @@ data.draw = lambda: study.draw_textures('textures', n=60, size=(60,45)) if not P
 arms = [study.GRID[0], *(o for o in study.INGREDIENTS if o.change in ('no_pool','muon'))][:4] + [study.Arm('textures 30', '24x18:1'), study.Arm('catalogue 50', '24x18:1')]
 rows = [study.train(replace(o, stages='24x18:1 32x24:1'), 1, data, 1) for o in arms]
 assert [o['n_train'] for o in rows[-2:]] == [30, 50] and all(0 <= o['accuracy'] <= 1 and 0 < o['tta_mean_f1'] <= 1 for o in rows)
+# a study that was stopped goes on: what is in the table is not trained again
+from argparse import Namespace
+args = Namespace(data='garments', folder=Path('.'), results=Path('results'), workers=1, only=None, until=1e12)
+args.results.mkdir()
+short = [replace(study.GRID[0], stages=f'24x18:{n}') for n in (1, 2)]
+study.STUDY = [(short[0], 1)]
+study.work(args)
+study.STUDY = [(o, 1) for o in short]
+study.work(args)
+assert pd.read_csv('results/study.csv').epochs.tolist() == [1, 2]
+assert all(study.is_trained(Path(sys.argv[1])/'results'/'study.csv', study.FileLock('lock'), o, 1) for o in study.GRID[:9]) # the names are those of the record
 table = pd.read_csv(Path(sys.argv[1])/'results'/'study.csv')
 table,figures = study.summary(table)
 assert len(table) == 16 and all(value >= 0 for value,_ in figures.values())

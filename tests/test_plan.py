@@ -1,7 +1,7 @@
 "Trainings that are planned for some minutes: from the command line to the run"
 import json
 import pytest
-from conftest import refused,run_inprocess
+from conftest import refused,run_cli,run_inprocess
 from fashion_fastai.recipes import read_recorded_recipe
 
 KEYS = ['--precision','fp32','--report','no','--workers',1]
@@ -57,7 +57,8 @@ def test_folds_share_the_minutes(garments, tmp_path):
     assert recorded(tmp_path/'run').stages == recorded(tmp_path/'run'/'fold_2').stages
 
 def test_what_cannot_be_planned(garments, tmp_path):
-    assert refused(train(garments, tmp_path/'run', '--minutes', 1e-6), '1e-06 minutes are too few: an epoch of 160 images takes longer')
+    assert refused(train(garments, tmp_path/'run', '--minutes', 1e-6), '1e-06 minutes are too few: an epoch of 160 images at 24x18 would take 0.')
+    assert refused(train(garments, tmp_path/'run', '--minutes', .01, '--epochs', 90), '0.01 minutes are too few: 90 epochs of 160 images at ')
     assert refused(train(garments, tmp_path/'run', '--minutes', -1), 'minutes is -1.0, but should be at least 0')
     assert refused(train(garments, tmp_path/'run', '--minutes', 'soon'), "minutes is 'soon', not a number")
     assert not (tmp_path/'run').exists()
@@ -65,3 +66,7 @@ def test_what_cannot_be_planned(garments, tmp_path):
 def test_an_lr_find_of_a_planned_network(garments, tmp_path):
     done = run_inprocess('lr-find', garments, '--minutes', .1, '--precision', 'fp32')
     assert done.returncode == 0 and done.stdout.startswith('plan: ') and 'suggested learning rate' in done.stdout, done.stderr
+
+def test_several_processes_are_refused_with_one_line(garments, tmp_path):
+    done = run_cli('train', garments, '--out', tmp_path/'run', '--minutes', .1, '--processes', 2, *KEYS)
+    assert refused(done, 'a training in several processes cannot be planned; give it stages in place of minutes')

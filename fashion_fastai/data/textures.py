@@ -47,10 +47,8 @@ def draw_texture(
 @delegates(draw_splits, but=['draw','categories','attributes'])
 def draw_textures(
     dst:str|Path, # folder to create: must not exist yet, or be empty
-    n:int=3000, # number of garments in all splits together
-    seed:int=42, # the same seed gives the same bytes
     size:tuple=(300,225), # (height, width) in pixels
     **kwargs
 )->Path: # the folder; raises `InputError` for invalid fractions, or too few garments
     "Create a data set of synthetic garments whose categories are `TEXTURES`, in the competition's layout"
-    return draw_splits(dst, partial(draw_texture, size=size), TEXTURES, TEXTURE_ATTRIBUTES, n, seed, **kwargs)
+    return draw_splits(dst, partial(draw_texture, size=size), TEXTURES, TEXTURE_ATTRIBUTES, **kwargs)
