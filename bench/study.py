@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np,pandas as pd,torch
 from fastai.basics import noop
-from fastai.optimizer import OptimWrapper
 from filelock import FileLock,Timeout
 from torch import nn
 from fashion_fastai.data.labels import read_labels
@@ -21,61 +20,13 @@ from fashion_fastai.recipes import parse_stages,read_recipe
 from record import RESULTS,save
 from step import TrainingOnly
 
-class Muon(torch.optim.Optimizer):
-    "Orthogonalised momentum for convolutions (Jordan 2024), with updates as large as those of AdamW (Liu et al. 2025, arXiv:2502.16982)"
-    def __init__(self, params, lr=1e-3, betas=(.95,.99), weight_decay=0., steps=3):
-        super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay, steps=steps))
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            shapes = {}
-            for p in group['params']:
-                if p.grad is not None: shapes.setdefault((p.shape[0], p[0].numel()), []).append(p)
-            for (rows,columns),params in shapes.items():
-                moments = [self.state[p].setdefault('momentum', torch.zeros_like(p)) for p in params]
-                grads = [p.grad for p in params]
-                torch._foreach_lerp_(moments, grads, 1 - group['betas'][0])
-                updates = torch._foreach_lerp(grads, moments, group['betas'][0]) # Nesterov
-                x = torch.stack([o.reshape(rows, columns) for o in updates])
-                update = self.orthogonal(x, group['steps'])*(.2*max(rows, columns)**.5)
-                torch._foreach_mul_(params, 1 - group['lr']*group['weight_decay'])
-                torch._foreach_add_(params, [o.view_as(p) for o,p in zip(update, params)], alpha=-group['lr'])
-
-    @staticmethod
-    def orthogonal(x, steps):
-        is_tall = x.shape[1] > x.shape[2]
-        if is_tall: x = x.mT
-        x = x/(x.norm(dim=(1,2), keepdim=True) + 1e-7)
-        for _ in range(steps):
-            a = x @ x.mT
-            x = 3.4445*x + (-4.7750*a + 2.0315*a@a) @ x
-        return x.mT if is_tall else x
-
-class MuonAdamW(torch.optim.Optimizer):
-    "`Muon` for the convolutions of the body, and AdamW for all other weights"
-    def __init__(self, params, lr=1e-3, betas=(.9,.99), weight_decay=0., eps=1e-5):
-        params = [p for o in params for p in (o['params'] if isinstance(o, dict) else [o])]
-        super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay, eps=eps))
-        matrices = [p for p in params if p.ndim == 4 and p.shape[1] > 3]
-        others = [p for p in params if not any(p is o for o in matrices)]
-        self.parts = [Muon(matrices), torch.optim.AdamW(others, eps=eps, fused=True)]
-
-    def step(self):
-        group = self.param_groups[0]
-        for part in self.parts:
-            for o in part.param_groups: o.update(lr=group['lr'], weight_decay=group['weight_decay'])
-            part.step()
-
-def muon(params, lr, **kwargs): return OptimWrapper(params, opt=MuonAdamW, lr=lr, **kwargs)
-
 @dataclass(frozen=True)
 class Arm:
-    "One training: its data set, the keys of its recipe, and what is changed in the network or optimizer"
+    "One training: its data set, the keys of its recipe, and what is changed in the network"
     data:str
     stages:str
     keys:tuple = () # (key, value)
-    change:str = '' # no_pool, muon
+    change:str = '' # no_pool
     group:str = 'grid'
     @property
     def name(self): return ' '.join([self.stages, *(f'{k}={v}' for k,v in self.keys), *([self.change] if self.change else [])])
@@ -91,15 +42,15 @@ def arms(data, heights, epochs, widths=(.5,)):
 QUICK,SHORT,LONG = '48x36:4 72x54:6','48x36:3 64x48:4','48x36:12 80x60:18'
 def changed(group, text, change='', **keys): return Arm('catalogue', text, tuple(keys.items()), change, group)
 INGREDIENTS = [changed('quick', QUICK, *change, **keys) for change,keys in [
-    ((), {}), (('muon',), {}), ((), dict(attribute_weight=2)), ((), dict(lr=.012)), ((), dict(lr=.003)), (('no_pool',), dict(width=.25)),
+    ((), {}), ((), dict(optimizer='muon')), ((), dict(attribute_weight=2)), ((), dict(lr=.012)), ((), dict(lr=.003)), (('no_pool',), dict(width=.25)),
     ((), dict(wd=.05)), ((), dict(batch_size=32, lr=.004)), ((), dict(batch_size=128, lr=.01)), ((), dict(min_scale=.9))]]
 INGREDIENTS.insert(6, changed('quick', '32x24:4 48x36:6', 'no_pool'))
 MORE = [changed('quick', QUICK, **keys) for keys in (dict(label_smoothing=.05), dict(ema=.995), dict(dropout=.1), dict(blur_pool='yes'),
     dict(wd=.001))]
 SHORTER = [changed('short', SHORT, *change, attribute_weight=1.5, **keys) for change,keys in [
-    ((), {}), ((), dict(lr=.01)), ((), dict(min_scale=.9)), (('muon',), {})]]
+    ((), {}), ((), dict(lr=.01)), ((), dict(min_scale=.9)), ((), dict(optimizer='muon'))]]
 LONGER = [changed('long', LONG, *change, attribute_weight=4, **keys) for change,keys in [
-    ((), {}), ((), dict(ema=.998)), (('muon',), {})]]
+    ((), {}), ((), dict(ema=.998)), ((), dict(optimizer='muon'))]]
 CATALOGUE = (48,64,80)
 TEXTURES = (80,128,192)
 GRID = [*arms('catalogue', CATALOGUE, (4,8,16)), *arms('textures', TEXTURES, (8,16,32)),
@@ -108,10 +59,11 @@ GRID = [*arms('catalogue', CATALOGUE, (4,8,16)), *arms('textures', TEXTURES, (8,
 WIDE = [*arms('catalogue', CATALOGUE, (4,8,16), (1,)),
     *arms('catalogue 4000', CATALOGUE, (8,16), (1,)), *arms('catalogue 1000', CATALOGUE, (16,32), (1,)),
     *arms('textures', TEXTURES, (8,16), (1,)), *arms('textures 1000', TEXTURES, (16,32), (1,))]
+MUON = [Arm(o.data, o.stages, (*o.keys, ('optimizer', 'muon')), group='muon') for o in GRID[::9]] # the shortest training of each data set
 SMALL_BATCHES = [Arm(data, stages(h, 16), (('batch_size', 32), ('lr', .0042)), group='batch')
     for data,h in (('textures 1000', 128), ('catalogue 1000', 80), ('catalogue 1000', 48))]
 # (training, seed): what matters most comes first
-STUDY = [(o, seed) for seeds,group in (((1,), LONGER), ((1,), GRID), ((1,2), INGREDIENTS), ((1,2), SHORTER), ((1,), SMALL_BATCHES),
+STUDY = [(o, seed) for seeds,group in (((1,), LONGER), ((1,), GRID), ((1,), MUON), ((1,2), INGREDIENTS), ((1,2), SHORTER), ((1,), SMALL_BATCHES),
     ((1,), WIDE), ((3,), INGREDIENTS), ((3,), SHORTER), ((1,), MORE), ((2,3), LONGER), ((2,), GRID), ((2,), MORE), ((2,), SMALL_BATCHES))
     for seed in seeds for o in group]
 
@@ -144,12 +96,13 @@ def learner(arm, table, packed, recipe):
         body = learn.model[0]
         for i,o in enumerate(body):
             if isinstance(o, nn.MaxPool2d): body[i] = nn.Identity()
-    if 'muon' in arm.change: learn.opt_func = muon
     return learn
+
+BASE = dict(precision='fp32', optimizer='adamw', attribute_weight=3)
 
 def train(arm, seed, data, workers):
     "The row of a training"
-    recipe = read_recipe('quick', None, **{'precision': 'fp32', 'stages': arm.stages, 'seed': seed, 'workers': workers, **dict(arm.keys)})
+    recipe = read_recipe('quick', None, **{**BASE, 'stages': arm.stages, 'seed': seed, 'workers': workers, **dict(arm.keys)})
     table = data[arm.data]
     learn = learner(arm, table, data.packed(arm.data, recipe.size, workers), recipe)
     if learn.dls.device.type == 'cuda' and recipe.size[0] > 80: learn.model.to_precision('bf16', True)

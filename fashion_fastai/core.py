@@ -92,7 +92,7 @@ UNKNOWN = -1 # label of a category or attribute that is not known
 SPLITS = 'train','val','test'
 IMAGE_SUFFIXES = '.jpg','.jpeg','.png','.webp','.bmp','.gif','.tif','.tiff'
 RULES = 'half','threshold','per_label','expected_f1','label_sets' # from attribute probabilities to label sets
-OPTIMIZERS = 'adamw','adam','radam','ranger','qhadam','lamb','larc','rmsprop','sgd'
+OPTIMIZERS = 'adamw','muon','adam','radam','ranger','qhadam','lamb','larc','rmsprop','sgd'
 LOGGERS = 'no','tensorboard','wandb'
 
 def fmt_size(

@@ -53,7 +53,7 @@ class Recipe:
     test_size:str # HEIGHTxWIDTH for validation and prediction, if larger than the last stage; auto: the same
     epochs:int|None # number of epochs, over which the stages are scaled; auto: the sum of the stages
     batch_size:int # images per batch
-    optimizer:str # adamw, or one of fastai's: adam, radam, ranger, qhadam, lamb, larc, rmsprop, sgd
+    optimizer:str # adamw, muon, or one of fastai's: adam, radam, ranger, qhadam, lamb, larc, rmsprop, sgd
     schedule:str # learning rate schedule: one_cycle or flat_cos
     lr:float # highest learning rate
     wd:float # weight decay

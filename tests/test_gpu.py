@@ -71,7 +71,7 @@ def weights(learn): return torch.cat([o.detach().float().cpu().flatten() for o i
 
 def test_the_device(): assert compute_device().type == ('cuda' if ON_GPU else 'cpu')
 
-@pytest.mark.parametrize('optimizer,precision', [*(pytest.param(o, 'fp32', marks=[] if o in ('ranger','larc') else LONG) for o in OPTIMIZERS),
+@pytest.mark.parametrize('optimizer,precision', [*(pytest.param(o, 'fp32', marks=[] if o in ('muon','ranger','larc') else LONG) for o in OPTIMIZERS),
     *(('adamw', o) for o in PRECISIONS[1:])])
 def test_training_and_resume(optimizer, precision, table, packed, tmp_path, deterministic):
     settings = dict(optimizer=optimizer, precision=precision, ema=.9, lr=.002)
