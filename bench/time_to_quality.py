@@ -3,7 +3,7 @@
 Each training runs in a process of its own, one after the other, and is logged as it ends; a bench that was stopped resumes from
 its log (`--rounds 0` does its first part only). Plain fastai is trained to its end once, which gives its quality. In every round,
 ours is trained to its end, with an empty cache, and plain fastai for one epoch, whose time is multiplied: its epochs take equally long."""
-import json,statistics,tempfile,time
+import json,shlex,statistics,tempfile,time
 from pathlib import Path
 from record import arguments,data_folder,in_process,ratio,save
 
@@ -25,7 +25,7 @@ def ours(data, seed, recipe, *overrides):
     from fashion_fastai.train import train_run
     with tempfile.TemporaryDirectory() as tmp:
         start = time.perf_counter()
-        keys = {'seed': seed, 'cache': f'{tmp}/cache', **dict(o.split('=') for o in overrides)}
+        keys = {'seed': seed, 'cache': f'{tmp}/cache', **dict(o.split('=', 1) for o in overrides)}
         metrics = train_run(data, Path(tmp)/'run', read_recipe(recipe, None, **keys))
         scores = {name: metrics[name] for name in ('accuracy','mean_f1','images_per_second')}
         return dict(seconds=time.perf_counter()-start, **scores)
@@ -46,7 +46,7 @@ def main():
         plain = once('plain fastai', 1, 'plain_fastai', 1, args.epochs)
         our_runs,plain_epochs = [],[]
         for i in range(1, args.rounds+1):
-            our_runs.append(once('ours', i, 'ours', i, args.recipe, *args.overrides.split()))
+            our_runs.append(once('ours', i, 'ours', i, args.recipe, *shlex.split(args.overrides)))
             plain_epochs.append(once('an epoch of plain fastai', i, 'plain_fastai', i, 1))
     if not our_runs: return
     our_seconds = [o['seconds'] for o in our_runs]
