@@ -43,7 +43,8 @@ QUICK,SHORT,LONG = '48x36:4 72x54:6','48x36:3 64x48:4','48x36:12 80x60:18'
 def changed(group, text, change='', **keys): return Arm('catalogue', text, tuple(keys.items()), change, group)
 INGREDIENTS = [changed('quick', QUICK, *change, **keys) for change,keys in [
     ((), {}), ((), dict(optimizer='muon')), ((), dict(attribute_weight=2)), ((), dict(lr=.012)), ((), dict(lr=.003)),
-    (('no_pool',), dict(width=.25)), ((), dict(wd=.05)), ((), dict(batch_size=32, lr=.004)), ((), dict(batch_size=128, lr=.01)), ((), dict(min_scale=.9))]]
+    (('no_pool',), dict(width=.25)), ((), dict(wd=.05)), ((), dict(batch_size=32, lr=.004)), ((), dict(batch_size=128, lr=.01)),
+    ((), dict(min_scale=.9))]]
 INGREDIENTS.insert(6, changed('quick', '32x24:4 48x36:6', 'no_pool'))
 MORE = [changed('quick', QUICK, **keys) for keys in (dict(label_smoothing=.05), dict(ema=.995), dict(dropout=.1), dict(blur_pool='yes'),
     dict(wd=.001))]
@@ -64,7 +65,8 @@ SMALL_BATCHES = [Arm(data, stages(h, 16), (('batch_size', 32), ('lr', .0042)), g
     for data,h in (('textures 1000', 128), ('catalogue 1000', 80), ('catalogue 1000', 48))]
 # (training, seed): what matters most comes first
 STUDY = [(o, seed) for seeds,group in (((1,), LONGER), ((1,), GRID), ((1,), MUON), ((1,2), INGREDIENTS), ((1,2), SHORTER),
-    ((1,), SMALL_BATCHES), ((1,), WIDE), ((3,), INGREDIENTS), ((3,), SHORTER), ((1,), MORE), ((2,3), LONGER), ((2,), GRID), ((2,), MORE), ((2,), SMALL_BATCHES))
+    ((1,), SMALL_BATCHES), ((1,), WIDE), ((3,), INGREDIENTS), ((3,), SHORTER), ((1,), MORE), ((2,3), LONGER), ((2,), GRID),
+    ((2,), MORE), ((2,), SMALL_BATCHES))
     for seed in seeds for o in group]
 
 def subset(table, n):
