@@ -40,16 +40,15 @@ class MuonAdamW(torch.optim.AdamW):
         return weight.shape[1] > 3 and min(weight.shape[0], weight[0].numel()) <= MAX_ROWS # 3: the first layer, of colours
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self):
         grads = {}
         for group in self.param_groups:
             own = [o for o in group['params'] if self._is_muons(o)]
             self._muon_step(own, group)
             grads.update({o: o.grad for o in own})
         for o in grads: o.grad = None # AdamW skips weights without a gradient
-        loss = super().step(closure)
+        super().step()
         for weight,grad in grads.items(): weight.grad = grad
-        return loss
 
     def _state(self, weight):
         state = self.state[weight]
