@@ -89,7 +89,7 @@ HEADLINES = [ # (record, its figure, what README.md says of it)
 PURPOSES = dict(loader='Batches that reach the network', step='Training steps', pack='Packing images into the cache',
     predict='Prediction from files and cache', memory='Memory of long predictions', convert='Conversion of DeepFashion',
     deepfashion='DeepFashion end to end, 50 categories and 1,000 attributes',
-    time_to_quality='Time to the scores of plain fastai (record of an earlier `quick`: attribute weight 2, fixed threshold)',
+    time_to_quality='Time to the scores of plain fastai',
     serving='Serving without PyTorch', scale='Large tables and catalogues', parallel='Training in two processes',
     catalogue='Prediction of catalogues', catalogue_rows='Ten million rows, from list to submission',
     what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU',
