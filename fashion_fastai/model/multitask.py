@@ -16,6 +16,7 @@ from fastai.vision.models import xresnet
 from fastai.vision.models.xresnet import XResNet
 from fastcore.meta import delegates
 from ..core import InputError
+from .conv import with_conv3x3
 
 # %% ../../nbs/24_model.multitask.ipynb #5da39d52
 def xresnet10(
@@ -44,6 +45,7 @@ def xresnet_body(
     try: body = create_body(ARCHS[arch](widen=width), pretrained=False)
     except ValueError as e: # grouped convolutions need a multiple of the group size
         raise InputError(f"arch '{arch}' cannot be built at width {width} ({e})") from e
+    body = with_conv3x3(body)
     return nn.Sequential(*[MaxBlurPool() if blur_pool and isinstance(o, nn.MaxPool2d) else o for o in body])
 
 # %% ../../nbs/24_model.multitask.ipynb #daebdbf4

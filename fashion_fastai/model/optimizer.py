@@ -14,19 +14,26 @@ from fastai.optimizer import OptimWrapper
 from ..core import InputError,OPTIMIZERS
 
 # %% ../../nbs/26_model.optimizer.ipynb #4d894b1b
+def _factor(gram):
+    "3.4445 - 4.775 gram + 2.0315 gram², the polynomial of Muon over x"
+    factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+    factor.diagonal(dim1=1, dim2=2).add_(3.4445)
+    return factor
+
 def orthogonalized(
     matrices:Tensor, # shape (n, rows, columns)
-    steps:int=3, # of the iteration
+    steps:int=3, # of the iteration, at least 1
 )->Tensor: # of the same shape, with singular values near 1
     "A Newton–Schulz iteration with the coefficients of Muon (Jordan et al. 2024)"
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = x/(x.norm(dim=(1,2), keepdim=True) + 1e-7)
-    gram,identity = x @ x.mT,torch.eye(x.shape[1], device=x.device)
-    product = identity
-    for _ in range(steps): # on the square matrices, which are smaller than x
-        factor = 3.4445*identity + (2.0315*gram - 4.7750*identity) @ gram
-        product,gram = factor @ product,factor @ gram @ factor
+    gram = x @ x.mT # smaller than x
+    product = factor = _factor(gram)
+    for _ in range(steps - 1):
+        gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
     x = product @ x
     return x.mT if is_tall else x
 
@@ -63,9 +70,10 @@ class MuonAdamW(torch.optim.AdamW):
             means = [self._state(o)['momentum'] for o in same]
             torch._foreach_lerp_(means, grads, 1 - momentum)
             ahead = torch._foreach_lerp(grads, means, momentum) # Nesterov's
+            ahead = [o.movedim(1, -1) for o in ahead] # the order of memory where channels are last: copies are three times as fast
             updates = orthogonalized(torch.stack([o.reshape(rows, columns) for o in ahead]))*(.2*max(rows, columns)**.5)
             torch._foreach_mul_(same, 1 - group['lr']*group['weight_decay'])
-            torch._foreach_add_(same, [update.view_as(o) for update,o in zip(updates, same)], alpha=-group['lr'])
+            torch._foreach_add_(same, [update.view_as(o).movedim(-1, 1) for update,o in zip(updates, ahead)], alpha=-group['lr'])
 
 # %% ../../nbs/26_model.optimizer.ipynb #8fd78594
 def _wrapped(opt, params, lr, **kwargs):
