@@ -1541,6 +1541,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'fashion_fastai.model.conv._converted': ( 'model.conv.html#_converted',
                                                                                      'fashion_fastai/model/conv.py'),
                                            'fashion_fastai.model.conv._is_3x3': ('model.conv.html#_is_3x3', 'fashion_fastai/model/conv.py'),
+                                           'fashion_fastai.model.conv._out_size': ( 'model.conv.html#_out_size',
+                                                                                    'fashion_fastai/model/conv.py'),
                                            'fashion_fastai.model.conv._products': ( 'model.conv.html#_products',
                                                                                     'fashion_fastai/model/conv.py'),
                                            'fashion_fastai.model.conv.conv_small': ( 'model.conv.html#conv_small',

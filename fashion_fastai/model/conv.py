@@ -22,13 +22,15 @@ def _products(outputs, kernel, maps, stride):
                 weights = kernel[:, row-top, start-left:stop-left]
                 yield outputs[:,y,x],weights.flatten(1),maps[:,row,start:stop].flatten(1)
 
+def _out_size(size, stride): return [(o-1)//stride + 1 for o in size]
+
 class _ConvSmall(torch.autograd.Function):
     @staticmethod
     def forward(ctx, maps, weight, stride):
         maps,kernel = maps.movedim(1, -1).contiguous(),weight.movedim(1, -1).contiguous()
         ctx.save_for_backward(maps, kernel)
         ctx.stride = stride
-        height,width = [(o-1)//stride + 1 for o in maps.shape[1:3]]
+        height,width = _out_size(maps.shape[1:3], stride)
         outputs = maps.new_zeros(len(maps), height, width, len(weight))
         for out,weights,cells in _products(outputs, kernel, maps, stride): out.addmm_(cells, weights.T)
         return outputs.movedim(-1, 1)
@@ -58,7 +60,7 @@ class Conv3x3(nn.Conv2d):
     "A convolution of 3×3 cells with padding 1 that trains faster on a CPU over maps of few cells"
     def _is_small(self, maps):
         if not self.training or maps.device.type != 'cpu' or maps.dtype != torch.float32: return False
-        height,width = [(o-1)//self.stride[0] + 1 for o in maps.shape[2:]]
+        height,width = _out_size(maps.shape[2:], self.stride[0])
         return 32*height*width <= self.out_channels # from measurements
 
     def forward(self, maps):

@@ -70,7 +70,7 @@ class MuonAdamW(torch.optim.AdamW):
             means = [self._state(o)['momentum'] for o in same]
             torch._foreach_lerp_(means, grads, 1 - momentum)
             ahead = torch._foreach_lerp(grads, means, momentum) # Nesterov's
-            ahead = [o.movedim(1, -1) for o in ahead] # the order of memory where channels are last: copies are three times as fast
+            ahead = [o.movedim(1, -1) for o in ahead] # the order of memory where channels are last
             updates = orthogonalized(torch.stack([o.reshape(rows, columns) for o in ahead]))*(.2*max(rows, columns)**.5)
             torch._foreach_mul_(same, 1 - group['lr']*group['weight_decay'])
             torch._foreach_add_(same, [update.view_as(o).movedim(-1, 1) for update,o in zip(updates, ahead)], alpha=-group['lr'])
