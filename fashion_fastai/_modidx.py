@@ -1622,6 +1622,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fashion_fastai.plan._Timings.__init__': ('plan.html#_timings.__init__', 'fashion_fastai/plan.py'),
                                      'fashion_fastai.plan._Timings.is_close': ('plan.html#_timings.is_close', 'fashion_fastai/plan.py'),
                                      'fashion_fastai.plan._Timings.measure': ('plan.html#_timings.measure', 'fashion_fastai/plan.py'),
+                                     'fashion_fastai.plan._better_batch_size': ('plan.html#_better_batch_size', 'fashion_fastai/plan.py'),
                                      'fashion_fastai.plan._fill_gpu': ('plan.html#_fill_gpu', 'fashion_fastai/plan.py'),
                                      'fashion_fastai.plan._is_enough': ('plan.html#_is_enough', 'fashion_fastai/plan.py'),
                                      'fashion_fastai.plan._least': ('plan.html#_least', 'fashion_fastai/plan.py'),
