@@ -86,6 +86,8 @@ def planned_recipe(
 )->Recipe: # raises `InputError` if not even one epoch fits, or for several processes
     "`recipe`, planned if it has minutes; the same if it has none"
     if not recipe.minutes: return recipe
+    if 'minutes' not in recipe.given and (not processes.is_alone or {'stages','epochs'} & set(recipe.given)):
+        return replace(recipe, minutes=0) # the recipe's own minutes give way to what was asked for
     if not processes.is_alone: raise InputError("a training in several processes cannot be planned; give it stages in place of minutes")
     recorded = out and Path(out)/'settings.ini'
     if resume and recorded.is_file():

@@ -39,6 +39,19 @@ def test_given_keys_are_kept(garments, tmp_path):
     assert (recipe.arch, recipe.width, recipe.stages, recipe.tta, recipe.batch_size, recipe.lr) == ('xresnet10', .25, '24x18:1 32x24:2', False, 32, .002)
     assert recipe.epochs and f'over {recipe.epochs} epochs' in done.stdout
 
+def test_minutes_of_a_recipe_give_way_to_stages(garments, tmp_path):
+    settings = tmp_path/'mine.ini'
+    settings.write_text('[mine]\nstages = 24x18:1\nminutes = .1\n')
+    done = train(garments, tmp_path/'planned', '--settings', settings, '--recipe', 'mine')
+    assert done.returncode == 0 and ' of 0.1 minutes' in done.stdout, done.stderr
+    for words in (['--stages', '32x24:2'], ['--epochs', 2]):
+        run = tmp_path/words[0]
+        done = train(garments, run, '--settings', settings, '--recipe', 'mine', *words)
+        assert done.returncode == 0 and 'plan:' not in done.stdout, done.stderr
+        assert recorded(run).n_epochs == 2 and recorded(run).minutes == 0
+    done = train(garments, tmp_path/'gpu', '--recipe', 'gpu', '--arch', 'xresnet10', '--width', .25, '--stages', '24x18:1', '--batch-size', 32)
+    assert done.returncode == 0 and 'plan:' not in done.stdout, done.stderr
+
 def test_resume_does_not_plan_again(planned, garments, tmp_path):
     run,_ = planned
     assert refused(train(garments, run, '--minutes', .1), 'contains a finished run')
