@@ -1,8 +1,10 @@
 "Trainings that are planned for some minutes: from the command line to the run"
 import json
+from types import SimpleNamespace
 import pytest
 from conftest import refused,run_cli,run_inprocess
-from fashion_fastai.recipes import read_recorded_recipe
+from fashion_fastai.recipes import read_recipe,read_recorded_recipe
+from fashion_fastai.train import planned_recipe
 
 KEYS = ['--precision','fp32','--report','no','--workers',1]
 
@@ -51,6 +53,8 @@ def test_minutes_of_a_recipe_give_way_to_stages(garments, tmp_path):
         assert recorded(run).n_epochs == 2 and recorded(run).minutes == 0
     done = train(garments, tmp_path/'gpu', '--recipe', 'gpu', '--arch', 'xresnet10', '--width', .25, '--stages', '24x18:1', '--batch-size', 32)
     assert done.returncode == 0 and 'plan:' not in done.stdout, done.stderr
+    kept = planned_recipe(garments, read_recipe('gpu', None), processes=SimpleNamespace(is_alone=False))
+    assert (kept.minutes, kept.stages) == (0, '128x96:20 192x144:10')
 
 def test_resume_does_not_plan_again(planned, garments, tmp_path):
     run,_ = planned
