@@ -23,14 +23,14 @@ def test_bench(name, options, garments, tmp_path):
 
 def test_the_study_goes_on_where_it_was(garments, tmp_path):
     def study(*names):
-        command = [sys.executable, '-W', 'ignore', BENCH/'what_helps.py', garments, '--only', *names, '--rounds', '1', '--stages', '32x24:1', '--test-size', '40x30', '--runs', tmp_path/'runs', '--results', tmp_path/'results']
+        command = [sys.executable, '-W', 'ignore', BENCH/'what_helps.py', garments, '--only', *names, '--rounds', '1', '--stages', '32x24:1', '--images', '100', '--runs', tmp_path/'runs', '--results', tmp_path/'results']
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return [o for o in done.stdout.splitlines() if ', seed ' in o],(tmp_path/'results'/'what_helps.csv').read_text().splitlines()
     trained,rows = study('basic')
     assert trained == ['basic, seed 1'] and len(rows) == 2
-    trained,more = study('basic', 'progressive resizing', 'category alone', 'attributes alone')
-    assert trained == ['progressive resizing, seed 1', 'category alone, seed 1', 'attributes alone, seed 1'] and more[:2] == rows and len(more) == 5
+    trained,more = study('basic', 'with MixUp', 'category alone', 'attributes alone')
+    assert trained == ['with MixUp, seed 1', 'category alone, seed 1', 'attributes alone, seed 1'] and more[:2] == rows and len(more) == 5
     result = json.loads((tmp_path/'results'/'what_helps.json').read_text())
     assert len(result['table']) == 5 and len(result['figures']) == 6
 
