@@ -111,7 +111,8 @@ def ratios():
 def _section(name, record):
     "The record as a section of bench/README.md"
     m = record['machine']
-    cpu = f"{m['threads']} threads, {m['cpu_capability']}{', bf16' if m['cpu_bf16'] else ''}"
+    threads = f"{m['threads']} thread{'s' if m['threads'] > 1 else ''}"
+    cpu = f"{threads}, {m['cpu_capability']}{', bf16' if m['cpu_bf16'] else ''}"
     versions = f"torch {m['torch'].split('+')[0]}, fastai {m['fastai']}"
     about = f"{record['data']}; {m['gpu'] or cpu}; {versions}; {record['date']}; {record['rounds']} rounds"
     header,*rows = record['table']
