@@ -61,11 +61,12 @@ WIDE = [*arms('catalogue', CATALOGUE, (4,8,16), (1,)),
     *arms('catalogue 4000', CATALOGUE, (8,16), (1,)), *arms('catalogue 1000', CATALOGUE, (16,32), (1,)),
     *arms('textures', TEXTURES, (8,16), (1,)), *arms('textures 1000', TEXTURES, (16,32), (1,))]
 MUON = [Arm(o.data, o.stages, (*o.keys, ('optimizer', 'muon')), group='muon') for o in GRID[::9]] # the shortest training of each data set
-SMALL_BATCHES = [Arm(data, stages(h, 16), (('batch_size', 32), ('lr', .0042)), group='batch')
-    for data,h in (('textures 1000', 128), ('catalogue 1000', 80), ('catalogue 1000', 48))]
-# as a plan trains there: the trainings of the smallest budget
-SMALL_BATCHES += [Arm('textures 1000', stages(h, n), (('optimizer', 'muon'), ('batch_size', 32), ('lr', .0042)), group='batch')
-    for h,n in ((128,16), (80,32), (80,16))]
+SMALL = ('batch_size', 32), ('lr', .0042)
+SMALL_BATCHES = [
+    *(Arm(data, stages(h, 16), SMALL, group='batch')
+        for data,h in (('textures 1000', 128), ('catalogue 1000', 80), ('catalogue 1000', 48))),
+    # the trainings of a small budget, as a plan trains there
+    *(Arm('textures 1000', stages(h, n), (('optimizer', 'muon'), *SMALL), group='batch') for h,n in ((128,16), (80,32), (80,16)))]
 # (training, seed): what matters most comes first
 STUDY = [(o, seed) for seeds,group in (((1,), LONGER), ((1,), GRID), ((1,), MUON), ((1,2), INGREDIENTS), ((1,2), SHORTER),
     ((1,), SMALL_BATCHES), ((1,), WIDE), ((3,), INGREDIENTS), ((3,), SHORTER), ((1,), MORE), ((2,3), LONGER), ((2,), GRID),

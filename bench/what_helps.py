@@ -8,7 +8,6 @@ import numpy as np,pandas as pd,torch
 from fastai.basics import noop
 from filelock import FileLock,Timeout
 from record import RESULTS,data_folder,save
-from fashion_fastai.callback.tta import mean_logits
 from fashion_fastai.data.loader import pack_table
 from fashion_fastai.decision.prior import best_constant_set
 from fashion_fastai.decision.tune import decide
@@ -26,14 +25,6 @@ STUDY = {'basic': {}, 'AdamW in place of Muon': dict(optimizer='adamw'), 'withou
     'without crops': dict(min_scale=1.), 'without lighting': dict(lighting=0.), 'without label smoothing': dict(label_smoothing=0.),
     'with MixUp': dict(mixup=1.), 'category alone': dict(attribute_weight=0.), 'attributes alone': dict(category_weight=0.)}
 
-def mirrored_and_not(learn):
-    "The logits of the validation images, and of their mirror images"
-    batches,logits = list(learn.dls.valid.new()),{}
-    for name,flip in (('images', noop), ('mirror images', lambda o: o.flip(-1))):
-        with learn.no_bar(): both = learn.get_preds(dl=[(flip(x), *y) for x,*y in batches], act=noop)[0]
-        logits[name] = torch.cat(both, 1).numpy()
-    return logits
-
 def train(table, packed, keys, seed, stages, out):
     "Train once, and write the logits and the minutes to `out`"
     recipe = read_recipe('quick', None, **{**BASE, 'stages': stages, **keys, 'seed': seed})
@@ -42,7 +33,8 @@ def train(table, packed, keys, seed, stages, out):
     with learn.no_bar(),learn.no_logging(): learn.fit_recipe(recipe, cbs=[TrainingOnly()])
     minutes = (time.perf_counter() - start)/60
     core_minutes = (time.process_time() - cpu)/60
-    logits = mirrored_and_not(learn)
+    with learn.no_bar():
+        logits = {name: torch.cat(predict(act=noop)[0], 1).numpy() for name,predict in (('images', learn.get_preds), ('tta', learn.tta))}
     with atomic_write(out) as f:
         with f.open('wb') as file: np.savez(file, minutes=minutes, core_minutes=core_minutes, **logits)
 
@@ -61,7 +53,7 @@ def score(file, table):
         accuracy = (logits[0].argmax(1) == category).float().mean().item()
         return accuracy,decide(logits, category, attributes, training_sets)
     accuracy,decision = scores(logits('images'))
-    mirror_accuracy,mirror = scores(mean_logits([logits('images'), logits('mirror images')]))
+    mirror_accuracy,mirror = scores(logits('tta'))
     best = lambda decision: max(decision.scores.values())
     name,seed = name_and_seed(file)
     row = dict(name=name, seed=seed, accuracy=accuracy, mean_f1=best(decision), rule=decision.name, **decision.scores,
@@ -123,7 +115,7 @@ def main():
     parser.add_argument('--stages', default='40x30:20', help='stages of all trainings (default: 40x30:20)')
     parser.add_argument('--images', type=int, default=4000, help='training images (default: 4,000)')
     parser.add_argument('--rounds', type=int, default=4, help='trainings of each, with seeds 1, 2, … (default: 4)')
-    parser.add_argument('--only', nargs='+', help='names of the study (default: all)')
+    parser.add_argument('--only', nargs='+', choices=STUDY, metavar='NAME', help='names of the study (default: all)')
     args = parser.parse_args()
     for o in (args.runs, args.results): o.mkdir(parents=True, exist_ok=True)
     with data_folder(args.data) as (data,cache):
