@@ -102,7 +102,7 @@ def out_of_fold_table(
     vocab,(p,q) = interp.vocab,interp.probabilities()
     taken = {'file_path','fold',*vocab.categories}
     names = [*vocab.categories, *(f'{o} (attribute)' if o in taken else o for o in vocab.attributes)]
-    frame = pd.DataFrame(np.concatenate([p, q], 1).round(5), columns=names)
+    frame = pd.DataFrame(np.concatenate([p, q], 1), columns=names) # not rounded: the largest of a row stays the largest
     frame.insert(0, 'file_path', list(file_paths))
     frame.insert(1, 'fold', folds)
     return frame
