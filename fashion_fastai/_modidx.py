@@ -1601,6 +1601,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'fashion_fastai/model/precision.py'),
                                                 'fashion_fastai.model.precision._machine': ( 'model.precision.html#_machine',
                                                                                              'fashion_fastai/model/precision.py'),
+                                                'fashion_fastai.model.precision._promising': ( 'model.precision.html#_promising',
+                                                                                               'fashion_fastai/model/precision.py'),
                                                 'fashion_fastai.model.precision._read_json': ( 'model.precision.html#_read_json',
                                                                                                'fashion_fastai/model/precision.py'),
                                                 'fashion_fastai.model.precision._time_step': ( 'model.precision.html#_time_step',

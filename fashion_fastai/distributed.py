@@ -182,8 +182,8 @@ def joined(
         yield ALONE
         return
     group = _connect(timeout)
-    sentry = _Sentry(group)
-    _Sentry(group).start()
+    sentry,watching = _Sentry(group),_Sentry(group)
+    watching.start()
     with _as_one_of(group):
         try:
             yield group
@@ -192,4 +192,6 @@ def joined(
         except BaseException as e:
             if group.is_alone: raise
             _end(group, sentry, e)
-        finally: group.close()
+        finally:
+            group.close()
+            watching.join(10) # a thread that uses the store while Python exits aborts the process

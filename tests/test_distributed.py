@@ -138,6 +138,13 @@ def test_an_error_in_one_process_is_one_line_from_the_first(garments, tmp_path):
     done,lines = patched(failing("next(self.model.parameters()).data.fill_(float('nan'))"), 2, *words, '--overwrite')
     assert len(lines) == 1 and 'training diverged in epoch 1, batch' in lines[0] and done.returncode, done.stderr
 
+def test_a_process_waits_for_its_watching_thread(garments, tmp_path):
+    "C++ aborts a process whose thread is in an operation of the store while Python exits"
+    code = ("from fashion_fastai.distributed import _Sentry\nrun = _Sentry.run\ndef slow(self):\n    run(self)\n"
+        "    for _ in range(10_000): self.store.add('x', 1)\n_Sentry.run = slow")
+    done,lines = patched(code, 2, 'train', garments, '--out', tmp_path/'run', *KEYS)
+    assert done.returncode == 0 and lines == [] and 'terminate called' not in done.stderr, done.stderr
+
 @pytest.mark.parametrize('parts', ['category','attributes','unknown'])
 def test_tables_of_one_part_and_unknown_labels(garments, tmp_path, parts):
     data = tmp_path/'garments'

@@ -144,7 +144,7 @@ def test_the_commands(garments, tmp_path):
     assert np.allclose(a.iloc[:,2:], b.iloc[:,2:], atol=1e-3)
 
 def test_a_planned_training(garments, tmp_path):
-    done = run_inprocess('train', garments, '--out', tmp_path/'run', '--recipe', 'gpu', '--minutes', .15, '--report', 'no')
+    done = run_inprocess('train', garments, '--out', tmp_path/'run', '--recipe', 'gpu', '--minutes', 1, '--epochs', 1, '--report', 'no')
     assert done.returncode == 0 and 'plan: xresnet' in done.stdout, done.stderr
     assert 'minutes = 0' in (tmp_path/'run'/'settings.ini').read_text()
 

@@ -63,6 +63,14 @@ def choose_precision(
     best = min(times.values())
     return next(o for o,seconds in times.items() if seconds <= 1.1*best)
 
+_HOPELESS = 3 # times the seconds of the fastest, with few images, from which a precision is not timed with many
+
+def _promising(model, size, batch_size, training):
+    "The precisions that are not far slower than another one with an eighth of the batch"
+    times = time_precisions(model, size, max(2, batch_size//8), training, max_seconds=0) # the fewest rounds
+    limit = _HOPELESS*min(times.values())
+    return list(dict.fromkeys(precision for (precision,_),seconds in times.items() if seconds < limit)) # each once
+
 def _machine(device):
     "A name for machines on which the same precision is fastest"
     if device.type == 'cuda': return torch.cuda.get_device_name(device)
@@ -92,7 +100,7 @@ def set_precision(
     batch,step = f"{batch_size} images of {fmt_size(size)}",'training' if training else 'prediction'
     key = f"{_machine(device)}; torch {torch.__version__}; {n_parameters} parameters, {batch}; {step}, {precision}"
     if key not in known:
-        precisions = None if precision == 'auto' else [precision]
+        precisions = _promising(model, size, batch_size, training) if precision == 'auto' else [precision]
         known[key] = choose_precision(time_precisions(model, size, batch_size, training, precisions))
         try:
             with atomic_write(file) as f: f.write_text(json.dumps(known, indent=1))
