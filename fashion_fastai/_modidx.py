@@ -874,6 +874,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'fashion_fastai.data.cache._find': ('data.cache.html#_find', 'fashion_fastai/data/cache.py'),
                                            'fashion_fastai.data.cache._follow_parent': ( 'data.cache.html#_follow_parent',
                                                                                          'fashion_fastai/data/cache.py'),
+                                           'fashion_fastai.data.cache._later_ctrl_c': ( 'data.cache.html#_later_ctrl_c',
+                                                                                        'fashion_fastai/data/cache.py'),
                                            'fashion_fastai.data.cache._pack': ('data.cache.html#_pack', 'fashion_fastai/data/cache.py'),
                                            'fashion_fastai.data.cache._remove_others': ( 'data.cache.html#_remove_others',
                                                                                          'fashion_fastai/data/cache.py'),

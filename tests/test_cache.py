@@ -101,6 +101,24 @@ def test_an_image_whose_reading_failed_once_is_tried_again(garments, tmp_path, m
     assert whole(garments, tmp_path/'packed') and not bad.pixels[3].any() # who has the old array open keeps it
 
 @pytest.mark.slow
+def test_ctrl_c_while_the_worker_processes_start(garments, tmp_path):
+    "The first one would wait for ever, and the command with it"
+    script = tmp_path/'start.py'
+    script.write_text(PACK.replace("if __name__", """
+import os,signal
+from concurrent.futures import ProcessPoolExecutor
+start = ProcessPoolExecutor._spawn_process
+def start_and_press(self):
+    start(self)
+    if len(self._processes) == 1: os.kill(os.getpid(), signal.SIGINT)
+ProcessPoolExecutor._spawn_process = start_and_press
+if __name__""", 1))
+    process = spawn(sys.executable, script, garments, tmp_path/'packed', 'fork', stderr=subprocess.STDOUT)
+    try: out,_ = process.communicate(timeout=60)
+    finally: process.kill()
+    assert process.returncode and out.rstrip().endswith('KeyboardInterrupt'), out
+
+@pytest.mark.slow
 def test_ctrl_c_while_packing(garments, tmp_path):
     process = packing(garments, tmp_path/'packed')
     wait_for(lambda: list(tmp_path.glob('packed/done-*.npy')))

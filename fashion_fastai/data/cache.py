@@ -8,10 +8,10 @@ __all__ = ['stored_size', 'cache_folder', 'PackedImages', 'unreadable_images', '
 # %% ../../nbs/14_data.cache.ipynb #87ee02a7
 import hashlib,json,multiprocessing.connection,os,signal,time
 from concurrent.futures import BrokenExecutor,ProcessPoolExecutor,as_completed
-from contextlib import suppress
+from contextlib import contextmanager,suppress
 from multiprocessing import cpu_count
 from pathlib import Path
-from threading import Thread
+from threading import Thread,current_thread,main_thread
 from typing import Callable,Iterable
 import numpy as np
 from filelock import FileLock,Timeout
@@ -160,12 +160,24 @@ class _DoneMarks:
         self.done.flush()
         self.rows,self.synced = [],time.monotonic()
 
+@contextmanager
+def _later_ctrl_c():
+    "Ctrl-C inside the block is handled after it: a pool whose start is interrupted leaves worker processes that wait for ever"
+    if current_thread() is not main_thread():
+        yield
+        return
+    pressed = []
+    previous = signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
+    try: yield
+    finally: signal.signal(signal.SIGINT, previous)
+    if pressed: signal.raise_signal(signal.SIGINT)
+
 def _decode_in_processes(n_workers, chunks, tasks, finish, progress):
     "Run `tasks` in worker processes, and call `finish` for each chunk that is done"
     if os.name == 'nt': n_workers = min(n_workers, 61) # Windows cannot wait for more
     with ProcessPoolExecutor(n_workers, initializer=_follow_parent) as pool:
-        futures = {pool.submit(_decode_into, *task): chunk for chunk,task in zip(chunks, tasks)}
         try:
+            with _later_ctrl_c(): futures = {pool.submit(_decode_into, *task): chunk for chunk,task in zip(chunks, tasks)}
             for o in track(as_completed(futures), progress, total=len(futures)): finish(futures[o], o.result())
         finally: pool.shutdown(cancel_futures=True)
 
