@@ -51,7 +51,7 @@ def planned_and_real(data, cache, minutes):
 
 def main():
     args = arguments(__doc__, device='cuda', arch='xresnet50', height=128, width=128, images=45_000, batch_sizes='128 512',
-        workers=16, minutes=1.)
+        workers=16, minutes=2.)
     if args.device == 'cuda' and not torch.cuda.is_available():
         small = dict(device='cpu', arch='xresnet10', height=32, width=32, images=256, rounds=1, batch_sizes='64 128', workers=1, minutes=.1)
         for name,value in dict(small, results=Path(tempfile.mkdtemp())).items(): setattr(args, name, value)

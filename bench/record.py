@@ -82,7 +82,7 @@ HEADLINES = [ # (record, its figure, what README.md says of it)
     ('loader', 'cache over plain fastai', 'batches per second from the packed cache, over plain fastai'),
     ('loader', 'files over plain fastai', 'batches per second from files, over plain fastai'),
     ('step', 'epoch, ours over plain fastai', 'training images per second, over plain fastai'),
-    ('gpu', 'ours over plain fastai, batches of 512', 'the same on an H100'),
+    ('gpu', 'ours over plain fastai, batches of 512', 'the same on an H200'),
     ('predict', 'from files over plain get_preds', 'predicted images per second from files, over plain `get_preds`'),
     ('memory', 'peak memory of 100,000 rows over 10,000', 'peak memory to predict 100,000 images, over that for 10,000')]
 

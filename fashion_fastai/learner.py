@@ -35,6 +35,7 @@ from .decision.rules import Grouped,Threshold
 from .decision.adjustment import logit_offsets
 from .decision.prior import constant_prediction
 from .decision.tune import Decision,decide
+from .model.graphs import StepGraphs
 from .model.multitask import multi_task_model
 from .model.precision import compile_if_faster,set_precision
 from .model.optimizer import fused_adamw,optimizer_func
@@ -229,6 +230,7 @@ def fashion_learner(
     n_categories,n_attributes = map(len, dls.vocab)
     learns_weights,training_sets = attribute_weight is None,dls.train.targets[1]
     model = multi_task_model(n_categories, n_attributes, arch, dropout, learns_weights, width=width, blur_pool=blur_pool)
+    if dls.device is not None and dls.device.type == 'cuda': model.graphs = StepGraphs()
     set_precision(model.to(dls.device), precision, dls.train.crop.size, dls.train.own_bs)
     groups,types = getattr(dls, 'label_info', ((), ()))
     may_be_empty = bool((training_sets == 0).all(1).any()) # as in the training labels
@@ -267,5 +269,5 @@ def recipe_learner(
     cbs = [cls(value) for cls,value in ((MixUp, recipe.mixup), (CutMix, recipe.cutmix), (EMA, recipe.ema)) if value]
     cbs += kwargs.pop('cbs', None) or []
     learn = fashion_learner(dls, cbs=cbs, opt_func=optimizer_func(recipe.optimizer), **_settings(recipe, *_LEARNER_KEYS), **kwargs)
-    if recipe.compile: compile_if_faster(learn.model, recipe.size, dls.train.own_bs)
+    if recipe.compile and compile_if_faster(learn.model, recipe.size, dls.train.own_bs): learn.model.graphs = None
     return learn

@@ -144,7 +144,8 @@ def _better_batch_size(recipe, found, n_train):
 def _fill_gpu(table, recipe, size, seconds):
     "`recipe` with the batch size from which larger ones are not clearly faster; small ones leave a GPU idle"
     limit = min(1024, int((~table.is_valid).sum())//8)
-    best = time_training(table, recipe, size, seconds).train
+    first = time_training(table, recipe, size, seconds)
+    best,recipe = first.train,replace(recipe, precision=first.precision) # chosen once
     while recipe.batch_size*2 <= limit:
         larger = with_batch_size(recipe, recipe.batch_size*2)
         try: taken = time_training(table, larger, size, seconds).train

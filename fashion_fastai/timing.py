@@ -6,7 +6,7 @@
 __all__ = ['Timing', 'time_training']
 
 # %% ../nbs/69_timing.ipynb #f341f1ee
-import statistics,time
+import gc,math,statistics,time
 from dataclasses import replace
 from typing import NamedTuple
 import numpy as np,torch
@@ -14,18 +14,29 @@ from fastai.callback.core import Callback,CancelTrainException,CancelValidExcept
 from .core import fmt_size
 from .recipes import Recipe
 from .data.labels import LabelTable
-from .data.cache import stored_size
+from .data.cache import fits_on_gpu,stored_size
 from .callback.profile import device_clock
 from .learner import recipe_learner
 
 # %% ../nbs/69_timing.ipynb #7533fd50
 class _Pixels:
-    "Random images in memory, in place of a cache"
-    def __init__(self, size): self.size,self.images = size,torch.randint(0, 256, (64, *size, 3), dtype=torch.uint8)
+    "Random images in memory, in place of a cache of `n` images, whose room on a GPU they take"
+    def __init__(self, size, n):
+        self.size,self.n = size,n
+        self.images,self.others = torch.randint(0, 256, (64, *size, 3), dtype=torch.uint8),None
     def rows_of(self, paths): return np.arange(len(list(paths))) % len(self.images)
     def tensor(self, device):
-        self.images = self.images.to(device)
+        if device.type != 'cuda' or self.images.is_cuda: return self.images
+        n_bytes = self.n*math.prod(self.size)*3
+        if fits_on_gpu(n_bytes, device):
+            self.others = torch.empty(n_bytes, dtype=torch.uint8, device=device)
+            self.images = self.images.to(device)
         return self.images
+
+def _free_memory():
+    "Let go of learners that nobody uses, which refer to themselves, and of the memory that PyTorch keeps on a GPU"
+    gc.collect()
+    if torch.cuda.is_available(): torch.cuda.empty_cache()
 
 class _Stopwatch(Callback):
     "Times batches: ends training, and validation, after `seconds` and at least 4 batches after a first"
@@ -66,8 +77,12 @@ def time_training(
 )->Timing:
     "Time the training of `recipe` at one image size, with random images"
     one_size = replace(recipe, stages=f'{fmt_size(size)}:1', epochs=None, test_size='auto')
-    learn = recipe_learner(_timing_table(table, recipe.batch_size), one_size, _Pixels(stored_size(size)))
+    _free_memory() # of a timing that ran out of it, too
+    learn = recipe_learner(_timing_table(table, recipe.batch_size), one_size, _Pixels(stored_size(size), len(table)))
     watch = _Stopwatch(seconds)
     with learn.no_bar(),learn.no_logging(): learn.fit(1, cbs=[watch])
     def per_image(phase, dl): return watch.taken[phase]/min(dl.bs, len(dl.dataset))
-    return Timing(per_image('train', learn.dls.train), per_image('valid', learn.dls.valid), learn.model.precision)
+    found = Timing(per_image('train', learn.dls.train), per_image('valid', learn.dls.valid), learn.model.precision)
+    del learn,watch,per_image
+    _free_memory()
+    return found

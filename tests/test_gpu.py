@@ -1,11 +1,13 @@
 "What only a GPU can show: `make gpu`. Without one, the same tests run on the CPU as far as that goes, so that they are known to work"
-import os
+import os,sys
 import numpy as np,pandas as pd
 import pytest,torch
 from fastai.callback.core import Callback
+from fastai.callback.training import GradientAccumulation
 from conftest import run_cli,run_inprocess
 from fastai.torch_core import set_seed
 import fashion_fastai.callback.checkpoint as checkpoints
+from fashion_fastai.data import cache
 from fashion_fastai.core import OPTIMIZERS
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.loader import compute_device,pack_table
@@ -14,6 +16,7 @@ from fashion_fastai.learner import recipe_learner
 from fashion_fastai.model.precision import compile_if_faster,supported_precisions,time_precisions
 from fashion_fastai.recipes import read_recipe
 from fashion_fastai.testing import quiet
+from fashion_fastai.timing import time_training
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
@@ -83,6 +86,21 @@ def test_training_and_resume(optimizer, precision, table, packed, tmp_path, dete
     assert torch.equal(a, b)
     if precision == 'fp16': assert whole.states[-1] == resumed.states[-1] and whole.states[-1]['scale'] > 0
 
+@pytest.mark.parametrize('precision', PRECISIONS)
+def test_recorded_steps_give_the_same_weights(precision, table, packed, deterministic):
+    "Through two sizes, averaged weights and gradients that are accumulated over two batches; fp16 has an autocast of fastai's, and is not recorded"
+    is_recorded = ON_GPU and precision != 'fp16'
+    def trained(records, cbs=()):
+        learn,recipe = made(table, packed, precision=precision, ema=.9)
+        if not records: learn.model.graphs = None
+        learn.fit_recipe(recipe, cbs=list(cbs))
+        graphs = learn.model.graphs
+        assert (graphs is not None and graphs.is_on and graphs.passes is not None) == (records and is_recorded)
+        return weights(learn)
+    assert torch.equal(trained(True), trained(False))
+    accumulated = [trained(o, [GradientAccumulation(64)]) for o in (True,False)]
+    assert torch.equal(*accumulated)
+
 def test_images_in_the_memory_of_the_gpu_and_in_pinned_memory(table, packed, monkeypatch):
     "Both give the same batches; on a CPU there is one way"
     def batches():
@@ -92,7 +110,7 @@ def test_images_in_the_memory_of_the_gpu_and_in_pinned_memory(table, packed, mon
         found = [tuple(o.cpu() for o in batch) for batch in dl]
         return found,dl.packed.tensor(dl.device).is_cuda
     resident,is_resident = batches()
-    if ON_GPU: monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda *args: (0, 0))
+    monkeypatch.setattr(cache, 'fits_on_gpu', lambda *args: False)
     pinned,is_pinned_resident = batches()
     assert is_resident == ON_GPU and not is_pinned_resident
     for a,b in zip(resident, pinned):
@@ -143,6 +161,35 @@ def test_the_commands(garments, tmp_path):
     a,b = (pd.read_csv(tmp_path/o/'predictions.csv') for o in 'ab')
     assert np.allclose(a.iloc[:,2:], b.iloc[:,2:], atol=1e-3)
 
+# NCCL wants a GPU for each process; gloo does not, and reduces what is on a GPU, too
+SHARED_GPU = '''
+import os,sys,torch.distributed as dist
+from fashion_fastai.cli.main import main
+os.environ['LOCAL_RANK'] = '0' # both use the first GPU
+init = dist.init_process_group
+dist.init_process_group = lambda kind, **kwargs: init('gloo', **kwargs)
+sys.exit(main(sys.argv[1:]))
+'''
+
+def test_two_processes_share_a_gpu(garments, tmp_path):
+    "Both train on it, and give the losses of one process on the same batches, within the noise of their crops"
+    (tmp_path/'main.py').write_text(SHARED_GPU)
+    words = [garments, '--recipe', 'demo', '--stages', STAGES, '--batch-size', 32, '--report', 'no', '--precision', 'fp32']
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2, tmp_path/'main.py']
+    done = run_cli('train', *words, '--out', tmp_path/'two', command=torchrun)
+    assert done.returncode == 0 and f"on {'cuda' if ON_GPU else 'cpu'}" in done.stdout and ' in 2 processes' in done.stdout, done.stderr
+    assert run_inprocess('train', *words, '--out', tmp_path/'one').returncode == 0
+    two,one = (pd.read_csv(tmp_path/o/'history.csv') for o in ('two','one'))
+    assert np.allclose(two.train_loss, one.train_loss, rtol=.15) and np.allclose(two.valid_loss, one.valid_loss, rtol=.15)
+
+def test_timing_leaves_the_memory_of_the_gpu_as_it_was(table):
+    def held(): return torch.cuda.memory_reserved() if ON_GPU else 0
+    recipe = read_recipe('demo', precision='fp32', batch_size=64)
+    time_training(table, recipe, (32,24), .05) # keeps the work spaces of its libraries
+    before = held()
+    for _ in range(2): assert time_training(table, recipe, (64,48), .05).train > 0
+    assert held() <= before + 2**21
+
 def test_a_planned_training(garments, tmp_path):
     done = run_inprocess('train', garments, '--out', tmp_path/'run', '--recipe', 'gpu', '--minutes', 1, '--epochs', 1, '--report', 'no')
     assert done.returncode == 0 and 'plan: xresnet' in done.stdout, done.stderr
@@ -150,5 +197,9 @@ def test_a_planned_training(garments, tmp_path):
 
 @pytest.mark.skipif(not ON_GPU, reason='memory of a GPU')
 def test_out_of_memory_is_one_line(garments, tmp_path):
-    done = run_cli('train', garments, '--out', tmp_path/'run', '--recipe', 'demo', '--arch', 'xresnet50', '--width', 4, '--stages', '2000x1500:1', '--batch-size', 128, '--precision', 'fp32')
+    words = ['--recipe', 'demo', '--arch', 'xresnet50', '--stages', '400x300:1', '--batch-size', 128, '--precision', 'fp32']
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2e9/torch.cuda.get_device_properties(0).total_memory)
+    try: done = run_inprocess('train', garments, '--out', tmp_path/'run', *words)
+    finally: torch.cuda.set_per_process_memory_fraction(1.)
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith('fashion: out of memory: batches of 128 images'), done.stderr

@@ -50,6 +50,7 @@ class DataParallel(Callback):
     def _wrap(self):
         "The network in DDP, which gives all processes the weights of the first"
         device = self.dls.device
+        self.model.graphs = None # DDP exchanges gradients while the backward pass runs
         ids = [device.index or 0] if device is not None and device.type == 'cuda' else None
         wrapped = DistributedDataParallel(self.model, device_ids=ids)
         wrapped.broadcast_buffers = False # BatchNorm statistics are shared before a validation, not in every step

@@ -142,7 +142,7 @@ class FashionDL(TfmdDL):
         targets = [o[indices] if o.ndim == 1 else o[indices].float() for o in self.targets]
         batch = TensorImage(images.permute(0,3,1,2)),*targets
         if not self.on_gpu: return batch
-        # from pinned memory, the copy overlaps with the network's step
+        # from pinned memory, this thread does not wait for the copy, which takes its turn between the network's steps
         return tuple((o if o.is_cuda else o.pin_memory()).to(self.device, non_blocking=True) for o in batch)
 
     def open(self,

@@ -74,6 +74,7 @@ DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 class MultiTaskModel(nn.Sequential):
     "Body and head: (n, 3, h, w) -> (n, n_categories), (n, n_attributes); `to_precision` sets precision and memory layout"
     precision,channels_last = 'fp32',False
+    graphs = None # `StepGraphs`, on a GPU
     def __init__(self,
         body:nn.Module, # (n, 3, h, w) -> features
         head:nn.Module, # features -> (category logits, attribute logits)
@@ -94,12 +95,20 @@ class MultiTaskModel(nn.Sequential):
 
     def _memory_format(self): return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def forward(self, images):
-        images = images.contiguous(memory_format=self._memory_format())
+    def logits(self,
+        images:torch.Tensor, # in this model's memory layout
+        cache_enabled:bool=True, # of autocast
+    )->tuple: # (category, attributes), in this model's precision
+        "The logits of both parts"
         device,dtype = images.device.type,DTYPES[self.precision]
         # in fp32, an outer autocast such as that of `learn.to_bf16()` stays in effect
-        autocast = nullcontext() if dtype == torch.float32 else torch.autocast(device, dtype)
-        with autocast: category,attributes = super().forward(images)
+        autocast = nullcontext() if dtype == torch.float32 else torch.autocast(device, dtype, cache_enabled=cache_enabled)
+        with autocast: return super().forward(images)
+
+    def forward(self, images):
+        images = images.contiguous(memory_format=self._memory_format())
+        is_recorded = self.graphs is not None and self.graphs.suit(self, images)
+        category,attributes = self.graphs.run(self, images) if is_recorded else self.logits(images)
         return category.float(),attributes.float()
 
 @delegates(xresnet_body)
