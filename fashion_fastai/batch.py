@@ -8,6 +8,7 @@ __all__ = ['count_parts', 'import_ray', 'ray_cluster', 'Pool', 'plan_pool', 'Par
 # %% ../nbs/84_batch.ipynb #caae6ff1
 import logging,os,queue,socket,threading,time
 from contextlib import contextmanager,suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from .core import InputError,terminal_progress,track
 from .processes import TIMEOUT
 from .export import load_model
 from .catalogue import Catalogue,Store,import_pyarrow,is_remote
-from .shards import Job,describe_job,merge_parts,open_job,part_name,predict_part
+from .shards import Job,describe_job,known_precision,merge_parts,open_job,part_name,predict_part
 
 # %% ../nbs/84_batch.ipynb #688c5bed
 _MANY_PARTS,_PART_ROWS,_MOST_PARTS = 256,4096,50_000
@@ -230,7 +231,7 @@ def predict_catalogue(
     model:str|Path, # run folder, or an exported learner
     test:str|Path, # list, as for `Catalogue`
     out:str|Path, # folder for category.csv, attribute.csv and predictions.csv, and for the parts, in parts/
-    precision:str|None=None, # fp32, bf16 or fp16; auto for the fastest on this machine; None for that of the training
+    precision:str|None=None, # fp32, bf16 or fp16; auto or None for that of the parts in `out`, or else as for `load_model`
     tta:bool|None=None, # test-time augmentation; None: as in training
     batch_size:int=128, # images per batch
     workers:int|None=None, # threads and CPUs of each actor; None for one
@@ -246,19 +247,25 @@ def predict_catalogue(
     if merge and store.is_remote:
         advice = f"use --no-merge, and then: fashion merge {store} --out DIR"
         raise InputError(f"{out}: submission files are written to a disk; {advice}")
-    job = describe_job(load_model(model), catalogue, batch_size, tta, precision)
-    open_job(store, job)
-    n_parts,cpus = count_parts(job.rows, batch_size),workers or 1
+    job,chosen = describe_job(load_model(model), catalogue, batch_size, tta),known_precision(store, precision)
+    def opened(precision, channels_last=False):
+        own = replace(job, precision=precision, channels_last=channels_last)
+        open_job(store, own)
+        return own
     there = set(store.names('.parquet'))
+    if chosen or there: job = opened(*(chosen or [precision])) # another precision than that of the parts is refused
+    n_parts,cpus = count_parts(job.rows, batch_size),workers or 1
     parts = [k for k in range(1, n_parts+1) if part_name(k, n_parts) not in there]
     if len(parts) < n_parts: print(f"resuming after {n_parts-len(parts):,} of {n_parts:,} parts", flush=True)
     if parts:
         catalogue.check(job.rows)
-        if not catalogue.parquet: catalogue = _copy_paths(catalogue, store)
         with ray_cluster(address, actors and actors*cpus + 1) as ray:
             pool = plan_pool(ray.cluster_resources(), actors, cpus)
-            if pool.gpus and address: chosen = _choose_in_cluster(ray, model, precision, pool, timeout)
-            else: chosen = _choose_precision(model, precision)
+            if not chosen:
+                if pool.gpus and address: chosen = _choose_in_cluster(ray, model, precision, pool, timeout)
+                else: chosen = _choose_precision(model, precision)
+                job = opened(*chosen)
+            if not catalogue.parquet: catalogue = _copy_paths(catalogue, store)
             work = _Work(model, chosen, catalogue, store, job, n_parts, cpus, strict, os.getcwd())
             _run_parts(ray, work, parts, pool, timeout)
     if merge: merge_parts(store.url, out)

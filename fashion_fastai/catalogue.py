@@ -6,10 +6,11 @@
 __all__ = ['is_remote', 'Store', 'StoredImage', 'import_pyarrow', 'Catalogue']
 
 # %% ../nbs/56_catalogue.ipynb #247a9aec
-import csv,hashlib,io,shutil,tempfile
+import csv,hashlib,io,os,shutil,tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable,Iterable
+from uuid import uuid4
 import fsspec,pandas as pd
 from .core import InputError,atomic_write
 from .data.labels import find_images,read_test_list
@@ -22,6 +23,10 @@ def is_remote(
 )->bool:
     "Whether `path` is a URL such as s3://bucket/list.csv"
     return '://' in str(path)
+
+def _split(path):
+    "The folder and the name of a file"
+    return str(path).rsplit('/', 1) if is_remote(path) else [str(Path(path).parent), Path(path).name]
 
 @contextmanager
 def _explained(url, doing='read'):
@@ -79,6 +84,17 @@ class Store:
         with tempfile.TemporaryDirectory() as tmp:
             yield Path(tmp)/name
             with _explained(self.place(name), 'written'): self.fs.put_file(str(Path(tmp)/name), f'{self.root}/{name}')
+
+    def write_first(self, name:str, text:str):
+        "Write a file that other processes write too: the first one wins, but in an object store the last one"
+        own = name if self.is_remote else f'.{uuid4().hex}-{name}'
+        with self.write(own) as f: f.write_text(text, encoding='utf-8')
+        if self.is_remote: return
+        own,path = f'{self.root}/{own}',f'{self.root}/{name}'
+        try: os.link(own, path)
+        except FileExistsError: pass
+        except OSError: os.replace(own, path) # a file system without links
+        finally: Path(own).unlink(missing_ok=True)
 
 # %% ../nbs/56_catalogue.ipynb #07954f2e
 class StoredImage:
@@ -140,21 +156,34 @@ def _iter_csv(test):
     except (csv.Error, UnicodeDecodeError) as e:
         raise InputError(f"{test}: is not a readable CSV file (line {reader.line_num}: {e})") from None
 
+def _n_empty(group, column):
+    "The number of rows of a row group without a value in `column`, or in its part `bytes`; all if that is not recorded"
+    for o in map(group.column, range(group.num_columns)):
+        if o.path_in_schema in (column, f'{column}.bytes') and o.statistics and o.statistics.has_null_count:
+            return o.statistics.null_count
+    return group.num_rows
+
+_SAMPLE,_BLOCK = 2**28,2**16 # bytes of a list that identify it, all of a smaller one; and of a block of them
+
 class _ParquetList:
     "Parquet files in the order of their names, as one list"
     def __init__(self, test):
         pa,folder = import_pyarrow(),Store(test)
         names = folder.names('.parquet')
-        if not names: folder,names = Store(str(test).rsplit('/', 1)[0]),[str(test).rsplit('/', 1)[1]]
-        self.store,self.names,self.n_rows,digest = folder,names,[],hashlib.sha256()
+        if not names:
+            parent,name = _split(test)
+            folder,names = Store(parent),[name]
+        self.store,self.names,self.test,groups = folder,names,test,[]
+        self.n_rows,digest = [],hashlib.sha256()
         for name in names:
             file = self._open(name)
             self.n_rows.append(file.metadata.num_rows)
+            groups += map(file.metadata.row_group, range(file.num_row_groups))
             footer = io.BytesIO() # has sizes and extremes of all columns
             file.metadata.write_metadata_file(footer)
             digest.update(footer.getvalue())
             schema = file.schema_arrow
-        self.footers,self.test = digest.hexdigest()[:16],test
+        self.footers = digest.digest()
         def is_bytes(o):
             kind = schema.field(o).type
             return pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
@@ -163,6 +192,27 @@ class _ParquetList:
         if not (self.bytes or self.path):
             expected = f"a path ({', '.join(_PATH_COLUMNS)}) or bytes ({', '.join(_BYTES_COLUMNS)})"
             raise InputError(f"{test}: has no column with {expected}; it has {', '.join(schema.names)}")
+        self.n_without_bytes = sum(_n_empty(o, self.bytes) for o in groups)
+
+    def _content(self, name):
+        "What tells the content of a file: itself, or blocks evenly spread over a large one; an ETag or the like of an object store"
+        with _explained(self.store.place(name)):
+            if self.store.is_remote:
+                yield str(self.store.fs.checksum(f'{self.store.root}/{name}')).encode()
+                return
+            with open(self.store.open(name), 'rb') as file:
+                size = os.fstat(file.fileno()).st_size
+                every = max(1, size*len(self.names)//_SAMPLE)
+                for start in range(0, size, every*_BLOCK):
+                    file.seek(start)
+                    yield file.read(_BLOCK)
+
+    def identity(self):
+        "A hash of all files: of their footers and their content"
+        digest = hashlib.sha256(self.footers)
+        for name in self.names:
+            for o in self._content(name): digest.update(o)
+        return digest.hexdigest()[:16]
 
     def _open(self, name):
         with _explained(self.store.place(name)): return import_pyarrow().parquet.ParquetFile(self.store.open(name))
@@ -185,18 +235,15 @@ class _ParquetList:
         rows = rows or range(sum(self.n_rows))
         for table in self.tables(rows, [self.path]): yield from map(str, table[self.path].to_pylist())
 
-    def _image(self, row, cell, path):
-        "(file_path, image) of a cell with bytes"
-        content = cell.get('bytes') if isinstance(cell, dict) else cell
-        path = path or (cell.get('path') if isinstance(cell, dict) else None) or str(row)
-        return path,StoredImage(f'row {row}', lambda: content)
-
-    def images(self, rows):
+    def cells(self, rows):
+        "(row, file_path, bytes or None, path of the image or None) of each of `rows`, of a list with bytes"
         row = rows.start
         for table in self.tables(rows, [o for o in (self.bytes, self.path) if o]):
             paths = table[self.path].to_pylist() if self.path else [None]*len(table)
             for cell,path in zip(table[self.bytes].to_pylist(), paths):
-                yield self._image(row, cell, path)
+                cell = cell if isinstance(cell, dict) else dict(bytes=cell)
+                own_path = cell.get('path')
+                yield row,path or own_path or str(row),cell.get('bytes'),own_path or path
                 row += 1
 
 def _is_parquet(test):
@@ -213,7 +260,7 @@ class Catalogue:
         self.test,self.parquet,self._download = test,None,None
         local = None if is_remote(test) else Path(test)
         if folder: self.folder = folder
-        elif local is None: self.folder = str(test).rsplit('/', 1)[0]
+        elif local is None: self.folder = _split(test)[0]
         else: self.folder = local if local.is_dir() else local.parent
         if _is_parquet(test): self.parquet = _ParquetList(test)
         self.local = local or (None if self.parquet else self._fetch())
@@ -221,7 +268,7 @@ class Catalogue:
     def _fetch(self):
         "A copy of a CSV file on this machine"
         self._download = tempfile.TemporaryDirectory()
-        folder,name = str(self.test).rsplit('/', 1)
+        folder,name = _split(self.test)
         copy = Path(self._download.name)/name
         with copy.open('wb') as file,_explained(self.test):
             with Store(folder).fs.open(str(self.test)) as remote: shutil.copyfileobj(remote, file)
@@ -237,27 +284,35 @@ class Catalogue:
         if self.parquet: return self.parquet.paths()
         return iter(read_test_list(self.local).file_path) if self.local.is_dir() else _iter_csv(self.local)
 
-    def identity(self)->tuple: # (number of rows, a hash of them); of a list with bytes, a hash of its files' footers
+    def identity(self)->tuple: # (number of rows, a hash of them); of a list with bytes, a hash of its files
         "What tells a list from another"
-        if self.has_bytes: n,digest = sum(self.parquet.n_rows),self.parquet.footers
+        if self.has_bytes: n,digest = sum(self.parquet.n_rows),self.parquet.identity()
         else:
             n,digest = 0,hashlib.sha256()
-            for n,file_path in enumerate(self.paths(), 1): digest.update(file_path.encode() + b'\n')
+            for n,file_path in enumerate(self.paths(), 1): digest.update(repr(file_path).encode()) # quoted, so that it ends where it ends
             digest = digest.hexdigest()[:16]
         if not n: raise InputError(f"{self.test}: has no rows")
         return n,digest
 
-    def _frame(self, file_paths):
-        return pd.DataFrame(dict(file_path=file_paths, image=_find_all(file_paths, self.folder)))
+    def _frame(self, rows):
+        "The columns file_path and image, None where there is none, for paths, or for the cells of a list with bytes"
+        if not self.has_bytes: return pd.DataFrame(dict(file_path=rows, image=_find_all(rows, self.folder)))
+        found = iter(_find_all([path for *_,content,path in rows if path and not content], self.folder))
+        def image(row, content, path):
+            if content: return StoredImage(f'row {row}', lambda: content)
+            return next(found) if path else None
+        images = [image(row, content, path) for row,_,content,path in rows]
+        return pd.DataFrame(dict(file_path=[o for _,o,*_ in rows], image=images))
 
     def check(self,
         n:int, # number of rows
         n_looked_up:int=200, # rows whose images are looked up
-    ): # raises `InputError` if most images are missing
+    ): # raises `InputError` if half or more of the images are missing
         "Look up some images, evenly spread over the list"
-        if self.has_bytes: return
+        if self.has_bytes and self.parquet.n_without_bytes < n/2: return
         step = max(1, n//n_looked_up)
-        frame = self._frame([o for i,o in enumerate(self.paths()) if i % step == 0])
+        rows = self.parquet.cells(range(n)) if self.has_bytes else self.paths()
+        frame = self._frame([o for i,o in enumerate(rows) if i % step == 0])
         frame['image'] = [None if isinstance(o, StoredImage) and not _is_there(o) else o for o in frame.image]
         require_images(frame, self.test, 'images' if step == 1 else 'images that were looked up')
 
@@ -266,8 +321,9 @@ class Catalogue:
     )->ImageList:
         "The images of some rows"
         if self.has_bytes:
-            file_paths,images = zip(*self.parquet.images(rows))
-            return ImageList(list(file_paths), list(images), set())
+            frame = self._frame(list(self.parquet.cells(rows)))
+            images = [StoredImage(f'row {row}', lambda: None) if o is None else o for row,o in zip(rows, frame.image)]
+            return ImageList(frame.file_path.tolist(), images, set())
         paths = self.parquet.paths(rows) if self.parquet else (o for i,o in enumerate(self.paths()) if i in rows)
         return image_list(self._frame(list(paths)), self.test)
 

@@ -38,6 +38,8 @@ class Member(nn.Module):
         self.model,self.temperatures,self.tta,self.weight = learn.model,temperatures,tta,weight
         self.size,self.groups = tuple(learn.dls.valid.crop.size),learn.loss_func.groups
 
+    def extra_repr(self): return f'size={self.size}, temperatures={self.temperatures}, tta={self.tta}, weight={self.weight}'
+
     def forward(self, images):
         x = squish(images, self.size)
         logits = predict_with_flip(self.model, x, self.groups) if self.tta else self.model(x)

@@ -6,7 +6,7 @@
 __all__ = ['FashionLearner', 'fashion_learner', 'recipe_learner']
 
 # %% ../nbs/50_learner.ipynb #e51d70cf
-import tempfile
+import tempfile,warnings
 from contextlib import contextmanager,nullcontext
 from copy import copy,deepcopy
 from functools import partial
@@ -20,7 +20,7 @@ import fastai.callback.schedule # noqa: F401, adds fit_one_cycle and lr_find to 
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner,replacing_yield
-from fastai.torch_core import get_random_states,set_random_states,set_seed
+from fastai.torch_core import get_model,get_random_states,set_random_states,set_seed
 from fastai.vision.data import get_grid
 from fastcore.foundation import L
 from fastcore.meta import delegates
@@ -31,7 +31,7 @@ from .recipes import Recipe,parse_stages
 from .data.labels import LabelTable,Vocab
 from .data.cache import PackedImages
 from .data.loader import fashion_dls
-from .decision.rules import Grouped,Threshold
+from .decision.rules import Grouped,Threshold,rule_from_params,rule_params
 from .decision.adjustment import logit_offsets
 from .decision.prior import constant_prediction
 from .decision.tune import Decision,decide
@@ -47,6 +47,23 @@ from .callback.ema import EMA
 from .prediction import Prediction,make_prediction,show_prediction,to_cpu
 
 # %% ../nbs/50_learner.ipynb #00f180bc
+class _ModelWithDecision:
+    "The network, the rule, the temperatures and the category's offsets, for fastai's functions that save and load a network"
+    def __init__(self, model, loss): self.model,self.loss = get_model(model),loss
+
+    def state_dict(self):
+        loss,state = self.loss,self.model.state_dict()
+        try: rule = rule_params(loss.rule)
+        except InputError as e: warnings.warn(f"rule and temperatures are not saved with the weights: {e}")
+        else: state['decision'] = dict(rule=rule, temperatures=loss.temperatures, category_offsets=loss.category_offsets)
+        return state
+
+    def load_state_dict(self, state, strict=True):
+        decision = state.pop('decision', {})
+        self.model.load_state_dict(state, strict=strict)
+        if 'rule' in decision: decision['rule'] = rule_from_params(decision['rule'])
+        for name,o in decision.items(): setattr(self.loss, name, o)
+
 class FashionLearner(Learner):
     "A fastai `Learner` for two targets, a category and attributes"
     fitting = False # whether a fit is running
@@ -191,6 +208,27 @@ class FashionLearner(Learner):
             unknown = [name for name,o in zip(self.vocab.attributes, batch[2][i]) if o < 0] if actual else []
             show_prediction(ax, image, prediction, (*actual, unknown) if actual else None)
         axes[0].figure.tight_layout(h_pad=3.5) # leaves space for the attributes below each image
+
+    @contextmanager
+    def _with_decision(self): return replacing_yield(self, 'model', _ModelWithDecision(self.model, self.loss_func))
+
+    @delegates(Learner.save, but=['file'])
+    def save(self,
+        file:str|Path, # file name without suffix, under the learner's `path` and `model_dir`
+        **kwargs
+    )->Path: # the file
+        "Save the weights, the decision, and the optimizer's state"
+        if hasattr(self, 'lr_finder'): return super().save(file, **kwargs) # which changes no decision
+        with self._with_decision(): return super().save(file, **kwargs)
+
+    @delegates(Learner.load, but=['file'])
+    def load(self,
+        file:str|Path, # as for `save`
+        **kwargs
+    ): # the learner
+        "Load what `save` wrote; a file of weights alone leaves the decision as it is"
+        if self.opt is None: self.create_opt() # needs the network itself
+        with self._with_decision(): return super().load(file, **kwargs)
 
     @delegates(Learner.export, but=['fname'])
     def export(self,

@@ -1,9 +1,18 @@
 "Catalogues in parts and by Ray: kills at any moment, object storage, invalid input, a full disk"
-import importlib.util,os,random,signal,socket,subprocess,sys,time
+import importlib.util,json,os,random,shutil,signal,socket,subprocess,sys,time
 from pathlib import Path
-import pandas as pd
-import pytest
+import numpy as np,pandas as pd
+import pytest,torch
 from conftest import FASHION,refused,run_cli,run_inprocess,spawn
+import fashion_fastai.catalogue as catalogue_module,fashion_fastai.model.precision as precision_module
+from fashion_fastai.callback.tta import FlipTTA
+from fashion_fastai.catalogue import Catalogue,Store
+from fashion_fastai.data.augment import JitterNormalize
+from fashion_fastai.decision.rules import Threshold
+from fashion_fastai.ensemble import load_ensemble
+from fashion_fastai.export import load_model
+from fashion_fastai.shards import model_identity
+from fashion_fastai.testing import tiny_learner
 
 pytestmark = pytest.mark.slow
 needs_ray = pytest.mark.skipif(importlib.util.find_spec('ray') is None, reason='Ray is not installed (the extra [ray], 600 MB)')
@@ -148,6 +157,117 @@ def test_parts_of_another_job_and_of_a_changed_list(run, garments, tmp_path):
     assert run_inprocess('predict', run, mine/'test.csv', '--out', tmp_path/'one', *OPTIONS).returncode == 0
     assert same_files(tmp_path/'out', tmp_path/'one', FILES[:3])
     assert refused(run_inprocess('merge', tmp_path/'one', '--out', tmp_path/'two'), 'has no job.json, so it is no folder of parts')
+
+def test_whatever_changes_an_answer_changes_the_identity_of_the_model():
+    learn = tiny_learner()
+    loss,crop,normalize = learn.loss_func,learn.dls.valid.crop,next(o for o in learn.dls.valid.after_batch.fs if isinstance(o, JitterNormalize))
+    prior = learn.prior._asdict()
+    seen = {model_identity(learn)}
+    for o,name,value in ((loss, 'category_offsets', [.1]*10), (loss, 'temperatures', (2.,1.)), (loss, 'rule', Threshold(.3)), (crop, 'size', (40,30)),
+            (normalize, 'mean', normalize.mean + .1), (learn, 'prior', type(learn.prior)(**{**prior, 'category_shares': [.1]*10})), (learn, 'types', ('x',)*15)):
+        setattr(o, name, value)
+        seen.add(model_identity(learn))
+    learn.add_cb(FlipTTA())
+    seen.add(model_identity(learn))
+    with torch.no_grad(): learn.model[1].category.bias[3] += 1e-6
+    seen.add(model_identity(learn))
+    assert len(seen) == 10
+
+def test_a_loaded_model_and_an_ensemble_have_an_identity(run):
+    learn = load_model(run)
+    assert model_identity(learn) == model_identity(load_model(run))
+    identities = {model_identity(load_ensemble([run]*n, tta=tta)) for n in (1,2) for tta in (False,True)}
+    assert len(identities) == 4 and model_identity(learn) not in identities
+
+def write_images(path, cells, kind=None, **kwargs):
+    "A Parquet file with a column `image`"
+    pq = pytest.importorskip('pyarrow.parquet', reason='PyArrow is not installed')
+    import pyarrow as pa
+    pq.write_table(pa.table(dict(image=pa.array(cells, kind or pa.struct([('bytes', pa.binary()), ('path', pa.string())])))), path, **kwargs)
+    return path
+
+def bitmaps(n):
+    "Images of equal size in bytes, of which nothing but their pixels differs"
+    return [dict(bytes=np.random.default_rng(i).bytes(3000), path=None) for i in range(n)]
+
+@pytest.mark.parametrize('sample', [2**28, 2**17])
+def test_images_in_another_order_are_another_list(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue_module, '_SAMPLE', sample) # smaller: as of a list of gigabytes
+    cells = bitmaps(200)
+    other,copied = cells[:80] + cells[120:79:-1] + cells[121:],list(cells)
+    identities = [Catalogue(write_images(tmp_path/'images.parquet', o, compression='none', use_dictionary=False)).identity() for o in (cells, other, copied)]
+    assert identities[0] == identities[2] != identities[1]
+
+def test_paths_that_join_to_the_same_text_are_different_lists(tmp_path):
+    pa = pytest.importorskip('pyarrow', reason='PyArrow is not installed')
+    found = set()
+    for paths in (['a\nb','c'], ['a','b\nc']):
+        pa.parquet.write_table(pa.table(dict(file_path=paths)), tmp_path/'list.parquet')
+        found.add(Catalogue(tmp_path/'list.parquet').identity())
+    assert len(found) == 2
+
+def test_parts_have_the_precision_of_the_first_one(run, garments, tmp_path, monkeypatch):
+    "Machines on which different precisions are fastest, with a folder in common and with their own"
+    monkeypatch.setattr(precision_module, 'choose_precision', lambda times: fastest) # of `auto`
+    def predict(k, out, *words): return run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/out, '--batch-size', 4, '--workers', 1, '--shard', f'{k}/3', *words)
+    for i,out in enumerate(('together','apart')):
+        for k,fastest in ((1,('bf16',True)), (2,('fp32',False))):
+            monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/f'machine-{k}'))
+            assert predict(k, out if i == 0 else f'{out}-{k}').returncode == 0
+    job = json.loads((tmp_path/'together'/'job.json').read_text())
+    assert (job['precision'], job['channels_last']) == ('bf16', True)
+    assert refused(predict(3, 'together', '--precision', 'fp32'), 'a job whose --precision was bf16, and is now fp32; choose another folder')
+    assert predict(3, 'together', '--precision', 'bf16').returncode == 0
+    assert run_inprocess('merge', tmp_path/'together', '--out', tmp_path/'out').returncode == 0
+    assert predict(3, 'apart-1').returncode == 0
+    shutil.copy(tmp_path/'apart-2'/'part-00002-of-00003.parquet', tmp_path/'apart-1')
+    assert refused(run_inprocess('merge', tmp_path/'apart-1', '--out', tmp_path/'out'), 'part-00002-of-00003.parquet: is of a job whose --precision is fp32, but that of job.json is bf16')
+
+def test_of_processes_that_start_at_once_the_first_one_describes_the_job(tmp_path):
+    store = Store(tmp_path)
+    store.write_first('job.json', 'first')
+    store.write_first('job.json', 'second')
+    assert store.read('job.json') == b'first' and os.listdir(tmp_path) == ['job.json']
+    (tmp_path/'old').mkdir()
+    with pytest.MonkeyPatch.context() as patch: # a file system without links
+        patch.setattr(os, 'link', lambda a, b: (_ for _ in ()).throw(PermissionError(1, 'Operation not permitted')))
+        Store(tmp_path/'old').write_first('job.json', 'first')
+    assert os.listdir(tmp_path/'old') == ['job.json']
+
+def predict_rows(run, test, out, cwd):
+    "What a list gives as a part, merged: (result, bad images)"
+    done = run_inprocess('predict', run, test, '--out', out/'parts', *OPTIONS, '--shard', '1/1', cwd=cwd)
+    if done.returncode == 0: done = run_inprocess('merge', out/'parts', '--out', out/'merged', cwd=cwd)
+    return done
+
+def test_rows_with_a_path_in_place_of_bytes(run, garments, tmp_path):
+    "Some images are in the list, and others beside it; the predictions are those of a list of paths"
+    paths = pd.read_csv(garments/'test.csv').file_path.tolist()
+    def content(i, o): return (garments.parent/o).read_bytes() if i % 3 == 0 else (None, b'')[i % 2]
+    os.symlink(garments, tmp_path/'garments')
+    for name,cells in (('all', [dict(bytes=None, path=o) for o in paths]), ('some', [dict(bytes=content(i, o), path=o) for i,o in enumerate(paths)])):
+        done = predict_rows(run, f'{name}.parquet', tmp_path/name, write_images(tmp_path/f'{name}.parquet', cells, row_group_size=6).parent)
+        assert done.returncode == 0 and done.stderr == '', done.stderr
+    assert run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'expected', *OPTIONS).returncode == 0
+    for name in ('all','some'): assert same_files(tmp_path/name/'merged', tmp_path/'expected', FILES[:3])
+
+def test_half_of_a_list_without_an_image_is_refused_whatever_kind_of_list_it_is(run, garments, tmp_path):
+    import pyarrow as pa
+    names = sorted(os.listdir(garments/'test'))[:20]
+    for n_missing,is_refused in ((10, True), (9, False)):
+        folder = tmp_path/str(n_missing)
+        (folder/'images').mkdir(parents=True)
+        for o in names[n_missing:]: os.link(garments/'test'/o, folder/'images'/o)
+        paths = [f'images/{o}' for o in names]
+        pd.DataFrame(dict(file_path=paths)).to_csv(folder/'list.csv', index=False)
+        pa.parquet.write_table(pa.table(dict(file_path=paths)), folder/'paths.parquet')
+        contents = [None]*n_missing + [(folder/o).read_bytes() for o in paths[n_missing:]]
+        write_images(folder/'bytes.parquet', contents, pa.binary())
+        write_images(folder/'structs.parquet', [dict(bytes=o, path=path) for o,path in zip(contents, paths)])
+        reason = f'{n_missing} of 20 images are missing, the first being '
+        def check(done): assert refused(done, reason) if is_refused else done.returncode == 0 and f'{n_missing} of 20 images' in done.stderr, done
+        check(run_inprocess('predict', run, 'list.csv', '--out', folder/'out', *OPTIONS, cwd=folder))
+        for o in ('list.csv','paths.parquet','bytes.parquet','structs.parquet'): check(predict_rows(run, o, folder/f'out-{o}', folder))
 
 def test_a_full_disk_in_a_part_is_one_line_and_loses_nothing(run, catalogue, tmp_path):
     "A limit on the size of files stands in for a full disk"

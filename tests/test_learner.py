@@ -3,6 +3,7 @@ import numpy as np,pandas as pd
 import pytest,torch
 from PIL import Image
 from fastai.callback.core import Callback
+from fastai.callback.tracker import EarlyStoppingCallback,ReduceLROnPlateau,SaveModelCallback
 from fastai.optimizer import Lookahead,RAdam,ranger
 from fastai.torch_core import set_seed
 import fashion_fastai.data.loader as loader
@@ -14,6 +15,8 @@ from fashion_fastai.learner import fashion_learner
 from fashion_fastai.callback.profile import PhaseTimer
 from fashion_fastai.model.multitask import multi_task_model
 from fashion_fastai.callback.ema import EMA
+from fashion_fastai.decision.rules import Threshold
+from fashion_fastai.export import load_model
 
 @pytest.fixture(scope='module')
 def table(garments): return read_labels(garments)
@@ -24,6 +27,10 @@ def made(table, tmp_path, packed=None, **kwargs):
     learn = fashion_learner(fashion_dls(table, (32,24), 32, packed, workers=0), 'xresnet10', path=tmp_path, **kwargs)
     learn.logger = lambda *args: None
     return learn
+
+def small(table, tmp_path, **kwargs):
+    "The same, of fewer weights"
+    return made(table, tmp_path, width=.25, **kwargs)
 
 def test_a_single_image_is_opened_also_where_it_is_in_the_cache(table, tmp_path):
     path = tmp_path/'image.jpg'
@@ -78,6 +85,46 @@ def test_a_prediction_within_a_fit_disturbs_nothing(table, tmp_path):
         histories.append(learn.history.table.drop(columns='time'))
     assert torch.equal(*weights)
     pd.testing.assert_frame_equal(*histories)
+
+@pytest.mark.parametrize('cbs', [lambda: [SaveModelCallback(with_opt=True), EarlyStoppingCallback(patience=1)], lambda: [SaveModelCallback(), ReduceLROnPlateau()],
+    lambda: [SaveModelCallback(at_end=True)], lambda: [SaveModelCallback(every_epoch=True)]])
+def test_averages_are_what_fastai_saves_and_restores(cbs, table, tmp_path):
+    learn,(save,*others) = small(table, tmp_path, cbs=[EMA(.9)]),cbs()
+    with learn.no_bar():
+        learn.fit_one_cycle(3, 1e-2, cbs=[save, *others])
+        losses = [o[1] for o in learn.recorder.values]
+        expected = losses[-1] if save.at_end or save.every_epoch else min(losses)
+        assert learn.validate()[0] == pytest.approx(expected, rel=1e-5)
+        assert learn.ema.weights == learn.ema.averages == []
+        saved = {f'model_{i}': o for i,o in enumerate(losses)} if save.every_epoch else dict(model=expected)
+        other = small(table, tmp_path)
+        for name,o in saved.items(): assert other.load(name, with_opt=False).validate()[0] == pytest.approx(o, rel=1e-5)
+
+@pytest.mark.parametrize('with_opt', [True, False])
+def test_a_saved_learner_keeps_its_decision(with_opt, table, tmp_path):
+    learn = small(table, tmp_path, logit_adjustment=.5)
+    with learn.no_bar(): learn.fit(1)
+    learn.tune_decision('per_label')
+    expected = learn.predict(table.images[0])
+    learn.save('tuned', with_opt=with_opt)
+    learn.export('tuned.pkl')
+    other = small(table, tmp_path)
+    default = other.loss_func.rule
+    for found in (other.load('tuned', with_opt=with_opt), load_model(tmp_path/'tuned.pkl')):
+        assert found.loss_func.temperatures == learn.loss_func.temperatures and repr(found.loss_func.rule) == repr(learn.loss_func.rule) != repr(default)
+        prediction = found.predict(table.images[0])
+        assert prediction.attributes == expected.attributes and prediction.category_probabilities == pytest.approx(expected.category_probabilities, abs=1e-6)
+    torch.save(small(table, tmp_path).model.state_dict(), tmp_path/'models'/'weights.pth') # of fastai's own learner
+    assert repr(other.load('weights', with_opt=False).loss_func.rule) == repr(learn.loss_func.rule)
+
+def test_a_rule_of_ones_own_is_not_saved_but_the_weights_are(table, tmp_path):
+    learn = small(table, tmp_path)
+    learn.loss_func.rule = lambda p: p > .7
+    with pytest.warns(UserWarning, match='rule and temperatures are not saved'): learn.save('own')
+    with learn.no_bar(): learn.lr_find(num_it=12, show_plot=False) # which saves the weights, without a warning
+    other = small(table, tmp_path)
+    other.loss_func.rule = Threshold(.3)
+    assert other.load('own').loss_func.rule.threshold == .3
 
 def test_a_validation_within_a_fit_is_refused(table, tmp_path):
     class ValidateWithin(Callback):

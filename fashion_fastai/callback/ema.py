@@ -13,13 +13,16 @@ from fastai.callback.core import Callback
 
 # %% ../../nbs/34_callback.ema.ipynb #f8c9e427
 class EMA(Callback):
-    "Exponential moving average of weights and BatchNorm statistics: used in validation, and kept at the end of the fit"
-    state_attrs = 'averages','n_steps' # saved in checkpoints
+    "Exponential moving average of weights and BatchNorm statistics: the model has them from an epoch's validation on, and after the fit"
+    state_attrs = 'averages','n_steps','in_place' # saved in checkpoints
     def __init__(self,
         decay:float=.998, # weight of the previous average: .998 averages over about 500 steps
     ): self.decay = decay
 
-    def before_fit(self): self.weights,self.averages,self.n_steps,self.n_validations = [],[],0,0
+    def before_fit(self):
+        self.weights,self.averages,self.n_steps = [],[],0
+        self.in_place = False # whether the model has the averages, and `averages` the weights
+        self.before_validations = [] # `in_place` before each validation that is running: one may be within another
 
     def _start(self):
         "Begin to average, or continue with the averages of a checkpoint"
@@ -29,8 +32,18 @@ class EMA(Callback):
         pairs = zip(self.weights, averages, strict=True)
         self.averages = [torch.empty_like(weight).copy_(o.detach()) for weight,o in pairs]
 
+    def use(self,
+        averages:bool, # or the weights that are trained
+    ):
+        "Let the model have the averages or the weights"
+        if averages == self.in_place: return
+        for weight,average in zip(self.weights, self.averages): weight.data,average.data = average.data,weight.data
+        self.in_place = averages
+
     def before_train(self):
-        if not hasattr(self.learn, 'lr_finder'): self._start()
+        if hasattr(self.learn, 'lr_finder'): return
+        self._start()
+        self.use(averages=False)
 
     def after_batch(self):
         if not self.training or not self.weights: return
@@ -39,17 +52,12 @@ class EMA(Callback):
         update = get_ema_multi_avg_fn(min(self.decay, self.n_steps/(self.n_steps+9)))
         update(self.averages, [o.detach() for o in self.weights], self.n_steps)
 
-    def swap(self):
-        "Exchange weights and averages"
-        for weight,average in zip(self.weights, self.averages): weight.data,average.data = average.data,weight.data
-
-    def before_validate(self): # a prediction inside a validation already uses the averages
-        self.n_validations += 1
-        if self.n_validations == 1: self.swap()
-    def after_validate(self):
-        self.n_validations -= 1
-        if self.n_validations == 0: self.swap()
+    def after_train(self): self.use(averages=True) # until the next epoch: callbacks that save the model save what was validated
+    def before_validate(self):
+        self.before_validations.append(self.in_place) # False for a prediction in the midst of the training
+        self.use(averages=True)
+    def after_validate(self): self.use(averages=self.before_validations.pop())
     def after_fit(self):
         if self.averages: self._start() # a fit that was resumed after its last epoch trains nothing
-        self.swap()
+        self.use(averages=True)
         self.weights,self.averages = [],[] # they need as much memory as the model, and are not exported

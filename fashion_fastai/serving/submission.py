@@ -27,10 +27,10 @@ def require_images(
     images:pd.DataFrame, # columns file_path and image, from `read_test_list`
     test:str|Path, # the list or folder they are from
     what:str='images', # they are, for the error message
-): # raises `InputError` if most are missing
-    "A few missing images are bad images, but most of a list missing is a wrong folder"
+): # raises `InputError` if half or more are missing
+    "A few missing images are bad images, but half of a list missing is a wrong folder"
     missing = images.file_path[images.image.isna()]
-    if len(missing) <= len(images)/2: return
+    if len(missing) < len(images)/2: return
     n_missing = f"{len(missing):,} of {len(images):,} {what} are missing"
     raise InputError(f"{test}: {n_missing}, the first being {', '.join(missing.head())}; is this the right folder?")
 
@@ -46,7 +46,7 @@ def image_list(
 def read_image_list(
     test:str|Path, # CSV with a column file_path, or a folder of images
     strict:bool=False, # refuse missing images
-)->ImageList: # raises `InputError` if most images are missing, or, if `strict`, any
+)->ImageList: # raises `InputError` if half or more of the images are missing, or, if `strict`, any
     "Read the list of images to predict"
     images = read_test_list(test, strict)
     require_images(images, test)
