@@ -182,7 +182,7 @@ def _fit(learn, recipe, out, checkpoint, cbs):
         if not checkpoint.has_saved: raise
         save_model(learn, out)
         raise Diverged(f"{e}; they are in {out/MODEL_FILES[0]}") from None
-    except KeyboardInterrupt as e: raise KeyboardInterrupt(f"{e}; {out} is kept, use --resume to continue") from None
+    except KeyboardInterrupt as e: raise type(e)(f"{e}; {out} is kept, use --resume to continue") from None
 
 def _finish(learn, recipe, out, data, seconds, timer):
     "Save the weights, tune the decision, score, and save everything; returns metrics and predictions"
