@@ -84,26 +84,33 @@ def atomic_write(
 # %% ../nbs/00_core.ipynb #7d5e21fa
 @contextmanager
 def locked(
-    path:str|Path, # lock file, which is there as long as the block runs
+    path:str|Path, # lock file, which is there as long as the block runs; its folder is created, and removed if nothing else is in it
     busy:str, # what is wrong if another process has the lock
     wait:Callable|None=None, # called before waiting for that process; None to raise
 ): # raises `InputError` with `busy`, or if the file cannot be written
     "Let one process at a time run the block"
     from filelock import FileLock,Timeout
     path = Path(path)
-    lock = FileLock(path)
-    try: lock.acquire(timeout=0)
-    except Timeout:
-        if wait is None: raise InputError(busy) from None
-        wait()
-        lock.acquire()
-    except OSError as e: raise InputError(f"{path.parent}: cannot be written ({e.strerror or e})") from e
+    lock,folder,is_new = FileLock(path),path.parent,not path.parent.exists()
+    def acquire(seconds):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=seconds)
+    try:
+        try: acquire(0)
+        except Timeout:
+            if wait is None: raise InputError(busy) from None
+            wait()
+            while not lock.is_locked:
+                with suppress(Timeout, FileNotFoundError): acquire(1) # the other process may remove the folder
+    except OSError as e: raise InputError(f"{folder}: cannot be written ({e.strerror or e})") from e
     try: yield
     finally:
         # before the release: afterwards it may be another process's lock
         # Windows cannot remove open files; filelock removes it there
         if os.name == 'posix': path.unlink(missing_ok=True)
         lock.release()
+        if is_new:
+            with suppress(OSError): folder.rmdir()
 
 # %% ../nbs/00_core.ipynb #e4269d92
 def require_empty(
@@ -123,7 +130,6 @@ def atomic_dir(
     busy = f"{path}: another process is writing this folder; choose another, or wait for it"
     try:
         require_empty(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_name(f'.{path.name}.lock'), busy):
             prefix = f'.{path.name}.partial-'
             for leftover in path.parent.glob(f'{escape(prefix)}*'): shutil.rmtree(leftover, ignore_errors=True)

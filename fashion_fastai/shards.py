@@ -8,11 +8,12 @@ __all__ = ['Job', 'model_identity', 'describe_job', 'read_job', 'open_job', 'pre
 
 # %% ../nbs/57_shards.ipynb #21d8cca2
 import hashlib,json,re
+from contextlib import nullcontext
 from dataclasses import asdict,dataclass
 from pathlib import Path
 from typing import Callable,Iterable
 import numpy as np
-from .core import InputError,UNKNOWN,batch_advice,oom_hint,terminal_progress
+from .core import InputError,UNKNOWN,batch_advice,locked,oom_hint,terminal_progress
 from .data.labels import Vocab
 from .decision.rules import rule_params
 from .export import load_model
@@ -71,15 +72,22 @@ def read_job(
     except (ValueError, TypeError) as e:
         raise InputError(f"{store.place(_JOB)}: is not the description of a job ({e})") from None
 
+def _write_job(store, job):
+    "Write the description of `job`, unless there is one"
+    if store.exists(_JOB): return
+    if store.names('.parquet'):
+        raise InputError(f"{store}: has Parquet files but no {_JOB}; choose an empty folder")
+    with store.write(_JOB) as f: f.write_text(json.dumps(asdict(job), indent=1), encoding='utf-8')
+
 def open_job(
     store:Store, # of parts; created if it is missing
     job:Job, # that is about to be computed
 ): # raises `InputError` if the folder has parts of another job
     "Let a folder be of `job`"
     if not store.exists(_JOB):
-        if store.names('.parquet'):
-            raise InputError(f"{store}: has Parquet files but no {_JOB}; choose an empty folder")
-        with store.write(_JOB) as f: f.write_text(json.dumps(asdict(job), indent=1), encoding='utf-8')
+        # of two jobs that begin at once, one is refused; an object store has no locks
+        with nullcontext() if store.is_remote else locked(f'{store.root}/.job.lock', f"{store}: is locked", wait=lambda: None):
+            _write_job(store, job)
     known = read_job(store)
     if (known.rows,known.identity) != (job.rows,job.identity):
         lists = 'a list with other rows'
