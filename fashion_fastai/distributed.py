@@ -11,7 +11,7 @@ from contextlib import ExitStack,contextmanager,redirect_stdout,suppress
 from datetime import timedelta
 import torch,torch.distributed as dist
 from fastai.torch_core import defaults
-from .core import InputError
+from .core import InputError,Terminated
 from .processes import ALONE,RESUME,TIMEOUT,GroupLost,Processes
 
 # %% ../nbs/39_distributed.ipynb #fcf9f343
@@ -27,7 +27,7 @@ def _is_lost(error):
 
 def _line_and_code(rank, error):
     "What is said of `error`, and the exit code"
-    if isinstance(error, KeyboardInterrupt): return f'stopped {error}'.rstrip(),130
+    if isinstance(error, KeyboardInterrupt): return f'stopped {error}'.rstrip(),143 if isinstance(error, Terminated) else 130
     if isinstance(error, InputError): return str(error),2
     reason = re.sub(r'^Exception occured in `\w+` when calling event `\w+`:', '', str(error)) # fastai's addition
     return f"process {rank} ended with {type(error).__name__}: {' '.join(reason.split())[:200]}",2
@@ -102,11 +102,11 @@ def _reason(group, sentry, error):
         with suppress(RuntimeError):
             silent = sentry.silent(3)
             which = f"process {silent[0]} of {group.world}" if silent else 'another process'
-            ended = f"{which} ended unexpectedly (killed, or out of memory?)"
-            if isinstance(error, _Terminated) and not silent: ended = "the training was terminated (SIGTERM)"
-            sentry.publish(f"{ended}; {RESUME}")
+            if isinstance(error, _Terminated) and not silent: sentry.publish(f"stopped by SIGTERM; {RESUME}", 143)
+            sentry.publish(f"{which} ended unexpectedly (killed, or out of memory?); {RESUME}")
     line,code = sentry.failure() or (f"the other processes are not reachable any more; {RESUME}", 2)
-    return KeyboardInterrupt(line.removeprefix('stopped ')) if code == 130 else InputError(line)
+    kind = {130: KeyboardInterrupt, 143: Terminated}.get(code)
+    return kind(line.removeprefix('stopped ')) if kind else InputError(line)
 
 def _end(group, sentry, error):
     "Raise what this process ends with: in the first, why the training ended; in the others nothing that is printed twice"
@@ -160,7 +160,7 @@ def _as_one_of(group):
     n_local = int(os.environ.get('LOCAL_WORLD_SIZE', group.world))
     cpus,defaults.cpus = defaults.cpus,max(1, defaults.cpus//n_local) # threads that open files
     in_main = threading.current_thread() is threading.main_thread()
-    def terminate(*args): raise _Terminated
+    def terminate(*args): raise Terminated if group.is_alone else _Terminated # at last, the first process goes on alone
     previous = in_main and signal.signal(signal.SIGTERM, terminate)
     with ExitStack() as stack:
         if not group.is_first:

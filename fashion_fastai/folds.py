@@ -7,23 +7,25 @@ __all__ = ['read_folds', 'fold_table', 'out_of_fold', 'out_of_fold_table', 'trai
 
 # %% ../nbs/82_folds.ipynb #adf6cdb1
 import json,shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 import numpy as np,pandas as pd,torch
-from .core import InputError,atomic_write
+from .core import InputError,atomic_write,remove_leftovers
 from .recipes import Recipe,write_recipe
 from .data.table import read_rows
 from .data.split import join_groups,stratified_folds
 from .data.labels import LabelTable,read_groups,read_tables
 from .data.duplicates import near_duplicate_groups
-from .data.loader import read_data
+from .data.loader import RunData,read_data
 from .decision.tune import decide
 from .interpret.core import FashionInterpretation
 from .export import load_model,versions
-from .serving.submission import write_bad_images
+from .serving.submission import read_bad_images,write_bad_images
 from .ensemble import ENSEMBLE_FILE,FOLDS_FILE,save_ensemble
 from .report.run import machine,write_report
-from .train import RUN_FILES,check_recipe,planned_recipe,run_scores,train_run
+from .train import RUN_FILES,check_recipe,locked_run,planned_recipe,run_scores,train_run
 
 # %% ../nbs/82_folds.ipynb #51737579
 def _new_folds(table, n, seed, workers):
@@ -117,17 +119,42 @@ def _check_folder(out, overwrite, resume):
     if overwrite: return False
     if (out/'metrics.json').exists(): raise InputError(f"{out}: contains a finished run; choose another folder, or use --overwrite")
     has_folds = (out/FOLDS_FILE).exists()
-    if not has_folds and any((out/o).exists() for o in RUN_FILES):
-        raise InputError(f"{out}: contains a run without folds; choose another folder, or use --overwrite")
+    has_run = any((out/o).exists() for o in (*_SUMMARY_FILES, *RUN_FILES)) or any(out.glob('fold_*'))
+    if has_run and not has_folds:
+        raise InputError(f"{out}: contains a run without {FOLDS_FILE}; choose another folder, or use --overwrite")
     if has_folds and not resume:
         raise InputError(f"{out}: contains an unfinished run; use --resume to continue or --overwrite to restart")
     return has_folds
 
 def _clear(out):
     "Remove an earlier run, with folds or without"
-    (out/'metrics.json').unlink(missing_ok=True) # first: it marks a run as finished
-    for o in out.glob('fold_*'): shutil.rmtree(o, ignore_errors=True)
-    for o in (*_SUMMARY_FILES, *RUN_FILES): (out/o).unlink(missing_ok=True)
+    with ExitStack() as stack:
+        for o in filter(Path.is_dir, out.glob('fold_*')): stack.enter_context(locked_run(o)) # nobody trains a fold
+        (out/'metrics.json').unlink(missing_ok=True) # first: it marks a run as finished
+        for o in out.glob('fold_*'): shutil.rmtree(o, ignore_errors=True)
+        for o in (*_SUMMARY_FILES, *RUN_FILES): (out/o).unlink(missing_ok=True)
+
+class _Begun(NamedTuple):
+    "What all processes that train the folds of a run agree on"
+    recipe:Recipe # planned
+    found:RunData # all images but the unreadable ones
+    folds:np.ndarray # fold of each of them, from 1
+
+def _begin(data, out, recipe, n, name, overwrite, resume):
+    "Check, plan, assign the folds and find unreadable images, or read what the first process decided; `out` is locked"
+    is_resumed = _check_folder(out, overwrite, resume)
+    recipe = planned_recipe(data, recipe, out, is_resumed, n)
+    if overwrite: _clear(out)
+    elif (out/'settings.ini').is_file(): check_recipe(out, recipe)
+    for o in (FOLDS_FILE, 'settings.ini', 'bad_images.csv'): remove_leftovers(out/o, 0)
+    table,folds = fold_table(data, out/FOLDS_FILE, n, recipe.seed, recipe.workers)
+    write_recipe(recipe, name, out/'settings.ini')
+    table.frame['is_valid'] = folds == 1 # any: reading expects a split
+    left_out = read_bad_images(out) if any(out.glob('fold_*')) else None
+    found = read_data(data, recipe, table, left_out)
+    if left_out is None: write_bad_images(found.bad, out)
+    for k in range(1, n+1): (out/f'fold_{k}').mkdir(exist_ok=True) # from now on, bad_images.csv is what the run was begun without
+    return _Begun(recipe, found, pd.Series(folds, table.frame.file_path)[found.table.frame.file_path].values)
 
 def _train_fold(data, out, recipe, name, found, folds, k):
     "Train one fold, unless it is finished"
@@ -177,15 +204,11 @@ def train_folds(
     "Train a network per fold on `data`, and save them with out-of-fold predictions and scores in folder `out`"
     out = Path(out)
     if only and not 1 <= only <= n: raise InputError(f"fold {only} does not exist; there are 1 to {n}")
-    resume = _check_folder(out, overwrite, resume)
-    recipe = planned_recipe(data, recipe, out, resume, n)
-    if not resume: _clear(out)
-    elif (out/'settings.ini').is_file(): check_recipe(out, recipe)
-    table,folds = fold_table(data, out/FOLDS_FILE, n, recipe.seed, recipe.workers)
-    write_recipe(recipe, name, out/'settings.ini')
-    table.frame['is_valid'] = folds == 1 # any: reading expects a split
-    found = read_data(data, recipe, table)
-    folds = pd.Series(folds, table.frame.file_path)[found.table.frame.file_path].values # without unreadable and dropped images
-    write_bad_images(found.bad, out)
-    for k in [only] if only else range(1, n+1): _train_fold(data, out, recipe, name, found, folds, k)
-    if all(_is_finished(out, k) for k in range(1, n+1)): return _finish(data, out, recipe, found.table, folds)
+    def wait(): print(f"another process is beginning or finishing the run in {out}; waiting for it", flush=True)
+    with locked_run(out, wait if resume else None): begun = _begin(data, out, recipe, n, name, overwrite, resume)
+    for k in [only] if only else range(1, n+1): _train_fold(data, out, begun.recipe, name, begun.found, begun.folds, k)
+    if not all(_is_finished(out, k) for k in range(1, n+1)): return None
+    with locked_run(out, wait):
+        if (out/'metrics.json').is_file(): return json.loads((out/'metrics.json').read_text()) # of another process
+        for o in _SUMMARY_FILES: remove_leftovers(out/o, 0)
+        return _finish(data, out, begun.recipe, begun.found.table, begun.folds)

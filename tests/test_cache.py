@@ -1,5 +1,5 @@
 "The cache under hard conditions: killed processes, two at once, a full disk and no permission"
-import signal,subprocess,sys,time
+import os,signal,subprocess,sys,time
 import numpy as np
 import pytest
 from conftest import SHORT,run_inprocess,spawn
@@ -57,6 +57,38 @@ def test_a_killed_process_loses_nothing(method, garments, tmp_path):
     assert process.returncode == 0, out
     if before: assert f'packing {200-before} images' in out
     assert whole(garments, tmp_path/'packed')
+
+CONTAINER = """
+import os,sys,time
+os.getpid = lambda: 1 # each container's first process has this number
+from pathlib import Path
+from fashion_fastai.core import atomic_dir,atomic_write
+from fashion_fastai.data.cache import pack_images
+garments,folder,k = Path(sys.argv[1]),Path(sys.argv[2]),sys.argv[3]
+(folder/f'{k}.here').touch()
+while len(list(folder.glob('*.here'))) < 8: time.sleep(.001)
+for i in range(30):
+    with atomic_write(folder/'shared.csv') as f: f.write_text(k*50_000)
+    with atomic_write(folder/f'{k}_{i}.csv') as f: f.write_text(k*1000)
+with atomic_dir(folder/f'data{k}') as data: (data/'train.csv').write_text(k)
+print(len(pack_images(sorted(garments.rglob('*.jpg')), (40,30), folder/'packed', workers=1)))
+"""
+
+def test_eight_containers_share_a_folder(garments, tmp_path):
+    "Processes with the same number: no error, and no lost file"
+    stale = tmp_path/'.shared.partial-0123.csv'
+    stale.write_text('seco')
+    os.utime(stale, (time.time() - 2*24*3600,)*2)
+    live = tmp_path/'.shared.partial-4567.csv' # on another machine
+    live.write_text('seco')
+    processes = [spawn(sys.executable, '-c', CONTAINER, garments, tmp_path, k, stderr=subprocess.STDOUT) for k in range(8)]
+    outputs = [o.communicate(timeout=120)[0] for o in processes]
+    assert [o.returncode for o in processes] == [0]*8 and [o.splitlines()[-1] for o in outputs] == ['200']*8, outputs
+    assert (tmp_path/'shared.csv').read_text() in [str(k)*50_000 for k in range(8)]
+    for k in range(8):
+        assert (tmp_path/f'data{k}'/'train.csv').read_text() == str(k)
+        assert all((tmp_path/f'{k}_{i}.csv').read_text() == str(k)*1000 for i in range(30))
+    assert whole(garments, tmp_path/'packed') and [o.name for o in tmp_path.glob('.*')] == [live.name]
 
 @pytest.mark.slow
 def test_two_processes_at_once(garments, tmp_path):

@@ -216,3 +216,34 @@ def test_bad_images(garments, run, tmp_path):
         assert pd.read_csv(tmp_path/'run'/'bad_images.csv').file_path.tolist() == ['garments/train/00005.jpg']
     assert refused(run_inprocess('train', data, '--out', tmp_path/'other', *SHORT, '--max-bad', 0.001), '1 of 180 images cannot be read, more than max_bad')
     assert not (tmp_path/'other').exists()
+
+TWICE = """
+import os,signal,sys,tempfile
+import fashion_fastai.convert.write as write
+from fashion_fastai.cli.main import main
+class Terminated(write._Writer):
+    "SIGTERM while the third image is written, and again while the temporary folder is removed, as `timeout` sends it"
+    n = 0
+    def write(self, *args):
+        Terminated.n += 1
+        if Terminated.n == 3:
+            print(os.listdir(os.path.dirname(sys.argv[4])), flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().write(*args)
+def cleanup(self, remove=tempfile.TemporaryDirectory.cleanup):
+    os.kill(os.getpid(), signal.SIGTERM)
+    remove(self)
+write._Writer,tempfile.TemporaryDirectory.cleanup = Terminated,cleanup
+sys.exit(main(sys.argv[1:]))
+"""
+
+@pytest.mark.slow
+def test_sigterm_leaves_nothing_behind(garments, tmp_path):
+    (tmp_path/'out').mkdir()
+    words = 'convert','table',garments/'train.csv',tmp_path/'out'/'data','--images',garments.parent,'--category','category_label','--copy'
+    killed = tmp_path/'out'/'.data.partial-killed' # what a process left that was killed otherwise
+    (killed/'data').mkdir(parents=True)
+    done = run_cli(*words, command=[sys.executable, '-W', 'ignore', '-c', TWICE])
+    assert done.returncode == 143 and done.stderr == '' and 'The data is in' not in done.stdout, done.stderr
+    assert done.stdout.count('.data.partial-') == 1 and killed.name not in done.stdout, done.stdout # it was there
+    assert list((tmp_path/'out').iterdir()) == []

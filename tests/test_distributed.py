@@ -79,6 +79,18 @@ def test_ctrl_c_and_a_kill_are_resumed_bit_for_bit(garments, two, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (run/'model.safetensors').read_bytes() == (two/'model.safetensors').read_bytes()
 
+def test_sigterm_ends_all_as_ctrl_c_does(garments, tmp_path):
+    "To the process that started them, as batch systems send it, and to the first process in its last phase"
+    run = tmp_path/'run'
+    process = training(garments, run, '--epochs', 50)
+    until(process, 'epoch 1/')
+    process.send_signal(signal.SIGTERM)
+    ended(process, 143, rf'^fashion: stopped after .*; {run} is kept, use --resume to continue$')
+    code = "import os,signal,fashion_fastai.train as train\ndef end(*args): os.kill(os.getpid(), signal.SIGTERM)\ntrain._finish = end"
+    done,lines = patched(code, 2, 'train', garments, '--out', tmp_path/'last', *KEYS)
+    assert done.returncode and lines == [] and 'Terminated' not in done.stderr, done.stderr
+    assert sorted(o.name for o in (tmp_path/'last').iterdir()) == ['checkpoint.pt','history.csv','settings.ini']
+
 def test_the_first_process_may_be_killed_and_the_starting_one(garments, tmp_path):
     run = tmp_path/'run'
     process = training(garments, run, '--epochs', 50)

@@ -1,11 +1,19 @@
 "Training in folds and ensembles from the command line, and what folds survive"
 import json,random,re,shutil,signal,time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 import numpy as np,pandas as pd
 import pytest
+from filelock import FileLock
 from conftest import FASHION,SHORT,run_inprocess,refused,spawn
+import fashion_fastai.folds as folds_module,fashion_fastai.train as training_module
+from fashion_fastai.app.review import Review
 from fashion_fastai.core import InputError
 from fashion_fastai.export import load_model
+from fashion_fastai.plan import Plan
+from fashion_fastai.recipes import read_recipe
 from fashion_fastai.report.score import score_submission
+from fashion_fastai.suspects import SUSPECT_COLUMNS,write_suspects
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +131,51 @@ def test_an_unreadable_image_is_left_out(garments, tmp_path):
     assert len(pd.read_csv(tmp_path/'run'/'oof.csv')) == 179 and len(pd.read_csv(tmp_path/'run'/'folds.csv')) == 180
     assert pd.read_csv(tmp_path/'run'/'bad_images.csv').file_path.tolist() == ['garments/train/00003.jpg']
 
+def test_folds_started_together_keep_each_others_work(garments, tmp_path, monkeypatch):
+    "Planning takes a while, and each would plan something else: one plan is made, and nothing is removed"
+    run,plans,trained = tmp_path/'run',[],[]
+    def plan(table, minutes, recipe, given):
+        plans.append(minutes)
+        time.sleep(.3*len(plans))
+        return Plan(replace(recipe, lr=.001*len(plans)), minutes, 'as measured')
+    def train_run(data, out, recipe, name, resume, found):
+        trained.append((out.name, recipe.lr))
+        (out/'metrics.json').write_text('{}')
+    def finish(data, out, *args):
+        (out/'metrics.json').write_text('{"n_valid": 180}')
+        return dict(n_valid=180)
+    monkeypatch.setattr(training_module, 'plan_training', plan)
+    for o in (train_run, finish): monkeypatch.setattr(folds_module, o.__name__ if o is train_run else '_finish', o)
+    recipe = replace(read_recipe('demo', cache='no'), minutes=3.)
+    def train(k): return folds_module.train_folds(garments, run, recipe, 3, resume=True, only=k)
+    with ThreadPoolExecutor(3) as pool: summaries = list(pool.map(train, (1,2,3)))
+    assert plans == [1.] and sorted(trained) == [(f'fold_{k}', .001) for k in (1,2,3)]
+    assert dict(n_valid=180) in summaries and all((run/f'fold_{k}'/'metrics.json').is_file() for k in (1,2,3))
+    assert not (run/'.lock').exists()
+
+def test_resume_removes_nothing_and_overwrite_no_fold_that_is_trained(garments, tmp_path):
+    run,model = tmp_path/'run',tmp_path/'run'/'fold_1'/'model.safetensors'
+    model.parent.mkdir(parents=True)
+    model.touch()
+    assert refused(run_inprocess('train', garments, '--out', run, '--folds', 2, '--resume', *SHORT), 'contains a run without folds.csv; choose another folder, or use --overwrite')
+    with FileLock(run/'fold_1'/'.lock'):
+        assert refused(run_inprocess('train', garments, '--out', run, '--folds', 2, '--overwrite', *SHORT), 'fold_1: another process is training into this folder')
+    assert refused(run_inprocess('train', garments, '--out', model.parent, '--resume', *SHORT), 'contains files of a run, but no settings.ini')
+    assert model.exists() and files_of(run) == {'fold_1/model.safetensors'}
+
+def test_an_image_that_can_be_read_again_stays_left_out(garments, tmp_path):
+    data,run = tmp_path/'garments',tmp_path/'run'
+    shutil.copytree(garments, data)
+    image = data/'train'/'00003.jpg'
+    intact = image.read_bytes()
+    image.write_text('no image')
+    assert run_inprocess('train', data, '--out', run, '--folds', 2, '--fold', 1, *SHORT).returncode == 0
+    image.write_bytes(intact)
+    done = run_inprocess('train', data, '--out', run, '--fold', 2, '--resume')
+    assert done.returncode == 0 and '1 of 180 images could not be read when the run began, and are left out' in done.stderr, done.stderr
+    for o in (run, run/'fold_1', run/'fold_2'): assert pd.read_csv(o/'bad_images.csv').file_path.tolist() == ['garments/train/00003.jpg']
+    assert len(pd.read_csv(run/'oof.csv')) == 179
+
 def test_suspects_and_corrections(garments, folds, run, tmp_path):
     "From a run with folds to suspects.csv, and back into a training"
     done = run_inprocess('check', garments, '--with', folds, cwd=tmp_path)
@@ -144,6 +197,17 @@ def test_suspects_and_corrections(garments, folds, run, tmp_path):
     assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', *SHORT, '--corrections', tmp_path/'none.csv'), 'none.csv: no such file')
     assert refused(run_inprocess('check', garments, '--with', tmp_path, '--out', tmp_path/'card.html'), 'validation.npz: no such file')
     assert refused(run_inprocess('review', tmp_path/'corrections.csv'), 'has no column score')
+
+def test_two_reviews_of_one_file_keep_all_decisions(garments, tmp_path):
+    paths = pd.read_csv(garments/'train.csv').file_path[:40]
+    rows = [[o, 'category', 'coat', 'dress', .1, str(garments.parent/o)] for o in paths]
+    write_suspects(pd.DataFrame(rows, columns=SUSPECT_COLUMNS), tmp_path/'suspects.csv')
+    def decide(start):
+        review = Review(tmp_path/'suspects.csv')
+        for i in range(start, 40, 4): review.decide(i, 'keep')
+    with ThreadPoolExecutor(4) as pool: list(pool.map(decide, range(4)))
+    assert sorted(pd.read_csv(tmp_path/'corrections.csv').file_path) == sorted(paths)
+    assert sorted(o.name for o in tmp_path.iterdir()) == ['corrections.csv','suspects.csv']
 
 def known_labels(garments, folder, kind):
     "A copy of the data with one part of the labels, or with groups and unknown labels"

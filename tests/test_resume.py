@@ -4,6 +4,7 @@ import numpy as np,pandas as pd
 import pytest,torch
 from conftest import FASHION,SHORT,run_cli,run_inprocess,refused,spawn,train
 from fashion_fastai import learner
+from fashion_fastai.callback.checkpoint import Checkpoint
 from fashion_fastai.export import load_model
 
 pytestmark = pytest.mark.slow
@@ -75,6 +76,17 @@ def test_ctrl_c_twice_stops_at_once(garments, tmp_path):
     assert process.returncode == 130 and 'stopped at once' in err, err
     assert torch.load(tmp_path/'run'/'checkpoint.pt', weights_only=True)['n_seen'] == 5 # the whole first epoch, but for its validation
 
+def test_sigterm_stops_after_the_batch_too(garments, tmp_path):
+    "Also in the background of a shell, where Ctrl-C is ignored"
+    run = tmp_path/'run'
+    code = ("import os,signal,sys\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom fashion_fastai.callback.checkpoint import Checkpoint\n"
+        "def end(self):\n    if self.learn.train_iter == 7:\n"
+        "        for _ in range(2): os.kill(os.getpid(), signal.SIGTERM) # `timeout` sends it twice\n"
+        "Checkpoint.before_batch = end\nfrom fashion_fastai.cli.main import main\nsys.exit(main(sys.argv[1:]))")
+    done = run_cli('train', garments, '--out', run, *KEYS, command=[sys.executable, '-W', 'ignore', '-c', code])
+    assert done.returncode == 143 and done.stderr == f'fashion: stopped after 1 epochs and 3 of 5 batches; {run} is kept, use --resume to continue\n', done.stderr
+    assert names(run) == ['checkpoint.pt','history.csv','settings.ini']
+
 @pytest.mark.soak
 def test_twenty_kills_at_random_moments(garments, whole, tmp_path):
     run,rng = tmp_path/'run',random.Random(time.time_ns())
@@ -105,6 +117,28 @@ def test_other_labels_are_another_run(garments, run, tmp_path):
     (out/'checkpoint.pt').write_bytes((out/'checkpoint.pt').read_bytes()[:1000])
     (data/'train.csv').write_text('\n'.join(lines))
     assert refused(run_inprocess('train', data, '--out', out, '--resume'), 'checkpoint.pt: is damaged, or no checkpoint')
+
+def test_a_run_resumes_with_the_images_it_was_begun_with(garments, tmp_path, monkeypatch):
+    "One that could not be read can be now, and is a near-duplicate of another, by which the split would be another; or the reverse"
+    data,out = tmp_path/'garments',tmp_path/'run'
+    shutil.copytree(garments, data)
+    (data/'val.csv').unlink()
+    bad,other = data/'train'/'00003.jpg',data/'train'/'00004.jpg'
+    bad.write_text('no image')
+    def stop(self): self.stopping = self.learn.train_iter == 7
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, 'before_batch', stop, raising=False)
+        done = run_inprocess('train', data, '--out', out, *KEYS)
+    assert done.returncode == 130 and 'is kept, use --resume' in done.stderr, done.stderr
+    listed,intact = (out/'bad_images.csv').read_text(),other.read_bytes()
+    bad.write_bytes(intact)
+    other.write_text('no image')
+    done = run_inprocess('train', data, '--out', out, '--resume')
+    assert done.returncode == 2 and f'fashion: {other}: ' in done.stderr and 'the run was begun with this image: restore it to resume' in done.stderr, done.stderr
+    other.write_bytes(intact)
+    done = run_inprocess('train', data, '--out', out, '--resume')
+    assert done.returncode == 0 and 'resuming after' in done.stdout and '1 of 160 images could not be read when the run began' in done.stderr, done.stdout + done.stderr
+    assert (out/'bad_images.csv').read_text() == listed and 'train/00003.jpg' in listed
 
 def test_two_in_one_folder(garments, tmp_path):
     process = training(garments, tmp_path/'run')

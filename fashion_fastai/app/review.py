@@ -6,12 +6,11 @@
 __all__ = ['ReviewPage', 'Review', 'review_page', 'review_suspects']
 
 # %% ../../nbs/78_app.review.ipynb #95e264e7
-import threading
 from pathlib import Path
 from typing import NamedTuple
 import pandas as pd
 from PIL import Image
-from ..core import InputError,atomic_write
+from ..core import InputError,atomic_write,locked
 from ..data.image import open_image
 from ..data.corrections import CORRECTION_COLUMNS,DECISIONS
 from ..suspects import read_suspects
@@ -44,7 +43,7 @@ class Review:
         self.suspects = read_suspects(suspects).to_dict('records')
         self.out = Path(out or Path(suspects).with_name('corrections.csv'))
         if not self.suspects: raise InputError(f"{suspects}: there are no suspects")
-        self.decisions,self.lock = _read_decisions(self.out),threading.Lock()
+        self.decisions = _read_decisions(self.out)
 
     def __len__(self): return len(self.suspects)
     def _key(self, i): return self.suspects[i]['file_path'],self.suspects[i]['target']
@@ -58,11 +57,13 @@ class Review:
         i:int, # of the suspect
         decision:str, # keep, change or drop
     )->ReviewPage: # of the next suspect; raises `InputError` if the file cannot be written
-        "Write a decision"
+        "Write a decision, beside those that others have written since"
         if decision not in DECISIONS or not 0 <= i < len(self): raise InputError(f"'{decision}' of suspect {i} is not a decision")
-        with self.lock:
-            o = self.suspects[i]
-            self.decisions[self._key(i)] = {**{name: o[name] for name in CORRECTION_COLUMNS[:-1]}, 'decision': decision}
+        o = self.suspects[i]
+        row = {**{name: o[name] for name in CORRECTION_COLUMNS[:-1]}, 'decision': decision}
+        lock = self.out.with_name(f'.{self.out.name}.lock')
+        with locked(lock, f"{self.out}: another review is writing it", wait=lambda: None):
+            self.decisions = {**self.decisions, **_read_decisions(self.out), self._key(i): row}
             with atomic_write(self.out) as f: pd.DataFrame(self.decisions.values(), columns=CORRECTION_COLUMNS).to_csv(f, index=False)
         return self.page(self.next_open(i))
 

@@ -6,14 +6,14 @@
 __all__ = ['KEEP_SECONDS', 'import_gradio', 'web_page', 'open_page', 'serve_page', 'run_page', 'serve_run']
 
 # %% ../../nbs/72_app.server.ipynb #04048700
-import html,os,re,signal,socket,sys,tempfile,threading,time,webbrowser
+import html,os,re,socket,sys,tempfile,threading,time,webbrowser
 from contextlib import contextmanager,suppress
 from functools import wraps
 from importlib.resources import files
 from pathlib import Path
 from typing import Callable
 from fastcore.meta import delegates
-from ..core import IMAGE_SUFFIXES,InputError
+from ..core import IMAGE_SUFFIXES,InputError,stopped_by_signals
 from ..serving.engine import load_engine
 from .uploads import MAX_UPLOAD
 from .service import PredictionService,TABLE_COLUMNS,example_images
@@ -149,14 +149,6 @@ def _remove_partial_uploads(uploads, closed):
             with suppress(OSError):
                 if o.is_file() and time.time() - o.stat().st_mtime > KEEP_SECONDS: o.unlink()
 
-@contextmanager
-def _exit_on_sigterm():
-    "`kill` ends the block like an exception, so that temporary files are removed"
-    if threading.current_thread() is not threading.main_thread(): return (yield)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try: yield
-    finally: signal.signal(signal.SIGTERM, before)
-
 def _check_address(host, port):
     "Refuse an address that cannot be listened at, which gradio would try a hundred times"
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
@@ -231,7 +223,7 @@ def run_page(
     browser:bool=True, # open the page in a browser, if stdout is a terminal on a machine with a screen
 ): # raises `KeyboardInterrupt` when it ends
     "Serve a page until Ctrl-C"
-    with _exit_on_sigterm(),page as url:
+    with stopped_by_signals(),page as url:
         print(f"the page of {name} is at {url} (Ctrl-C ends it)", flush=True)
         if browser and sys.stdout.isatty() and _has_screen(): webbrowser.open(url)
         while True: time.sleep(3600)

@@ -19,7 +19,7 @@ from fastai.learner import Recorder
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_random_states,set_random_states
 from fastcore.foundation import L
-from ..core import InputError,atomic_write
+from ..core import InputError,STOP_SIGNALS,Terminated,atomic_write
 from ..data.labels import LabelTable
 
 # %% ../../nbs/35_callback.checkpoint.ipynb #8c5320d0
@@ -224,9 +224,10 @@ class Checkpoint(Callback):
 
     @contextmanager
     def session(self): # yields the first epoch
-        "Around the epochs of a fit: resume if asked to, and delay Ctrl-C until a batch is done"
+        "Around the epochs of a fit: resume if asked to, and delay Ctrl-C and SIGTERM until a batch is done"
         self.start = self.saved_at = time.perf_counter()
-        self.resumed,self.diverged,self.first_loss,self.stopping = None,None,None,False
+        self.resumed,self.diverged,self.first_loss = None,None,None
+        self.stopping,self.stop_error = False,KeyboardInterrupt
         epoch,self.has_saved = 0,self.resume and self.file.is_file()
         if self.processes: self.has_saved = self.processes.share(self.has_saved)
         if self.has_saved:
@@ -236,18 +237,19 @@ class Checkpoint(Callback):
             if state['n_seen']: self.resumed = state
             print(f"resuming after {_progress(state)}", flush=True)
         self.resume = False # for the next fit
-        previous = signal.getsignal(signal.SIGINT)
         # only the main thread may handle signals; scripts in the background ignore Ctrl-C
-        handles = threading.current_thread() is threading.main_thread() and previous not in (None, signal.SIG_IGN)
-        if handles: signal.signal(signal.SIGINT, self._interrupted)
+        is_main = threading.current_thread() is threading.main_thread()
+        raising = {o: signal.getsignal(o) for o in STOP_SIGNALS if is_main and callable(signal.getsignal(o))}
+        for o in raising: signal.signal(o, self._interrupted)
         try: yield epoch
         finally:
-            if handles: signal.signal(signal.SIGINT, previous)
+            for o,previous in raising.items(): signal.signal(o, previous)
             self.seconds += time.perf_counter() - self.start
 
-    def _interrupted(self, *args):
-        if self.stopping: raise KeyboardInterrupt('at once')
-        self.stopping = True
+    def _interrupted(self, signum, frame):
+        is_ctrl_c = signum == signal.SIGINT
+        if self.stopping and is_ctrl_c: raise KeyboardInterrupt('at once')
+        self.stopping,self.stop_error = True,KeyboardInterrupt if is_ctrl_c else Terminated
 
     def before_train(self):
         if hasattr(self.learn, 'lr_finder'): return
@@ -268,7 +270,7 @@ class Checkpoint(Callback):
         if not is_stopping and not is_due: return
         self.save(self.epoch, self.iter+1)
         if not is_stopping: return
-        raise KeyboardInterrupt(f'after {self.epoch} epochs and {self.iter+1} of {self.n_iter} batches')
+        raise self.stop_error(f'after {self.epoch} epochs and {self.iter+1} of {self.n_iter} batches')
 
     def after_epoch(self):
         if self.orders is None: return # validation only, or `lr_find`
@@ -276,7 +278,7 @@ class Checkpoint(Callback):
         if isinstance(loss, float) and not np.isfinite(loss): return self._diverge(f'the validation loss is {loss}')
         self.save(self.epoch+1)
         self.orders = None
-        if any(self._any(self.stopping)): raise KeyboardInterrupt(f'after {self.epoch+1} of {self.n_epoch} epochs')
+        if any(self._any(self.stopping)): raise self.stop_error(f'after {self.epoch+1} of {self.n_epoch} epochs')
 
     def _diverge(self, reason):
         "End the fit with the weights of the last checkpoint"

@@ -8,7 +8,7 @@ __all__ = ['COMMANDS', 'main']
 # %% ../../nbs/94_cli.main.ipynb #fae0ee42
 import argparse,errno,sys,warnings
 from .. import __version__
-from ..core import InputError
+from ..core import InputError,Terminated,stopped_by_signals
 from .core import sentence
 from .data import CHECK,CONVERT,REVIEW
 from .training import DEMO,LR_FIND,TRAIN
@@ -47,15 +47,18 @@ def _run(argv):
 
 def main(
     argv:list|None=None, # words of the command line; None for the process's own
-)->int: # exit code: 0 done, 2 invalid input, 130 Ctrl-C; a bug raises, with which Python exits 1
+)->int: # exit code: 0 done, 2 invalid input, 130 Ctrl-C, 143 SIGTERM; a bug raises, with which Python exits 1
     "The `fashion` command"
-    try: _run(sys.argv[1:] if argv is None else argv)
+    try:
+        with stopped_by_signals(): _run(sys.argv[1:] if argv is None else argv)
     except InputError as e:
         print(f'fashion: {e}', file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
-        print(f'fashion: stopped {e}'.rstrip(), file=sys.stderr)
-        return 130 # as shells do
+        is_terminated = isinstance(e, Terminated)
+        # who sends a signal knows that it stops, but not what is kept
+        if str(e) or not is_terminated: print(f'fashion: stopped {e}'.rstrip(), file=sys.stderr)
+        return 143 if is_terminated else 130 # as shells do
     except OSError as e:
         if e.errno not in _ENVIRONMENT_ERRORS: raise
         print(f"fashion: {e.filename or 'a file'}: {e.strerror}", file=sys.stderr)

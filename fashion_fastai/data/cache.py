@@ -15,7 +15,7 @@ from threading import Thread,current_thread,main_thread
 from typing import Callable,Iterable
 import numpy as np
 from filelock import FileLock,Timeout
-from ..core import InputError,atomic_write,cache_home,fmt_size,prefetch_map,terminal_progress,track
+from ..core import InputError,STOP_SIGNALS,atomic_write,cache_home,fmt_size,prefetch_map,terminal_progress,track
 from .image import load_pixels
 
 # %% ../../nbs/14_data.cache.ipynb #3f3f6f5c
@@ -130,7 +130,8 @@ def _decode_into(part, size, rows, paths):
 
 def _follow_parent():
     "Leave Ctrl-C to the parent process, and exit when it is gone: this process would keep holding its lock"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for o in STOP_SIGNALS: signal.signal(o, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL) # by which a pool ends its processes
     # not `os.getppid()`: with start method forkserver, that is the fork server
     parent = multiprocessing.parent_process().sentinel
     def watch():
@@ -171,15 +172,17 @@ class _DoneMarks:
 
 @contextmanager
 def _later_ctrl_c():
-    "Ctrl-C inside the block is handled after it: a pool whose start is interrupted leaves worker processes that wait for ever"
+    "Ctrl-C and SIGTERM inside the block are handled after it: a pool whose start is interrupted leaves worker processes that wait for ever"
     if current_thread() is not main_thread():
         yield
         return
-    pressed = []
-    previous = signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
+    received = []
+    raising = {o: signal.getsignal(o) for o in STOP_SIGNALS if callable(signal.getsignal(o))}
+    for o in raising: signal.signal(o, lambda signum, frame: received.append(signum))
     try: yield
-    finally: signal.signal(signal.SIGINT, previous)
-    if pressed: signal.raise_signal(signal.SIGINT)
+    finally:
+        for o,previous in raising.items(): signal.signal(o, previous)
+    if received: signal.raise_signal(received[0])
 
 def _decode_in_processes(n_workers, chunks, tasks, finish, progress):
     "Run `tasks` in worker processes, and call `finish` for each chunk that is done"

@@ -24,7 +24,7 @@ from fastai.vision.all import (Categorize,Category,CategoryBlock,DataBlock,DataL
 from ..core import InputError,UNKNOWN,fmt_size,prefetch_map
 from ..recipes import Recipe
 from .corrections import apply_corrections
-from .labels import LabelRow,LabelTable,Vocab,read_labels
+from .labels import LabelRow,LabelTable,Vocab,read_labels,read_tables
 from .image import load_pixels,open_image
 from .cache import PackedImages,cache_folder,pack_images,stored_size,unreadable_images
 from .duplicates import near_duplicate_groups
@@ -240,15 +240,22 @@ class RunData(NamedTuple):
     packed:PackedImages|None # cached images, if the recipe uses a cache
     bad:dict # `file_path` -> why it cannot be read
 
-def _drop_bad(table, bad, max_bad):
+def _drop_bad(table, bad, max_bad, problem='cannot be read'):
     "`table` without the images `bad` (path -> reason), if they are at most the fraction `max_bad`"
     if not bad: return table
-    unreadable = f"{len(bad):,} of {len(table):,} images cannot be read"
+    unreadable = f"{len(bad):,} of {len(table):,} images {problem}"
     first = next(iter(bad.values()))
     if len(bad) > max_bad*len(table):
         raise InputError(f"{table.data}: {unreadable}, more than max_bad = {max_bad:g} allows; the first: {first}")
     warnings.warn(f"{unreadable}, and are left out; the first: {first}")
     return table.without(bad)
+
+def _drop_again(table, bad, left_out, max_bad):
+    "`table` without the images `left_out` (path -> reason) by the run that is resumed; refuse it if others are `bad` now"
+    table = _drop_bad(table, left_out, max_bad, 'could not be read when the run began')
+    lost = next((bad[o] for o in table.images if o in bad), None)
+    if lost is None: return table
+    raise InputError(f"{lost}; the run was begun with this image: restore it to resume, or use --overwrite to restart without it")
 
 def _pack_or_warn(table, recipe):
     "The cache of `table`, or None if the recipe or the disk does not allow one"
@@ -265,16 +272,24 @@ def read_data(
     data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional
     recipe:Recipe, # its cache, workers, size, regroup, seed, max_bad and corrections
     table:LabelTable|None=None, # its images with another split; None to read it
+    left_out:dict|None=None, # `file_path` -> reason: what a run that is resumed was begun without; None to find out
 )->RunData: # raises `InputError` for invalid labels or corrections, too many bad images, or a named cache folder that cannot be written
     "Read labels, cache the images, correct labels, and drop unreadable images"
     def group_fn(images):
         print(f"searching near-duplicates among {len(images):,} images, to keep them on one side of the split", flush=True)
+        if left_out: # each was a group of its own
+            file_paths = read_tables(data).frame.file_path
+            images = ['' if o in left_out else image for o,image in zip(file_paths, images)]
         return near_duplicate_groups(images, recipe.workers)
     if table is None: table = read_labels(data, recipe.seed, recipe.regroup, group_fn)
     print(table, flush=True)
     packed = _pack_or_warn(table, recipe)
     bad = packed.bad if packed else unreadable_images(table.images, stored_size(recipe.size), recipe.workers)
     bad = {path: bad[path] for path in table.images if path in bad}
-    named = {file_path: bad[path] for file_path,path in zip(table.frame.file_path, table.images) if path in bad}
+    path_of = dict(zip(table.frame.file_path, table.images))
+    dropped = bad if left_out is None else {path_of[o]: f'{path_of[o]}: {reason}' for o,reason in left_out.items() if o in path_of}
+    named = {file_path: dropped[path] for file_path,path in path_of.items() if path in dropped}
     if recipe.corrections != 'no': table = apply_corrections(table, recipe.corrections)
-    return RunData(_drop_bad(table, bad, recipe.max_bad), packed, named)
+    if left_out is None: table = _drop_bad(table, bad, recipe.max_bad)
+    else: table = _drop_again(table, bad, dropped, recipe.max_bad)
+    return RunData(table, packed, named)

@@ -11,7 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Callable
 import torch
-from ..core import InputError,atomic_write,cache_home,fmt_size
+from ..core import InputError,atomic_write,cache_home,fmt_size,locked
 from .multitask import DTYPES,MultiTaskModel
 
 # %% ../../nbs/25_model.precision.ipynb #965715ff
@@ -107,7 +107,9 @@ def set_precision(
         precisions = _promising(model, size, batch_size, training) if precision == 'auto' else [precision]
         known[key] = choose_precision(time_precisions(model, size, batch_size, training, precisions))
         try:
-            with atomic_write(file) as f: f.write_text(json.dumps(known, indent=1))
+            with locked(file.with_suffix('.lock'), f"{file}: another process is writing it", wait=lambda: None):
+                known = {key: known[key], **_read_json(file)} # others may have measured meanwhile
+                with atomic_write(file) as f: f.write_text(json.dumps(known, indent=1))
         except InputError: pass # it is measured again next time
     return model.to_precision(*known[key])
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ImageList', 'require_images', 'image_list', 'read_image_list', 'open_cache', 'bad_rows', 'Predictions', 'fill_prior',
-           'write_bad_images', 'submission_files', 'write_submission', 'CountedBatches']
+           'write_bad_images', 'read_bad_images', 'submission_files', 'write_submission', 'CountedBatches']
 
 # %% ../../nbs/46_serving.submission.ipynb #8dd7d865
 import os,warnings
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Iterable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN,atomic_write
+from ..data.table import read_rows
 from ..data.labels import Vocab,read_test_list
 from ..data.cache import PackedImages,cache_folder,pack_images
 
@@ -122,6 +123,15 @@ def write_bad_images(
         except OSError as e: raise InputError(f"{file}: cannot be removed ({e.strerror})") from e
     reasons = [o.split(': ', 1)[-1] for o in bad.values()]
     with atomic_write(file) as f: pd.DataFrame(dict(file_path=list(bad), reason=reasons)).to_csv(f, index=False)
+
+def read_bad_images(
+    folder:str|Path, # of a run
+)->dict: # `file_path` of an image -> why it could not be read; raises `InputError` if the list is damaged
+    "The images that a run was begun without"
+    file = Path(folder)/'bad_images.csv'
+    if not file.is_file(): return {}
+    rows = read_rows(file, ['file_path','reason'])
+    return dict(zip(rows.texts['file_path'], rows.texts.get('reason', rows.texts['file_path'])))
 
 def _submission_frames(predictions):
     "The rows of category.csv, attribute.csv and predictions.csv"
