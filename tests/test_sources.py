@@ -1,5 +1,5 @@
 "Converting other people's folders and tables as a user calls it"
-import json,sys
+import csv,json,sys
 from pathlib import Path
 import numpy as np,pandas as pd
 import pytest
@@ -163,6 +163,27 @@ def test_tables_that_cannot_be_converted(catalogue, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
     assert refused(convert('--category', 'kind', src=broken.name), "pip install 'fashion_fastai[parquet]'")
     assert not (tmp_path/'data').exists() and not list(tmp_path.glob('.data*'))
+
+@pytest.mark.parametrize('line_break', ['\n','\r','\x0c','\x85','\u2028'])
+def test_a_line_break_in_a_name_makes_no_other_class(tmp_path, line_break):
+    "In a table, a product table and the names of folders; the same name with a space is the same class"
+    names = [f'coat{line_break}(outdoor)','coat (outdoor)','dress','skirt']
+    for i in range(60):
+        for folder in ('images',f'folders/{names[i%4]}'):
+            (tmp_path/folder).mkdir(parents=True, exist_ok=True)
+            Image.new('RGB', (4,4), (4*i,0,0)).save(tmp_path/folder/f'{i}.png')
+    rows = [dict(id=i, file=f'images/{i}.png', kind=names[i%4], colour=[f'red{line_break}|blue','blue'][i%2]) for i in range(60)]
+    pd.DataFrame(rows).rename(columns={'kind': f'the{line_break}kind'}).to_csv(tmp_path/'table.csv', index=False, quoting=csv.QUOTE_ALL)
+    for name,options in dict(table=('table.csv','--image','file','--category','the kind'), products=('table.csv','--category','the kind'), folders=('folders',)).items():
+        words = ['convert', name, tmp_path/options[0], tmp_path/'out'/name, *options[1:], *(('--attributes','colour') if name != 'folders' else ())]
+        assert run_inprocess(*words).returncode == 0
+        vocab = read_labels(tmp_path/'out'/name).vocab
+        assert sorted(vocab.categories) == ['coat (outdoor)','dress','skirt']
+        assert sorted(vocab.attributes) == ([] if name == 'folders' else ['blue','red'])
+        tables = pd.concat([pd.read_csv(tmp_path/'out'/name/f'{o}.csv') for o in ('train','val','test_labels')])
+        for o in tables.itertuples():
+            original = int((tmp_path/'out'/o.file_path).resolve().stem)
+            assert vocab.categories[o.category_label] == ' '.join(names[original%4].split())
 
 def test_one_unreadable_image_is_copied_and_reported(tmp_path):
     rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import numpy as np, pandas as pd
 import pytest
 from hypothesis import HealthCheck,given,settings,strategies as st
 from fashion_fastai.core import InputError
-from fashion_fastai.data.labels import read_labels,read_test_list
+from fashion_fastai.data.labels import read_labels,read_tables,read_test_list,write_labels
 
 CLASSES = ['shirt','trousers','skirt']
 ATTRIBUTES = ['red','long sleeve','wool']
@@ -97,6 +97,37 @@ def test_tables_of_one_part_are_read(data):
     table = read_labels(data)
     assert table.vocab.categories == () and (table.categories == -1).all()
     assert {os.path.realpath(image): a.tolist() for image,a in zip(table.images, table.attributes)} == {k: v[1:] for k,v in truth(data).items()}
+
+BREAKS = ['\r\n','\r','\x0b','\x0c','\x1c','\x85','\u2028','\u2029'] # what `str.splitlines` takes for the end of a line, and `\n`
+
+@pytest.mark.parametrize('line_break', ['\n',*BREAKS])
+def test_a_line_break_in_a_name_is_a_space(tmp_path, line_break):
+    "The classes after it keep their numbers; the name is the same in the header and in attributes.csv"
+    classes = CLASSES if line_break in '\r\n' else [f'coat{line_break}(outdoor)', *CLASSES]
+    (tmp_path/'classes.txt').write_bytes('\r\n'.join(classes).encode())
+    (tmp_path/'train.csv').write_bytes(as_csv([['file_path','category_label',f'long{line_break}sleeve','red'], ['a.jpg','0','1','0'], ['b.jpg',str(len(classes)-1),'0','1']], quoting=csv.QUOTE_ALL).encode())
+    (tmp_path/'attributes.csv').write_bytes(as_csv([['attribute','group'], [f'long {line_break}sleeve',f'a{line_break}group'], ['red','a group']], quoting=csv.QUOTE_ALL).encode())
+    vocab = read_tables(tmp_path).vocab
+    assert vocab.categories == tuple(o.replace(line_break, ' ') for o in classes) and vocab.attributes == ('long sleeve','red')
+    assert [(o.name, o.members) for o in vocab.groups] == [('a group',(0,1))]
+
+def test_a_control_character_in_a_name_is_refused(tmp_path):
+    def refused(reason):
+        with pytest.raises(InputError, match=reason): read_tables(tmp_path)
+    (tmp_path/'train.csv').write_text('file_path,category_label,red\na.jpg,0,1\nb.jpg,1,0\n')
+    (tmp_path/'classes.txt').write_text('shirt\ntrou\x1bsers\n')
+    refused(r"classes.txt, line 2: 'trou\\x1bsers' contains a control character; remove it")
+    (tmp_path/'classes.txt').unlink()
+    (tmp_path/'train.csv').write_text('file_path,category_label,re\x07d\na.jpg,0,1\nb.jpg,1,0\n')
+    refused(r"train.csv: 're\\x07d' contains a control character")
+
+def test_written_names_are_read_again(tmp_path):
+    "Whatever calls `write_labels`: names on one line each"
+    frame = pd.DataFrame({'file_path': ['a.jpg','b.jpg'], 'category_label': [0,1], 'long\nsleeve': [1,0], 'wool': [0,1]})
+    info = pd.DataFrame(dict(attribute=['long\nsleeve','wool'], group=['a\u2028group']*2))
+    write_labels(tmp_path, dict(train=frame), ['coat\n(outdoor)','skirt'], attributes=info)
+    vocab = read_tables(tmp_path).vocab
+    assert (vocab.categories, vocab.attributes, vocab.groups[0].name) == (('coat (outdoor)','skirt'), ('long sleeve','wool'), 'a group')
 
 def test_a_file_that_is_no_table(data):
     for raw,why in ((b'\xff\xfe\x00\x01', 'is not a readable CSV file'), (b'\x00'*100, 'has no column file_path' if sys.version_info >= (3,11) else 'line contains NUL'), ('file_path;category_label;red\nx;1;0\n'.encode(), 'has no column file_path'), (as_csv([HEADER, *ROWS]).encode('utf-16'), 'is not a readable CSV file')):

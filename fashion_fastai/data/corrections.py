@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN
-from .table import read_rows
+from .table import clean_name,read_rows
 from .labels import LabelTable,Vocab
 
 
@@ -74,7 +74,10 @@ def read_corrections(
     rows = read_rows(path, CORRECTION_COLUMNS)
     missing = [o for o in CORRECTION_COLUMNS if o not in rows.texts]
     if missing: raise InputError(f"{path}: has no column {missing[0]}; fashion review writes {', '.join(CORRECTION_COLUMNS)}")
-    corrections = [dict(zip(CORRECTION_COLUMNS, o)) for o in zip(*(rows.texts[o] for o in CORRECTION_COLUMNS))]
+    def cleaned(column):
+        texts = rows.texts[column]
+        return texts if column == 'file_path' else [clean_name(o, f'{path}, line {line}') for line,o in zip(rows.lines, texts)]
+    corrections = [dict(zip(CORRECTION_COLUMNS, o)) for o in zip(*map(cleaned, CORRECTION_COLUMNS))]
     targets,seen = label_targets(table.vocab),set()
     labels = pd.DataFrame({name: o.labels(table.frame) for name,o in targets.items()}, index=table.frame.file_path)
     for line,row in zip(rows.lines, corrections):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write
-from .table import label_frame,read_header,read_rows,reject_rows
+from .table import clean_name,label_frame,read_header,read_rows,reject_rows
 from .groups import complete_group,read_attribute_info
 from .split import grouped_split,join_groups,product_folders,stratified_split
 
@@ -109,11 +109,15 @@ class LabelTable:
 def _read_classes(path):
     "Names in classes.txt, or None if there is no such file"
     if not path.is_file(): return None
-    try: names = [o.strip() for o in path.read_text(encoding='utf-8-sig').rstrip().splitlines()]
+    try: text = path.read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as e: raise InputError(f"{path}: is not a text file ({e})") from None
-    for i,name in enumerate(names):
+    except OSError as e: raise InputError(f"{path}: cannot be read ({e.strerror})") from None
+    if not text.strip(): return None
+    # not `splitlines`, which also splits at other characters than line ends
+    names = [clean_name(o, f'{path}, line {i+1}') for i,o in enumerate(text.rstrip().split('\n'))]
+    for i,(name,is_repeated) in enumerate(zip(names, pd.Series(names).duplicated())):
         if not name: raise InputError(f"{path}, line {i+1}: is empty; it should be the name of label {i}")
-        if name in names[:i]: raise InputError(f"{path}, line {i+1}: '{name}' occurs twice")
+        if is_repeated: raise InputError(f"{path}, line {i+1}: '{name}' occurs twice")
     return names
 
 def _check_columns(path):
@@ -207,15 +211,17 @@ def write_labels(
 ):
     "Write a data set's tables in the competition's layout; `UNKNOWN` labels become empty cells"
     def write(name, frame):
+        frame = frame.rename(columns=lambda o: clean_name(o, name))
         labels = [o for o in frame if frame[o].dtype.kind == 'i']
         unknown = {o: frame[o].astype('Int64').mask(frame[o] == UNKNOWN) for o in labels if (frame[o] == UNKNOWN).any()}
         with atomic_write(Path(folder)/name) as f: frame.assign(**unknown).to_csv(f, index=False, lineterminator='\n')
     for split,frame in frames.items(): write('test_labels.csv' if split == 'test' else f'{split}.csv', frame)
     if 'test' in frames: write('test.csv', frames['test'][['file_path']])
     if groups: write('groups.csv', pd.DataFrame(dict(file_path=list(groups), group=list(groups.values()))))
-    if attributes is not None: write('attributes.csv', attributes)
+    def cleaned(cell): return clean_name(cell, 'attributes.csv') if isinstance(cell, str) else cell
+    if attributes is not None: write('attributes.csv', attributes.apply(lambda column: column.map(cleaned)))
     if not categories: return
-    text = '\n'.join(categories) + '\n'
+    text = ''.join(clean_name(o, 'classes.txt') + '\n' for o in categories)
     with atomic_write(Path(folder)/'classes.txt') as f: f.write_text(text, encoding='utf-8', newline='\n')
 
 # %% ../../nbs/12_data.labels.ipynb #de86ac8d
