@@ -96,18 +96,25 @@ def attribute_values(
     return values
 
 # %% ../../nbs/42_convert.products.ipynb #560f4793
+class _ImageIndex(NamedTuple):
+    "The images of a folder, by their path inside it, their name, and their name without suffix"
+    paths:dict # key -> path
+    others:dict # key -> path of an image in another folder that has the same name
+
 def _index_images(folder):
-    "Path of each image below `folder`, by its path inside the folder, its name, and its name without suffix"
+    "The images below `folder`"
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder of images")
-    paths = {}
+    paths,others,whole = {},{},{}
     for root,_,names in sorted(os.walk(folder)):
         for name in sorted(names):
             stem,suffix = os.path.splitext(name)
             if suffix.lower() not in IMAGE_SUFFIXES: continue
             path = os.path.join(root, name)
             relative = os.path.relpath(path, folder).replace(os.sep, '/')
-            for key in (relative, name, stem): paths.setdefault(key, path)
-    return paths
+            whole[relative] = path
+            for key in (name, stem):
+                if os.path.dirname(paths.setdefault(key, path)) != root: others[key] = path
+    return _ImageIndex(paths | whole, {key: o for key,o in others.items() if key not in whole})
 
 def _column(table, name, option):
     "A column of a table"
@@ -169,11 +176,15 @@ def convert_products(
     check_margin(crop)
     src = _find_table(Path(src))
     print(f"reading {src}", flush=True)
-    products,files = read_products(src),_index_images(Path(images) if images else src.parent/'images')
+    products,(files,others) = read_products(src),_index_images(Path(images) if images else src.parent/'images')
     selection = _Selection(products.rows, {'in lines with too few fields': products.n_short})
     selection.keep_only(only)
     image,category = image or products.rows.columns[0],category or 'articleType'
     selection.keep(_column(selection.table, image, 'image').isin(files.keys()), 'without an image')
+    several = next((o for o in selection.table[image] if o in others), None)
+    if several is not None:
+        advice = 'write the folder, too, or name it with --images'
+        raise InputError(f"{src}: {image} '{several}' is the name of several images, {files[several]} and {others[several]}; {advice}")
     selection.keep(~selection.table[image].map(files).duplicated(), 'whose image had a row before')
     names = _column(selection.table, category, 'category')
     names = names.map({o: clean_name(o, f"{src}, column '{category}'") for o in names.unique()})
