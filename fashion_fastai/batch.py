@@ -37,7 +37,9 @@ def _copy_paths(catalogue, store, rows_per_group=2**16):
         with folder.write('paths.parquet') as f,pa.parquet.ParquetWriter(f, schema) as writer:
             paths = iter(catalogue.paths())
             while group := list(islice(paths, rows_per_group)): writer.write_table(pa.table([group], schema=schema))
-    return Catalogue(folder.place('paths.parquet'), catalogue.folder)
+    copy = Catalogue(folder.place('paths.parquet'), catalogue.folder)
+    copy.root = catalogue.root
+    return copy
 
 # %% ../nbs/84_batch.ipynb #4f9745d1
 def import_ray(): # raises `InputError` if it is not installed

@@ -6,15 +6,17 @@
 __all__ = ['is_remote', 'Store', 'StoredImage', 'import_pyarrow', 'Catalogue']
 
 # %% ../nbs/56_catalogue.ipynb #247a9aec
-import csv,hashlib,io,os,shutil,tempfile
+import hashlib,io,os,shutil,tempfile
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Callable,Iterable
 from uuid import uuid4
-import fsspec,pandas as pd
+import fsspec,numpy as np,pandas as pd
 from .core import InputError,atomic_write
-from .data.labels import find_images,read_test_list
-from .data.table import read_header
+from .data.paths import find_images,find_root,table_roots
+from .data.table import iter_cells
+from .data.labels import read_test_list
 from .serving.submission import ImageList,image_list,require_images
 
 # %% ../nbs/56_catalogue.ipynb #f3b0ada7
@@ -110,29 +112,48 @@ class StoredImage:
         if not found: raise InputError(f"{self.name}: is missing")
         return found
 
-def _fetch_first(urls):
-    "The bytes of the first of `urls` that there is"
-    for url in urls:
-        fs,path = fsspec.core.url_to_fs(url)
-        try: return fs.cat_file(path)
-        except FileNotFoundError: pass
-
-def _remote_image(file_path, folder):
-    "An image by its URL, or by a path relative to the parent of `folder`, or to `folder`"
-    urls = [file_path] if is_remote(file_path) else [f'{o}/{file_path}' for o in (folder.rsplit('/', 1)[0], folder)]
+def _remote_image(file_path, root):
+    "An image by its URL, or by a path relative to `root`"
+    url = file_path if is_remote(file_path) else f'{root}/{file_path}'
     def fetch():
-        try: return _fetch_first(urls)
+        try:
+            fs,path = fsspec.core.url_to_fs(url)
+            return fs.cat_file(path)
+        except FileNotFoundError: raise
         except Exception as e:
             reason = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
-            raise OSError(f"{urls[0]}: cannot be fetched ({reason})") from e
+            raise OSError(f"{url}: cannot be fetched ({reason})") from e
     return StoredImage(file_path, fetch)
 
-def _find_all(file_paths, folder):
-    "The images of `file_paths`: paths, `StoredImage`s, or None for missing files"
+def _exist_in_store(root, file_paths):
+    "Whether each of `file_paths` is a file below the URL `root`"
+    with _explained(root):
+        fs,folder = fsspec.core.url_to_fs(root)
+        return np.array([fs.isfile(f'{folder}/{o}') for o in file_paths], bool)
+
+def _find_list_root(file_paths, folder):
+    "The one folder or URL from which the relative ones of `file_paths` start"
+    relative = [o for o in file_paths if not is_remote(o)]
+    if not is_remote(folder): return find_root(relative, table_roots(folder), folder).root
+    parent = str(folder).rsplit('/', 1)[0]
+    return find_root(relative, [str(folder), *([parent] if is_remote(parent) else [])], folder, exist=_exist_in_store).root
+
+def _find_all(file_paths, folder, root=None):
+    "The images of `file_paths`: paths, `StoredImage`s, or None for missing files; `root` is that of the whole list"
     remote = is_remote(folder)
+    if remote: root = root or _find_list_root(file_paths, folder)
     local = [] if remote else [o for o in file_paths if not is_remote(o)]
-    found = iter(find_images(local, folder, strict=False))
-    return [_remote_image(o, str(folder)) if remote or is_remote(o) else next(found) for o in file_paths]
+    found = iter(find_images(local, folder, strict=False, root=root))
+    return [_remote_image(o, root) if remote or is_remote(o) else next(found) for o in file_paths]
+
+def _spread(rows, n=200):
+    "From `n` to twice as many of `rows`, evenly spread; all if there are fewer"
+    step,kept = 1,[]
+    for i,o in enumerate(rows):
+        if i % step: continue
+        kept.append(o)
+        if len(kept) == 2*n: step,kept = 2*step,kept[::2]
+    return kept
 
 # %% ../nbs/56_catalogue.ipynb #b0a21acb
 _PATH_COLUMNS = 'file_path','file_name','filename','path'
@@ -146,15 +167,9 @@ def import_pyarrow(): # raises `InputError` if it is not installed
 
 def _iter_csv(test):
     "The column file_path of a CSV file"
-    column = read_header(test).index('file_path')
-    try:
-        with test.open(encoding='utf-8-sig', newline='') as file:
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
-            next(cells for cells in reader if any(map(str.strip, cells))) # the header
-            for cells in reader:
-                if any(map(str.strip, cells)): yield cells[column].strip() if column < len(cells) else ''
-    except (csv.Error, UnicodeDecodeError) as e:
-        raise InputError(f"{test}: is not a readable CSV file (line {reader.line_num}: {e})") from None
+    header,rows = iter_cells(test)
+    column = header.index('file_path')
+    for _,cells in rows: yield cells[column].strip() if column < len(cells) else ''
 
 def _n_empty(group, column):
     "The number of rows of a row group without a value in `column`, or in its part `bytes`; all if that is not recorded"
@@ -182,7 +197,7 @@ class _ParquetList:
             footer = io.BytesIO() # has sizes and extremes of all columns
             file.metadata.write_metadata_file(footer)
             digest.update(footer.getvalue())
-            schema = file.schema_arrow
+            self.schema = schema = file.schema_arrow
         self.footers = digest.digest()
         def is_bytes(o):
             kind = schema.field(o).type
@@ -234,6 +249,17 @@ class _ParquetList:
     def paths(self, rows=None):
         rows = rows or range(sum(self.n_rows))
         for table in self.tables(rows, [self.path]): yield from map(str, table[self.path].to_pylist())
+
+    def image_paths(self):
+        "The path of each image of a list with bytes, None where there is none; the bytes are not read"
+        pa = import_pyarrow()
+        kind = self.schema.field(self.bytes).type
+        own = pa.types.is_struct(kind) and kind.get_field_index('path') >= 0
+        columns = [f'{self.bytes}.path']*own + [self.path]*bool(self.path)
+        for table in self.tables(range(sum(self.n_rows)), columns) if columns else ():
+            own_paths = [o and o['path'] for o in table[self.bytes].to_pylist()] if own else [None]*len(table)
+            paths = table[self.path].to_pylist() if self.path else [None]*len(table)
+            yield from (a or b for a,b in zip(own_paths, paths))
 
     def cells(self, rows):
         "(row, file_path, bytes or None, path of the image or None) of each of `rows`, of a list with bytes"
@@ -294,10 +320,17 @@ class Catalogue:
         if not n: raise InputError(f"{self.test}: has no rows")
         return n,digest
 
+    @cached_property
+    def root(self)->str:
+        "The folder from which all relative paths start, as some that are spread over the list tell"
+        paths = filter(None, self.parquet.image_paths()) if self.has_bytes else self.paths()
+        return _find_list_root(_spread(paths), self.folder)
+
     def _frame(self, rows):
         "The columns file_path and image, None where there is none, for paths, or for the cells of a list with bytes"
-        if not self.has_bytes: return pd.DataFrame(dict(file_path=rows, image=_find_all(rows, self.folder)))
-        found = iter(_find_all([path for *_,content,path in rows if path and not content], self.folder))
+        if not self.has_bytes: return pd.DataFrame(dict(file_path=rows, image=_find_all(rows, self.folder, self.root)))
+        paths = [path for *_,content,path in rows if path and not content]
+        found = iter(_find_all(paths, self.folder, self.root) if paths else [])
         def image(row, content, path):
             if content: return StoredImage(f'row {row}', lambda: content)
             return next(found) if path else None

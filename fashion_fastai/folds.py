@@ -31,7 +31,7 @@ from .train import RUN_FILES,check_recipe,locked_run,planned_recipe,run_scores,t
 def _new_folds(table, n, seed, workers):
     "Fold of each image, from 1"
     print(f"searching near-duplicates among {len(table):,} images, to keep them in one fold", flush=True)
-    known = read_groups(table.frame.file_path, table.data, len(table.vocab.categories))
+    known = read_groups(table.frame.file_path, table.data, len(table.vocab.categories), table.images)
     near_duplicates = near_duplicate_groups(table.images, workers)
     groups = near_duplicates if known is None else join_groups(known, near_duplicates)
     folds = 1 + stratified_folds(table.categories, groups, n, seed)
@@ -163,7 +163,7 @@ def _train_fold(data, out, recipe, name, found, folds, k):
         (folder/'checkpoint.pt').unlink(missing_ok=True) # a kill can leave it
         return print(f"fold {k} of {n}: is finished", flush=True)
     print(f"fold {k} of {n}: {folder}", flush=True)
-    table = LabelTable(found.table.frame.assign(is_valid=folds == k), found.table.vocab, data)
+    table = LabelTable(found.table.frame.assign(is_valid=folds == k), found.table.vocab, data, found.table.images)
     own = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False) # other random weights: members that differ are better together
     train_run(data, folder, own, name, resume=True, found=found._replace(table=table))
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np,pandas as pd
 from .core import InputError,UNKNOWN,atomic_write
-from .data.labels import find_images,read_tables
+from .data.paths import find_images
+from .data.labels import read_tables
 from .data.corrections import label_targets
 from .interpret.core import FashionInterpretation
 

@@ -1,5 +1,5 @@
 "Converting other people's folders and tables as a user calls it"
-import json,sys
+import csv,json,sys
 from pathlib import Path
 import numpy as np,pandas as pd
 import pytest
@@ -163,6 +163,57 @@ def test_tables_that_cannot_be_converted(catalogue, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
     assert refused(convert('--category', 'kind', src=broken.name), "pip install 'fashion_fastai[parquet]'")
     assert not (tmp_path/'data').exists() and not list(tmp_path.glob('.data*'))
+
+@pytest.mark.parametrize('line_break', ['\n','\r','\x0c','\x85','\u2028'])
+def test_a_line_break_in_a_name_makes_no_other_class(tmp_path, line_break):
+    "In a table, a product table and the names of folders; the same name with a space is the same class"
+    names = [f'coat{line_break}(outdoor)','coat (outdoor)','dress','skirt']
+    for i in range(60):
+        for folder in ('images',f'folders/{names[i%4]}'):
+            (tmp_path/folder).mkdir(parents=True, exist_ok=True)
+            Image.new('RGB', (4,4), (4*i,0,0)).save(tmp_path/folder/f'{i}.png')
+    rows = [dict(id=i, file=f'images/{i}.png', kind=names[i%4], colour=[f'red{line_break}|blue','blue'][i%2]) for i in range(60)]
+    pd.DataFrame(rows).rename(columns={'kind': f'the{line_break}kind'}).to_csv(tmp_path/'table.csv', index=False, quoting=csv.QUOTE_ALL)
+    for name,options in dict(table=('table.csv','--image','file','--category','the kind'), products=('table.csv','--category','the kind'), folders=('folders',)).items():
+        words = ['convert', name, tmp_path/options[0], tmp_path/'out'/name, *options[1:], *(('--attributes','colour') if name != 'folders' else ())]
+        assert run_inprocess(*words).returncode == 0
+        vocab = read_labels(tmp_path/'out'/name).vocab
+        assert sorted(vocab.categories) == ['coat (outdoor)','dress','skirt']
+        assert sorted(vocab.attributes) == ([] if name == 'folders' else ['blue','red'])
+        tables = pd.concat([pd.read_csv(tmp_path/'out'/name/f'{o}.csv') for o in ('train','val','test_labels')])
+        for o in tables.itertuples():
+            original = int((tmp_path/'out'/o.file_path).resolve().stem)
+            assert vocab.categories[o.category_label] == ' '.join(names[original%4].split())
+
+def test_the_paths_of_a_table_start_in_one_folder(tmp_path, monkeypatch):
+    "The folder of the images, else the working directory, also for the paths in cells that have no bytes"
+    names = [f'{i}.png' for i in range(60)]
+    for folder in ('shop','work'):
+        (tmp_path/folder).mkdir()
+        for i,o in enumerate(names): Image.new('RGB', (4,4), (4*i,0,100*(folder == 'work'))).save(tmp_path/folder/o)
+    monkeypatch.chdir(tmp_path/'work')
+    rows = [dict(image=o, kind='ab'[i%2]) for i,o in enumerate(names)]
+    pd.DataFrame(rows).to_csv(tmp_path/'shop'/'table.csv', index=False)
+    write_parquet(tmp_path/'shop'/'table.parquet', [dict(image=dict(bytes=None, path=o['image']), kind=o['kind']) for o in rows])
+    for file in ('table.csv','table.parquet'):
+        def convert(out): return run_inprocess('convert', 'table', tmp_path/'shop'/file, tmp_path/out, '--category', 'kind', '--copy', cwd=tmp_path/'work')
+        assert convert(file).returncode == 0
+        paths = pd.concat([pd.read_csv(tmp_path/file/f'{o}.csv') for o in ('train','val','test')]).file_path
+        assert len(paths) == 60 and all(np.asarray(Image.open(tmp_path/o))[0,0,2] == 0 for o in paths)
+        (tmp_path/'shop'/names[30]).rename(tmp_path/'aside.png')
+        assert refused(convert('none'), f" in {tmp_path/'shop'}, such as 0.png, and 1 only in ., such as {names[30]}; a table has one root")
+        (tmp_path/'aside.png').rename(tmp_path/'shop'/names[30])
+
+def test_a_name_of_several_images_is_no_product(tmp_path):
+    for o in ('a/1.png','b/1.png','2.png','b/2.png','c/3.png'):
+        (tmp_path/'images'/o).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (4,4)).save(tmp_path/'images'/o)
+    def convert(*ids):
+        (tmp_path/'styles.csv').write_text('id,articleType,baseColour\n' + ''.join(f'{o},tee,red\n' for o in ids))
+        return run_inprocess('convert', 'products', tmp_path, tmp_path/'data', '--attributes', 'baseColour')
+    several = f"styles.csv: id '1' is the name of several images, {tmp_path/'images'/'a'/'1.png'} and {tmp_path/'images'/'b'/'1.png'}"
+    assert refused(convert('3', '1'), several)
+    assert refused(convert('3', '2.png', 'a/1.png'), '3 images of') # whole names are names of one image; these are too few to split
 
 def test_one_unreadable_image_is_copied_and_reported(tmp_path):
     rng = np.random.default_rng(0)

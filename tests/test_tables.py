@@ -1,10 +1,13 @@
 "Tables as people really write them, and as nobody should: each is read rightly, or refused by one clear line"
-import csv,io,os,sys,warnings
+import csv,io,os,re,sys,warnings
 import numpy as np, pandas as pd
 import pytest
 from hypothesis import HealthCheck,given,settings,strategies as st
 from fashion_fastai.core import InputError
-from fashion_fastai.data.labels import read_labels,read_test_list
+from fashion_fastai.catalogue import Catalogue
+from fashion_fastai.data.corrections import apply_corrections
+from fashion_fastai.data.labels import read_groups,read_labels,read_tables,read_test_list,write_labels
+from fashion_fastai.serving.submission import read_image_list
 
 CLASSES = ['shirt','trousers','skirt']
 ATTRIBUTES = ['red','long sleeve','wool']
@@ -98,9 +101,157 @@ def test_tables_of_one_part_are_read(data):
     assert table.vocab.categories == () and (table.categories == -1).all()
     assert {os.path.realpath(image): a.tolist() for image,a in zip(table.images, table.attributes)} == {k: v[1:] for k,v in truth(data).items()}
 
+BREAKS = ['\r\n','\r','\x0b','\x0c','\x1c','\x85','\u2028','\u2029'] # what `str.splitlines` takes for the end of a line, and `\n`
+
+@pytest.mark.parametrize('line_break', ['\n',*BREAKS])
+def test_a_line_break_in_a_name_is_a_space(tmp_path, line_break):
+    "The classes after it keep their numbers; the name is the same in the header and in attributes.csv"
+    classes = CLASSES if line_break in '\r\n' else [f'coat{line_break}(outdoor)', *CLASSES]
+    (tmp_path/'classes.txt').write_bytes('\r\n'.join(classes).encode())
+    (tmp_path/'train.csv').write_bytes(as_csv([['file_path','category_label',f'long{line_break}sleeve','red'], ['a.jpg','0','1','0'], ['b.jpg',str(len(classes)-1),'0','1']], quoting=csv.QUOTE_ALL).encode())
+    (tmp_path/'attributes.csv').write_bytes(as_csv([['attribute','group'], [f'long {line_break}sleeve',f'a{line_break}group'], ['red','a group']], quoting=csv.QUOTE_ALL).encode())
+    vocab = read_tables(tmp_path).vocab
+    assert vocab.categories == tuple(o.replace(line_break, ' ') for o in classes) and vocab.attributes == ('long sleeve','red')
+    assert [(o.name, o.members) for o in vocab.groups] == [('a group',(0,1))]
+
+def test_a_control_character_in_a_name_is_refused(tmp_path):
+    def refused(reason):
+        with pytest.raises(InputError, match=reason): read_tables(tmp_path)
+    (tmp_path/'train.csv').write_text('file_path,category_label,red\na.jpg,0,1\nb.jpg,1,0\n')
+    (tmp_path/'classes.txt').write_text('shirt\ntrou\x1bsers\n')
+    refused(r"classes.txt, line 2: 'trou\\x1bsers' contains a control character; remove it")
+    (tmp_path/'classes.txt').unlink()
+    (tmp_path/'train.csv').write_text('file_path,category_label,re\x07d\na.jpg,0,1\nb.jpg,1,0\n')
+    refused(r"train.csv: 're\\x07d' contains a control character")
+
+def test_written_names_are_read_again(tmp_path):
+    "Whatever calls `write_labels`: names on one line each"
+    frame = pd.DataFrame({'file_path': ['a.jpg','b.jpg'], 'category_label': [0,1], 'long\nsleeve': [1,0], 'wool': [0,1]})
+    info = pd.DataFrame(dict(attribute=['long\nsleeve','wool'], group=['a\u2028group']*2))
+    write_labels(tmp_path, dict(train=frame), ['coat\n(outdoor)','skirt'], attributes=info)
+    vocab = read_tables(tmp_path).vocab
+    assert (vocab.categories, vocab.attributes, vocab.groups[0].name) == (('coat (outdoor)','skirt'), ('long sleeve','wool'), 'a group')
+
 def test_a_file_that_is_no_table(data):
     for raw,why in ((b'\xff\xfe\x00\x01', 'is not a readable CSV file'), (b'\x00'*100, 'has no column file_path' if sys.version_info >= (3,11) else 'line contains NUL'), ('file_path;category_label;red\nx;1;0\n'.encode(), 'has no column file_path'), (as_csv([HEADER, *ROWS]).encode('utf-16'), 'is not a readable CSV file')):
         assert why in read(data, raw)
+
+def make_images(folder, *names):
+    for o in names:
+        (folder/o).parent.mkdir(parents=True, exist_ok=True)
+        (folder/o).touch()
+
+def table_of(folder, *names, file='train.csv'):
+    "A label table with two categories, and `names` as its images"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder/file).write_text('file_path,category_label\n' + ''.join(f'{o},{i%2}\n' for i,o in enumerate(names)))
+    return folder
+
+NAMES = [f'train/{i}.jpg' for i in range(20)]
+
+@pytest.mark.parametrize('beside', [NAMES, NAMES[:5], NAMES[15:]])
+def test_a_data_set_beside_it_lends_a_table_no_image(tmp_path, monkeypatch, beside):
+    "The data folder comes before its parent and the working directory, for all rows"
+    make_images(tmp_path/'shop', *NAMES)
+    make_images(tmp_path, *beside)
+    make_images(tmp_path/'work', *beside)
+    monkeypatch.chdir(tmp_path/'work')
+    data = table_of(tmp_path/'shop', *NAMES[:15])
+    table_of(data, *NAMES[15:], file='val.csv')
+    assert read_labels(data).images == [str(data/o) for o in NAMES]
+    (data/'test.csv').write_text('\n'.join(['file_path',*NAMES]))
+    assert read_image_list(data/'test.csv').paths == [str(data/o) for o in NAMES]
+    catalogue = Catalogue(data/'test.csv')
+    assert catalogue.part(range(12, 20)).paths == [str(data/o) for o in NAMES[12:]]
+
+def test_a_part_of_a_table_keeps_the_images_of_the_whole(tmp_path):
+    "Five of twenty images lie below the data folder, too: the parent is the root of all, and of these five"
+    names = [f'shop/{o}' for o in NAMES]
+    make_images(tmp_path, *names)
+    make_images(tmp_path/'shop', *names[:5])
+    table = read_labels(table_of(tmp_path/'shop', *names))
+    assert table.images == [str(tmp_path/o) for o in names]
+    dropped = [o for o,is_valid in zip(table.images[5:], table.is_valid[5:]) if not is_valid]
+    assert table.without(dropped).images == [o for o in table.images if o not in dropped]
+    (tmp_path/'shop'/'corrections.csv').write_text(f'file_path,target,given,suggested,decision\n{names[0]},category,category_0,category_1,change\n')
+    corrected = apply_corrections(table, tmp_path/'shop'/'corrections.csv')
+    assert corrected.images == table.images and corrected.categories[0] == 1
+    (tmp_path/'shop'/'list.csv').write_text('\n'.join(['file_path',*names]))
+    assert Catalogue(tmp_path/'shop'/'list.csv').part(range(5)).paths == table.images[:5]
+
+def test_images_in_two_folders_are_refused_by_both_names(tmp_path):
+    make_images(tmp_path/'shop', *NAMES[:15])
+    make_images(tmp_path, *NAMES[12:])
+    data = table_of(tmp_path/'shop', *NAMES)
+    reason = f"its images are in two folders: 15 in {data}, such as train/0.jpg, and 5 only in {tmp_path}, such as train/15.jpg; a table has one root"
+    with pytest.raises(InputError, match=re.escape(reason)): read_labels(data)
+    with pytest.raises(InputError, match=re.escape(f'train.csv: {reason}')): read_test_list(data/'train.csv', strict=False)
+    with pytest.raises(InputError, match=re.escape('such as train/15.jpg')): Catalogue(data/'train.csv').check(20)
+    make_images(tmp_path, *NAMES[:12]) # now the parent has all: of another data set, since most are in the data folder
+    with pytest.raises(InputError, match=re.escape(reason)): read_labels(data)
+
+def test_a_later_part_of_a_long_list_takes_no_image_from_another_folder(tmp_path):
+    "Some rows, spread over the list, tell its root; a row that is only elsewhere is refused when its part is read"
+    names = [f'{i}.jpg' for i in range(1000)]
+    make_images(tmp_path/'lists', *names)
+    (tmp_path/'lists'/'list.csv').write_text('\n'.join(['file_path',*names]))
+    (tmp_path/'lists'/'501.jpg').rename(tmp_path/'501.jpg')
+    catalogue = Catalogue(tmp_path/'lists'/'list.csv')
+    catalogue.check(1000)
+    assert catalogue.part(range(300, 400)).paths == [str(tmp_path/'lists'/o) for o in names[300:400]]
+    with pytest.raises(InputError, match='such as 501.jpg'): catalogue.part(range(500, 600))
+
+def test_groups_name_images_from_any_folder(tmp_path):
+    "Relative to the folder, to its parent, through a link, or absolute: a group stays on one side of the split"
+    data = tmp_path/'shop'
+    make_images(tmp_path, *(f'shop/{o}' for o in NAMES))
+    (tmp_path/'link').symlink_to(data)
+    table_of(data, *(f'shop/{o}' for o in NAMES))
+    groups = np.arange(20)//2
+    for prefix in ('shop/','',f'{data}/',f"{tmp_path/'link'}/"):
+        (data/'groups.csv').write_text('file_path,group\n' + ''.join(f'{prefix}{o},g{k}\n' for o,k in zip(NAMES, groups)))
+        is_valid = read_labels(data).is_valid
+        assert is_valid.any() and (is_valid[::2] == is_valid[1::2]).all(), prefix
+        assert read_groups([f'shop/{o}' for o in NAMES], data, 2).tolist() == [f'g{k}' for k in groups]
+
+def test_rows_of_groups_that_name_no_image_are_refused(tmp_path):
+    make_images(tmp_path/'shop', *NAMES)
+    data = table_of(tmp_path/'shop', *NAMES[:18])
+    (data/'test.csv').write_text(f'file_path\n{NAMES[18]}\n')
+    def refused(lines, reason):
+        (data/'groups.csv').write_text('\n'.join(['file_path,group',*lines]))
+        with pytest.raises(InputError, match=re.escape(f'groups.csv, line {reason}')): read_labels(data)
+    refused([f'{NAMES[0]},a', 'train/x.jpg,a', 'y.jpg,b'], "3: 'train/x.jpg' is none of the images in train.csv, val.csv or test.csv, such as train/0.jpg; correct it, or remove the row (and so in 1 more rows)")
+    refused([f'{NAMES[18]},a', f'{NAMES[19]},a'], f"3: '{NAMES[19]}' is none of the images")
+    refused([f'{NAMES[0]},a', f'{data/NAMES[0]},b'], f"3: file_path {data/NAMES[0]} has occurred before")
+
+def test_groups_on_both_sides_of_val_csv_are_named(tmp_path):
+    make_images(tmp_path/'shop', *NAMES)
+    data = table_of(tmp_path/'shop', *NAMES[:15])
+    table_of(data, *NAMES[15:], file='val.csv')
+    (data/'groups.csv').write_text('file_path,group\n' + ''.join(f'{o},g{i//2}\n' for i,o in enumerate(NAMES)))
+    with pytest.warns(UserWarning, match=r'groups.csv: is not used, since val.csv gives the split; 1 group lies in both train.csv and val.csv \(g7\); --regroup yes splits again'):
+        assert read_labels(data).is_valid.tolist() == [False]*15 + [True]*5
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        is_valid = read_labels(data, regroup=True).is_valid
+        assert (is_valid[::2] == is_valid[1::2]).all()
+        table_of(data, *NAMES[:14])
+        table_of(data, *NAMES[14:], file='val.csv')
+        read_labels(data)
+
+def test_corrections_name_images_from_any_folder(tmp_path):
+    make_images(tmp_path, *(f'shop/{o}' for o in NAMES))
+    data = table_of(tmp_path/'shop', *(f'shop/{o}' for o in NAMES))
+    table,file = read_labels(data),tmp_path/'elsewhere'/'corrections.csv'
+    file.parent.mkdir()
+    def write(*names): file.write_text('file_path,target,given,suggested,decision\n' + ''.join(f'{o},category,category_0,category_1,change\n' for o in names))
+    write(NAMES[0], NAMES[2], data/NAMES[4]) # relative to the data folder, and absolute
+    assert apply_corrections(table, file).categories[:6].tolist() == [1,1,1,1,1,1]
+    write(NAMES[0], f'shop/{NAMES[0]}')
+    with pytest.raises(InputError, match='its images are in two folders|has occurred before'): apply_corrections(table, file)
+    write('train/nowhere.jpg')
+    with pytest.raises(InputError, match="line 2: 'train/nowhere.jpg' is not in the tables"): apply_corrections(table, file)
 
 def says(raw):
     "What Python's own reader finds in a table, as {file_path: [category, attributes in the header's order]}; an empty cell is -1, one that is no label None"

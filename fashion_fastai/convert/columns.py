@@ -10,6 +10,7 @@ __all__ = ['cell_text', 'column_texts', 'parse_flags', 'encode_categories', 'spl
 from typing import Callable
 import numpy as np,pandas as pd
 from ..core import InputError,SPLITS
+from ..data.table import clean_name
 from .core import select_labels
 from .source import SourceTable
 
@@ -62,17 +63,20 @@ def encode_categories(
 )->tuple: # labels, shape (n,), -1 for unknown and -2 for one that is not selected; names of the labels
     "Categories as labels"
     codes,unique = pd.factorize(np.array(texts, dtype=object))
-    def number_or_text(o): return (0, int(o), '') if o.isdecimal() else (1, 0, o)
-    names = names or sorted((o for o in unique if o), key=number_or_text)
+    unique = [clean_name(o, source) for o in unique]
+    def number_or_text(o): return (0, int(o), o) if o.isdecimal() and len(o) < 20 else (1, 0, o)
+    names = [clean_name(o, source) for o in names] if names else sorted(filter(None, set(unique)), key=number_or_text)
     lower = {}
     for o in names:
         other = lower.setdefault(o.lower(), o)
         if other == o: continue
         raise InputError(f"{source}: the categories '{other}' and '{o}' differ only in case; rename one of them")
-    counts = pd.Series(texts).value_counts().reindex(names).fillna(0).values
-    chosen = [names[k] for k in select_labels(names, counts, wanted)]
-    label = {'': -1, **{o: k for k,o in enumerate(chosen)}}
-    return np.array([label.get(o, -2) for o in unique])[codes],chosen
+    names = list(lower.values())
+    number = {**{o: k for k,o in enumerate(names)}, '': -1}
+    numbers = np.array([number.get(o, len(names)) for o in unique], dtype=int)[codes]
+    selected = select_labels(names, [(numbers == k).sum() for k in range(len(names))], wanted)
+    label = {-1: -1, **{k: i for i,k in enumerate(selected)}}
+    return np.array([label.get(k, -2) for k in numbers], dtype=int),[names[k] for k in selected]
 
 _SPLIT_NAMES = {'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val', 'testing': 'test'}
 
@@ -86,7 +90,7 @@ class FlagColumn:
     "A column of 0 and 1: one attribute"
     def __init__(self, column): self.column,self.parts = column,[]
     def add(self, values, place): self.parts.append(parse_flags(values, place, self.column))
-    def encode(self): "(int8 array of shape (n, 1), names)"; return np.concatenate(self.parts)[:,None],[self.column]
+    def encode(self): "(int8 array of shape (n, 1), names)"; return np.concatenate(self.parts)[:,None],[clean_name(self.column, 'a column')]
 
 class _Names:
     "A column with the names of an image's attributes"
@@ -97,7 +101,8 @@ class _Names:
         for i,value in enumerate(values):
             is_list = isinstance(value, (list,np.ndarray))
             parts = value if is_list else cell_text(value).split('|')
-            names = [o for o in column_texts(parts, self.class_names, lambda _: place(i), self.column) if o]
+            texts = column_texts(parts, self.class_names, lambda _: place(i), self.column)
+            names = [clean_name(o, place(i)) for o in texts if o]
             self.rows.append(names if names or is_list else None) # an empty list is known, an empty cell is not
 
     def encode(self):

@@ -12,13 +12,14 @@ from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np,pandas as pd
 from ..core import InputError,SPLITS,UNKNOWN,require_empty,track
+from ..data.table import clean_name
 from .core import ConversionSummary,SourceImages,attribute_info,check_margin,random_splits,select_labels
 from .write import write_images
 
 # %% ../../nbs/41_convert.deepfashion.ipynb #f1f68d30
 def _read_lines(path):
     "The lines of a text file"
-    try: return path.read_text(encoding='utf-8-sig').splitlines()
+    try: return path.read_bytes().decode('utf-8-sig').split('\n') # `splitlines` would split within names, too
     except FileNotFoundError: raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as e: raise InputError(f"{path}: cannot be read ({e})") from None
 
@@ -28,9 +29,9 @@ def _read_names(path):
     for i,line in enumerate(_read_lines(path)[2:], 3):
         if not line.strip(): continue
         parts = line.rsplit(None, 1)
-        if len(parts) != 2 or not parts[1].isdecimal():
+        if len(parts) != 2 or not re.fullmatch('[0-9]{1,9}', parts[1]):
             raise InputError(f"{path}, line {i}: '{line.strip()}' is not a name and its type")
-        name = parts[0].strip()
+        name = clean_name(parts[0], f'{path}, line {i}')
         names.append(f'{name} ({names.count(name)+1})' if name in names else name)
         types.append(int(parts[1]))
     if not names: raise InputError(f"{path}: contains no names")
@@ -65,7 +66,7 @@ def _read_n_rows(path, layout):
     except FileNotFoundError: raise InputError(f"{path}: no such file") from None
     except OSError as e: raise InputError(f"{path}: cannot be read ({e.strerror})") from None
     if not layout.head: return None
-    if not first.isdecimal(): raise InputError(f"{path}, line 1: '{first[:50]}' is not the number of rows")
+    if not re.fullmatch('[0-9]{1,12}', first): raise InputError(f"{path}, line 1: '{first[:50]}' is not the number of rows")
     return int(first)
 
 _ROWS_AT_ONCE = 5000

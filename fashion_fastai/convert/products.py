@@ -13,6 +13,7 @@ from fastcore.meta import delegates
 import numpy as np,pandas as pd
 from ..core import IMAGE_SUFFIXES,InputError,require_empty
 from ..data.split import join_groups
+from ..data.table import clean_name
 from fashion_fastai.convert.core import (BOX,ConversionSummary,SourceImages,attribute_info,check_margin,parse_boxes,random_splits,
     select_labels)
 from .write import write_images
@@ -26,7 +27,7 @@ class ProductTable(NamedTuple):
 
 def _parse_products(reader):
     "(header, rows, number of long lines, number of short lines) from a csv reader"
-    header = [o.strip() for o in next(reader, [])]
+    header = [' '.join(o.split()) for o in next(reader, [])]
     rows,n_long,n_short,last_line = [],0,0,reader.line_num
     for fields in reader:
         n_lines,last_line = reader.line_num - last_line,reader.line_num # an unclosed quotation mark spans lines
@@ -54,6 +55,7 @@ def read_products(
     except csv.Error as e: raise InputError(f"{path}, line {reader.line_num}: cannot be read as CSV ({e})") from None
     repeated = [o for i,o in enumerate(header) if o in header[:i]]
     if repeated: raise InputError(f"{path}: column '{repeated[0]}' occurs twice")
+    header = [clean_name(o, path) for o in header]
     if len(header) < 2 or not rows: raise InputError(f"{path}: is not a table with a header of two or more columns, and rows")
     return ProductTable(pd.DataFrame(rows, columns=header).apply(lambda o: o.str.strip()), n_long, n_short)
 
@@ -81,8 +83,8 @@ def attribute_values(
     parts = {}
     for column,n in _parse_columns(wanted, table).items():
         text = table[column].where(~table[column].isin(_MISSING), '')
-        multi_hot = text.str.get_dummies('|').astype(bool)
-        multi_hot.columns = multi_hot.columns.str.strip()
+        def cleaned(cell): return '|'.join(clean_name(o, f"column '{column}'") for o in cell.split('|'))
+        multi_hot = text.map({o: cleaned(o) for o in text.unique()}).str.get_dummies('|').astype(bool)
         multi_hot = multi_hot.drop(columns='', errors='ignore') # where pandas uses pyarrow, '' is a value
         counts = multi_hot.sum().sort_values(ascending=False, kind='stable')
         parts[column] = multi_hot[counts.index[:n or None]]
@@ -94,18 +96,25 @@ def attribute_values(
     return values
 
 # %% ../../nbs/42_convert.products.ipynb #560f4793
+class _ImageIndex(NamedTuple):
+    "The images of a folder, by their path inside it, their name, and their name without suffix"
+    paths:dict # key -> path
+    others:dict # key -> path of an image in another folder that has the same name
+
 def _index_images(folder):
-    "Path of each image below `folder`, by its path inside the folder, its name, and its name without suffix"
+    "The images below `folder`"
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder of images")
-    paths = {}
+    paths,others,whole = {},{},{}
     for root,_,names in sorted(os.walk(folder)):
         for name in sorted(names):
             stem,suffix = os.path.splitext(name)
             if suffix.lower() not in IMAGE_SUFFIXES: continue
             path = os.path.join(root, name)
             relative = os.path.relpath(path, folder).replace(os.sep, '/')
-            for key in (relative, name, stem): paths.setdefault(key, path)
-    return paths
+            whole[relative] = path
+            for key in (name, stem):
+                if os.path.dirname(paths.setdefault(key, path)) != root: others[key] = path
+    return _ImageIndex(paths | whole, {key: o for key,o in others.items() if key not in whole})
 
 def _column(table, name, option):
     "A column of a table"
@@ -132,7 +141,8 @@ class _Selection:
         for o in conditions:
             column,equals,values = o.partition('=')
             if not equals: raise InputError(f"only '{o}' should look like COLUMN=VALUE, or COLUMN=VALUE|VALUE")
-            mask &= _column(self.table, column.strip(), 'only').isin([v.strip() for v in values.split('|')]).values
+            texts = _column(self.table, column.strip(), 'only').str.split().str.join(' ')
+            mask &= texts.isin([' '.join(v.split()) for v in values.split('|')]).values
         self.keep(mask, 'not selected')
 
 def _groups(table, group, paths, group_fn):
@@ -166,13 +176,18 @@ def convert_products(
     check_margin(crop)
     src = _find_table(Path(src))
     print(f"reading {src}", flush=True)
-    products,files = read_products(src),_index_images(Path(images) if images else src.parent/'images')
+    products,(files,others) = read_products(src),_index_images(Path(images) if images else src.parent/'images')
     selection = _Selection(products.rows, {'in lines with too few fields': products.n_short})
     selection.keep_only(only)
     image,category = image or products.rows.columns[0],category or 'articleType'
     selection.keep(_column(selection.table, image, 'image').isin(files.keys()), 'without an image')
+    several = next((o for o in selection.table[image] if o in others), None)
+    if several is not None:
+        advice = 'write the folder, too, or name it with --images'
+        raise InputError(f"{src}: {image} '{several}' is the name of several images, {files[several]} and {others[several]}; {advice}")
     selection.keep(~selection.table[image].map(files).duplicated(), 'whose image had a row before')
     names = _column(selection.table, category, 'category')
+    names = names.map({o: clean_name(o, f"{src}, column '{category}'") for o in names.unique()})
     counts = names[~names.isin(_MISSING)].value_counts(sort=False)
     if not len(counts):
         left_out = ', '.join(f'{n:,} {reason}' for reason,n in selection.left_out.items() if n) or 'none'
@@ -184,7 +199,7 @@ def convert_products(
     selection.keep(has_attribute, 'without one of the attributes')
     table,multi_hot = selection.table,multi_hot[has_attribute]
     if not len(table): raise InputError(f"{src}: no row has one of the attributes")
-    paths,labels = table[image].map(files).tolist(),np.array([chosen.index(o) for o in table[category]])
+    paths,labels = table[image].map(files).tolist(),np.array([chosen.index(o) for o in names[table.index]])
     groups = _groups(table, group, paths, group_fn)
     def place(i): return f'{src}, {image} {table[image].iloc[i]}'
     boxes = parse_boxes([table[o] for o in BOX], place) if set(BOX) <= set(table) else None

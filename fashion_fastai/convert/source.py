@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Iterable
 import numpy as np
 from ..core import InputError
+from ..data.table import clean_name
 
 # %% ../../nbs/43_convert.source.ipynb #e5fee287
 class _CsvFile:
     "A CSV file with a header, separated by commas, semicolons or tabs; all values are text"
     def __init__(self, path):
         self.path,self.class_names,self.lines = path,{},{}
-        self.columns = next(self._rows())[1]
+        self.columns = [clean_name(o, path) for o in next(self._rows())[1]]
         self.kinds = dict.fromkeys(self.columns, 'text')
         repeated = [o for i,o in enumerate(self.columns) if o in self.columns[:i]]
         if repeated: raise InputError(f"{path}: column '{repeated[0]}' occurs twice")

@@ -12,6 +12,7 @@ from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np,pandas as pd
 from ..core import InputError,require_empty
+from ..data.paths import find_root
 from ..data.split import join_groups
 from .core import (BOX,ConversionSummary,SourceImages,check_margin,image_suffix,
     is_labelled,parse_boxes,random_splits)
@@ -71,22 +72,25 @@ def _read_splits(table, texts, n):
     i = splits.index(None)
     raise InputError(f"{table.where(i)}: the split is '{texts[i]}', but should be train, val or test")
 
-def _find_file(name, folders):
-    "Path of an image, or None"
-    return next(filter(os.path.isfile, (os.path.join(o, name) for o in folders)), None) if name else None
-
-def _find_image(value, folders, place):
-    "The bytes in a cell, or the path of its file; None if it is empty or missing"
+def _image_of(value, place):
+    "The bytes in a cell, or else the path in it; None if it is empty"
     if isinstance(value, dict):
         if not {'bytes','path'} & value.keys():
             raise InputError(f"{place}: the image has the parts {', '.join(value)}, but neither bytes nor path")
         value = value.get('bytes') or value.get('path')
-    return value or None if isinstance(value, bytes) else _find_file(value, folders)
+    return value if not value or isinstance(value, bytes) else str(value)
 
 def _iter_images(table, column, numbers, folders):
     "(number, bytes or path) of the images in a column of bytes, a few at a time"
+    root = None # of the paths, known from the first of them
     for start,batch in table.batches([column], 64):
-        found = [_find_image(o, folders, table.where(start+i)) for i,o in enumerate(batch[column])]
+        found = [_image_of(o, table.where(start+i)) or None for i,o in enumerate(batch[column])]
+        paths = [o for o in found if isinstance(o, str)]
+        if paths:
+            batch_root,exists = find_root(paths, folders, table.path, root)
+            if exists.any(): root = batch_root
+            files = iter([os.path.join(batch_root, o) if there else None for o,there in zip(paths, exists)])
+            found = [next(files) if isinstance(o, str) else o for o in found]
         given = [o for o in found if o is not None]
         if start == 0 and given and not any(isinstance(o, str) or image_suffix(o) for o in given):
             raise InputError(f"{table.where(0)}: column '{column}' has bytes, but not those of an image")
@@ -159,8 +163,10 @@ def convert_table(
     if category:
         labels,names = encode_categories(rows.texts['category'], categories, table.class_names.get(category), src)
     splits = _read_splits(table, rows.texts.get('split'), rows.n)
-    folders = [images or (src if src.is_dir() else src.parent), '.']
-    files = None if has_bytes else [_find_file(o, folders) for o in rows.texts['image']]
+    folders,files = [str(images or (src if src.is_dir() else src.parent)), '.'],None
+    if not has_bytes:
+        root,exists = find_root(rows.texts['image'], folders, src)
+        files = [os.path.join(root, o) if there else None for o,there in zip(rows.texts['image'], exists)]
     selection = _select_rows(table, rows, files, labels, multi_hot, splits)
     kept = np.flatnonzero(selection.keep)
     def part(values): return None if values is None else values[kept]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN
-from .table import read_rows
+from .table import clean_name,read_rows
+from .paths import find_rows
 from .labels import LabelTable,Vocab
 
 
@@ -68,13 +69,19 @@ def _check_row(row, targets, labels):
 def read_corrections(
     path:str|Path, # corrections.csv
     table:LabelTable, # labelled images
-)->list: # a dictionary per row; raises `InputError` that names file and line
+)->list: # a dictionary per row, with `file_path` as in `table`; raises `InputError` that names file and line
     "Read and validate corrections of `table`"
     path = Path(path)
     rows = read_rows(path, CORRECTION_COLUMNS)
     missing = [o for o in CORRECTION_COLUMNS if o not in rows.texts]
     if missing: raise InputError(f"{path}: has no column {missing[0]}; fashion review writes {', '.join(CORRECTION_COLUMNS)}")
-    corrections = [dict(zip(CORRECTION_COLUMNS, o)) for o in zip(*(rows.texts[o] for o in CORRECTION_COLUMNS))]
+    def cleaned(column):
+        texts = rows.texts[column]
+        return texts if column == 'file_path' else [clean_name(o, f'{path}, line {line}') for line,o in zip(rows.lines, texts)]
+    corrections = [dict(zip(CORRECTION_COLUMNS, o)) for o in zip(*map(cleaned, CORRECTION_COLUMNS))]
+    listed,paths = table.frame.file_path.tolist(),[o['file_path'] for o in corrections]
+    for o,row in zip(corrections, find_rows(paths, listed, table.images, path, table.data)):
+        if row >= 0: o['file_path'] = listed[row]
     targets,seen = label_targets(table.vocab),set()
     labels = pd.DataFrame({name: o.labels(table.frame) for name,o in targets.items()}, index=table.frame.file_path)
     for line,row in zip(rows.lines, corrections):
@@ -95,7 +102,7 @@ def apply_corrections(
     for o in corrections:
         target = targets[o['target']]
         if o['decision'] == 'change': frame.loc[row_of[o['file_path']],target.columns] = target.values(target.names.index(o['suggested']))
-    corrected = LabelTable(frame, table.vocab, table.data)
+    corrected = LabelTable(frame, table.vocab, table.data, table.images)
     dropped = [table.images[row_of[o['file_path']]] for o in corrections if o['decision'] == 'drop']
     counts = {name: sum(o['decision'] == name for o in corrections) for name in DECISIONS}
     print(f"corrections: {counts['change']:,} changed, {counts['drop']:,} dropped, {counts['keep']:,} kept", flush=True)

@@ -8,9 +8,9 @@ __all__ = ['AttributeGroup', 'AttributeInfo', 'read_attribute_info', 'complete_g
 # %% ../../nbs/10_data.groups.ipynb #f0c8f9c6
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np
+import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN
-from .table import read_header,read_rows,reject_rows
+from .table import clean_name,read_header,read_rows,reject_rows
 
 # %% ../../nbs/10_data.groups.ipynb #35a8427c
 class AttributeGroup(NamedTuple):
@@ -43,18 +43,20 @@ def read_attribute_info(
     other = [o for o in read_header(path, 'attribute') if o not in columns]
     if other: raise InputError(f"{path}: column '{other[0]}' is not known; there are {', '.join(columns)}")
     rows = read_rows(path, columns, 'attribute')
-    places,names,index = [(path, rows.lines)],rows.texts['attribute'],{o: k for k,o in enumerate(attributes)}
+    def cleaned(column):
+        return np.array([clean_name(o, f'{path}, line {line}') for line,o in zip(rows.lines, rows.texts.get(column, []))], dtype=object)
+    places,names,index = [(path, rows.lines)],cleaned('attribute'),{o: k for k,o in enumerate(attributes)}
     reject_rows(places, np.array([o not in index for o in names]), lambda i: f"there is no attribute '{names[i]}' in train.csv")
-    reject_rows(places, np.array([o in names[:i] for i,o in enumerate(names)]), lambda i: f"attribute '{names[i]}' has occurred before")
+    reject_rows(places, pd.Series(names).duplicated().values, lambda i: f"attribute '{names[i]}' has occurred before")
     flags,members = _check_text(path, rows, 'exactly_one', ['','0','1']),{}
-    for i,group in enumerate(rows.texts.get('group', [])):
+    for i,group in enumerate(cleaned('group')):
         if group: members.setdefault(group, []).append(i)
     for group,found in members.items():
         where = f"{path}, line {rows.lines[found[0]]}: group '{group}'"
         if len(found) == 1: raise InputError(f"{where} has only one attribute; a group excludes one of two or more")
         if len({flags[i] != '0' for i in found}) > 1: raise InputError(f"{where} has both 0 and 1 in the column exactly_one")
     def group(name, found): return AttributeGroup(name, tuple(index[names[i]] for i in found), bool(flags[found[0]] != '0'))
-    types = dict(zip(names, rows.texts.get('type', [])))
+    types = dict(zip(names, cleaned('type')))
     types = tuple(types.get(o, '') for o in attributes)
     return AttributeInfo(tuple(group(*o) for o in members.items()), types if any(types) else ())
 

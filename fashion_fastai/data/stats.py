@@ -12,7 +12,8 @@ from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import UNKNOWN,terminal_progress
 from .split import connected_groups
-from .labels import Vocab,find_images,read_groups,read_tables,read_test_list
+from .paths import find_images
+from .labels import Vocab,read_groups,read_tables,read_test_list
 from .duplicates import ImageInfo,THUMBNAIL,near_pairs,read_infos
 
 # %% ../../nbs/19_data.stats.ipynb #2f781c6d
@@ -68,7 +69,7 @@ def read_stats(
     print(f"reading {len(exists):,} images of {data}", flush=True)
     infos = read_infos(frame.image.iloc[exists].tolist(), workers, progress)
     _add_infos(frame, pd.Series(infos, exists, dtype=object).reindex(range(len(frame))))
-    products = read_groups(frame.file_path, data, len(vocab.categories))
+    products = read_groups(frame.file_path, data, len(vocab.categories), frame.image)
     frame['product_group'] = '' if products is None else products
     return DatasetStats(data, vocab, frame, attributes)
 
