@@ -113,8 +113,10 @@ def terminal_progress(
     total:int|None=None, # number of items, where `iterable` has no length
 )->Iterable:
     "`iterable` with a progress bar if stdout is a terminal"
-    from fastprogress.fastprogress import progress_bar
-    return progress_bar(iterable, total=total, leave=False) if sys.stdout.isatty() else iterable
+    if not sys.stdout.isatty(): return iterable
+    try: from fastprogress.fastprogress import progress_bar
+    except ImportError: return iterable # an environment without PyTorch may lack it
+    return progress_bar(iterable, total=total, leave=False)
 
 def track(
     iterable:Iterable, # what is iterated over
