@@ -8,10 +8,11 @@ __all__ = ['is_remote', 'Store', 'StoredImage', 'import_pyarrow', 'Catalogue']
 # %% ../nbs/56_catalogue.ipynb #247a9aec
 import csv,hashlib,io,shutil,tempfile
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Callable,Iterable
 import fsspec,pandas as pd
-from .core import InputError,atomic_write
+from .core import InputError,atomic_write,name_problem
 from .data.labels import find_images,read_test_list
 from .data.table import read_header
 from .serving.submission import ImageList,image_list,require_images
@@ -235,17 +236,26 @@ class Catalogue:
     def paths(self)->Iterable:
         "The column file_path, one row at a time; not for lists with bytes"
         if self.parquet: return self.parquet.paths()
-        return iter(read_test_list(self.local).file_path) if self.local.is_dir() else _iter_csv(self.local)
+        return iter(self._folder_paths if self.local.is_dir() else _iter_csv(self.local))
+
+    @cached_property
+    def _folder_paths(self): return read_test_list(self.local, strict=False).file_path.tolist()
 
     def identity(self)->tuple: # (number of rows, a hash of them); of a list with bytes, a hash of its files' footers
         "What tells a list from another"
         if self.has_bytes: n,digest = sum(self.parquet.n_rows),self.parquet.footers
         else:
             n,digest = 0,hashlib.sha256()
-            for n,file_path in enumerate(self.paths(), 1): digest.update(file_path.encode() + b'\n')
+            for n,file_path in enumerate(self.paths(), 1):
+                self._check_name(n, file_path)
+                digest.update(file_path.encode() + b'\n')
             digest = digest.hexdigest()[:16]
         if not n: raise InputError(f"{self.test}: has no rows")
         return n,digest
+
+    def _check_name(self, row, file_path):
+        problem = name_problem(file_path)
+        if problem: raise InputError(f"{self.test}, row {row}: file_path {file_path!r} {problem}")
 
     def _frame(self, file_paths):
         return pd.DataFrame(dict(file_path=file_paths, image=_find_all(file_paths, self.folder)))
@@ -267,6 +277,7 @@ class Catalogue:
         "The images of some rows"
         if self.has_bytes:
             file_paths,images = zip(*self.parquet.images(rows))
+            for row,o in enumerate(file_paths, rows.start + 1): self._check_name(row, str(o))
             return ImageList(list(file_paths), list(images), set())
         paths = self.parquet.paths(rows) if self.parquet else (o for i,o in enumerate(self.paths()) if i in rows)
         return image_list(self._frame(list(paths)), self.test)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np,pandas as pd
-from ..core import IMAGE_SUFFIXES,InputError,require_empty
+from ..core import IMAGE_SUFFIXES,InputError,require_empty,usable_names
 from ..data.split import join_groups
 from fashion_fastai.convert.core import (BOX,ConversionSummary,SourceImages,attribute_info,check_margin,parse_boxes,random_splits,
     select_labels)
@@ -98,13 +98,10 @@ def _index_images(folder):
     "Path of each image below `folder`, by its path inside the folder, its name, and its name without suffix"
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder of images")
     paths = {}
-    for root,_,names in sorted(os.walk(folder)):
-        for name in sorted(names):
-            stem,suffix = os.path.splitext(name)
-            if suffix.lower() not in IMAGE_SUFFIXES: continue
-            path = os.path.join(root, name)
-            relative = os.path.relpath(path, folder).replace(os.sep, '/')
-            for key in (relative, name, stem): paths.setdefault(key, path)
+    found = [os.path.join(root, o) for root,_,names in sorted(os.walk(folder)) for o in sorted(names)]
+    for path in usable_names([o for o in found if Path(o).suffix.lower() in IMAGE_SUFFIXES], folder):
+        name,relative = os.path.basename(path),os.path.relpath(path, folder).replace(os.sep, '/')
+        for key in (relative, name, os.path.splitext(name)[0]): paths.setdefault(key, path)
     return paths
 
 def _column(table, name, option):
