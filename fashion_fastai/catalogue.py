@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable,Iterable
 from uuid import uuid4
 import fsspec,numpy as np,pandas as pd
-from .core import InputError,atomic_write
+from .core import InputError,atomic_write,name_problem
 from .data.paths import find_images,find_root,table_roots
 from .data.table import iter_cells
 from .data.labels import read_test_list
@@ -308,14 +308,19 @@ class Catalogue:
     def paths(self)->Iterable:
         "The column file_path, one row at a time; not for lists with bytes"
         if self.parquet: return self.parquet.paths()
-        return iter(read_test_list(self.local).file_path) if self.local.is_dir() else _iter_csv(self.local)
+        return iter(self._folder_paths if self.local.is_dir() else _iter_csv(self.local))
+
+    @cached_property
+    def _folder_paths(self): return read_test_list(self.local, strict=False).file_path.tolist()
 
     def identity(self)->tuple: # (number of rows, a hash of them); of a list with bytes, a hash of its files
         "What tells a list from another"
         if self.has_bytes: n,digest = sum(self.parquet.n_rows),self.parquet.identity()
         else:
             n,digest = 0,hashlib.sha256()
-            for n,file_path in enumerate(self.paths(), 1): digest.update(repr(file_path).encode()) # quoted, so that it ends where it ends
+            for n,file_path in enumerate(self.paths(), 1):
+                self._check_name(n, file_path)
+                digest.update(repr(file_path).encode()) # quoted, so that it ends where it ends
             digest = digest.hexdigest()[:16]
         if not n: raise InputError(f"{self.test}: has no rows")
         return n,digest
@@ -325,6 +330,10 @@ class Catalogue:
         "The folder from which all relative paths start, as some that are spread over the list tell"
         paths = filter(None, self.parquet.image_paths()) if self.has_bytes else self.paths()
         return _find_list_root(_spread(paths), self.folder)
+
+    def _check_name(self, row, file_path):
+        problem = name_problem(file_path)
+        if problem: raise InputError(f"{self.test}, row {row}: file_path {file_path!r} {problem}")
 
     def _frame(self, rows):
         "The columns file_path and image, None where there is none, for paths, or for the cells of a list with bytes"
@@ -355,6 +364,7 @@ class Catalogue:
         "The images of some rows"
         if self.has_bytes:
             frame = self._frame(list(self.parquet.cells(rows)))
+            for row,o in enumerate(frame.file_path, rows.start + 1): self._check_name(row, str(o))
             images = [StoredImage(f'row {row}', lambda: None) if o is None else o for row,o in zip(rows, frame.image)]
             return ImageList(frame.file_path.tolist(), images, set())
         paths = self.parquet.paths(rows) if self.parquet else (o for i,o in enumerate(self.paths()) if i in rows)

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['STOP_SIGNALS', 'UNKNOWN', 'SPLITS', 'IMAGE_SUFFIXES', 'RULES', 'OPTIMIZERS', 'LOGGERS', 'InputError', 'Terminated',
            'stopped_by_signals', 'remove_leftovers', 'atomic_write', 'locked', 'require_empty', 'atomic_dir',
-           'fmt_size', 'cache_home', 'terminal_progress', 'track', 'prefetch_map', 'oom_hint', 'batch_advice']
+           'fmt_size', 'name_problem', 'usable_names', 'cache_home', 'terminal_progress', 'track', 'prefetch_map',
+           'oom_hint', 'batch_advice']
 
 # %% ../nbs/00_core.ipynb #d9199f82
-import os,re,shutil,signal,sys,tempfile,threading,time
+import os,re,shutil,signal,sys,tempfile,threading,time,warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager,suppress
@@ -155,6 +156,29 @@ def fmt_size(
     "`(64, 48)` as '64x48'"
     return 'x'.join(map(str, size))
 
+# %% ../nbs/00_core.ipynb #d4a96c11
+_NO_TEXT = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]|([\ud800-\udfff])') # control characters; bytes that are not UTF-8
+
+def name_problem(
+    name:str, # of a file, as Python decodes it
+)->str: # '' if there is none
+    "Why a name cannot be written to tables and pages, and what to do"
+    if not (found := _NO_TEXT.search(name)): return ''
+    return f"{'is not UTF-8' if found[1] else 'has a control character'}; rename it"
+
+def usable_names(
+    names:list, # of images
+    folder:str|Path, # that they are in
+    strict:bool=False, # refuse the others
+)->list: # raises `InputError` if there is none, or, if `strict`, a single other one
+    "The names without a `name_problem`; a warning counts the others"
+    left_out = [o for o in names if name_problem(o)]
+    if not left_out: return names
+    reason = f"the name {left_out[0]!r} {name_problem(left_out[0])}"
+    if strict or len(left_out) == len(names): raise InputError(f"{folder}: {reason}")
+    warnings.warn(f"{folder}: {len(left_out):,} of {len(names):,} images are left out: {reason}")
+    return [o for o in names if not name_problem(o)]
+
 # %% ../nbs/00_core.ipynb #9ff25185
 def cache_home()->Path:
     "The user's folder for everything that can be computed again"
@@ -167,8 +191,10 @@ def terminal_progress(
     total:int|None=None, # number of items, where `iterable` has no length
 )->Iterable:
     "`iterable` with a progress bar if stdout is a terminal"
-    from fastprogress.fastprogress import progress_bar
-    return progress_bar(iterable, total=total, leave=False) if sys.stdout.isatty() else iterable
+    if not sys.stdout.isatty(): return iterable
+    try: from fastprogress.fastprogress import progress_bar
+    except ImportError: return iterable # an environment without PyTorch may lack it
+    return progress_bar(iterable, total=total, leave=False)
 
 def track(
     iterable:Iterable, # what is iterated over

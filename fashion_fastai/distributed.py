@@ -164,7 +164,7 @@ def _as_one_of(group):
     previous = in_main and signal.signal(signal.SIGTERM, terminate)
     with ExitStack() as stack:
         if not group.is_first:
-            stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, 'w'))))
+            stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, 'w', errors='replace'))))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter('ignore')
         try: yield

@@ -67,10 +67,10 @@ def show_prediction(
     is_correct = None if actual is None or category == '?' else prediction.category == category
     truth = f'\n(is {category})' if is_correct is False else ''
     title = f'{prediction.category} {prediction.probability:.0%}{truth}' if prediction.category else ''
-    ax.set_title(title, color=_color(is_correct), fontsize=10)
+    ax.set_title(title, color=_color(is_correct), fontsize=10, parse_math=False) # a name may have a $
     signs = {name: '' if name in attributes else '?' if name in unknown else '+' for name in predicted}
     signs.update({name: '-' for name in sorted(set(attributes) - set(predicted))})
     def text(name): return f'{signs[name]}{name}\N{NO-BREAK SPACE}{prediction.attribute_probabilities[name]:.0%}'
     is_correct = None if actual is None else set(predicted) - set(unknown) == set(attributes)
     ax.text(.5, -.04, fill(', '.join(map(text, signs)), 28), transform=ax.transAxes, ha='center', va='top', fontsize=8,
-        color=_color(is_correct))
+        color=_color(is_correct), parse_math=False)

@@ -131,7 +131,8 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
 
 # %% ../nbs/03_recipes.ipynb #02a24009
-SHIPPED = Path(fashion_fastai.__file__).with_name('settings.ini')
+SHIPPED = Path(fashion_fastai.__file__).with_name('settings.ini') # where a wheel puts it
+if not SHIPPED.is_file(): SHIPPED = SHIPPED.parent.with_name('settings.ini') # at the top of a checkout
 
 _LOCAL = Path('settings.ini') # in the working directory
 _KEYS = [o.name for o in fields(Recipe)]

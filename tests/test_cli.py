@@ -1,8 +1,10 @@
 "The command line as a user calls it: processes, exit codes, files"
-import json,shutil,subprocess,sys
+import io,json,os,shutil,subprocess,sys
+from contextlib import redirect_stdout
 import pandas as pd
 import pytest,torch
 from conftest import SHORT,run_cli,run_inprocess,refused
+from fashion_fastai.cli.main import main
 from fashion_fastai.export import load_model
 from fashion_fastai.report.score import score_submission
 
@@ -247,3 +249,58 @@ def test_sigterm_leaves_nothing_behind(garments, tmp_path):
     assert done.returncode == 143 and done.stderr == '' and 'The data is in' not in done.stdout, done.stderr
     assert done.stdout.count('.data.partial-') == 1 and killed.name not in done.stdout, done.stdout # it was there
     assert list((tmp_path/'out').iterdir()) == []
+
+@pytest.mark.parametrize('encoding', ['cp1252','ascii'])
+def test_a_console_that_lacks_a_character_shows_escapes(garments, tmp_path, encoding):
+    data = tmp_path/'garments'
+    shutil.copytree(garments, data)
+    (data/'classes.txt').write_text((data/'classes.txt').read_text().replace('dress', 'платье'), encoding='utf-8')
+    console = io.TextIOWrapper(io.BytesIO(), encoding)
+    with redirect_stdout(console): assert main(['check', str(data), '--out', str(tmp_path/'card.html')]) == 0
+    console.flush()
+    assert r'\u043f\u043b' in console.buffer.getvalue().decode(encoding)
+    assert 'платье' in (tmp_path/'card.html').read_text(encoding='utf-8')
+
+BAD_NAMES = b'caf\xe9.jpg',b'\xb7\xfe\xd7\xb0.jpg',b'a\rb.jpg',b'a\nb.jpg' # not UTF-8, GBK, and control characters
+
+def test_images_whose_names_no_table_can_hold_are_left_out_and_counted(garments, run, tmp_path):
+    folder = tmp_path/'images'
+    shutil.copytree(garments/'test', folder)
+    for o in BAD_NAMES: shutil.copy(folder/'00001.jpg', os.fsencode(folder) + b'/' + o)
+    said = rf"fashion: warning: {folder}: 4 of 24 images are left out: the name 'a\nb.jpg' has a control character; rename it"
+    done = run_inprocess('predict', run, folder, '--out', tmp_path/'out')
+    assert (done.returncode, done.stderr) == (0, said + '\n') and '20 images' in done.stdout
+    for o in ('category','attribute','predictions'): assert pd.read_csv(tmp_path/'out'/f'{o}.csv').file_path.tolist() == [f'{i:05}.jpg' for i in range(1, 21)]
+    assert refused(run_inprocess('predict', run, folder, '--out', tmp_path/'strict', '--strict'), 'has a control character; rename it')
+    done = run_inprocess('predict', run, folder, '--out', tmp_path/'parts', '--shard', '1/1')
+    assert (done.returncode, done.stderr) == (0, said + '\n') and '20 images' in done.stdout
+    for o in folder.glob('0*'): o.unlink()
+    assert refused(run_inprocess('predict', run, folder, '--out', tmp_path/'none'), 'rename it')
+
+def test_a_list_with_a_name_that_would_make_two_rows_is_refused(garments, run, tmp_path):
+    data = tmp_path/'garments'
+    shutil.copytree(garments, data)
+    for o in ('test','train'):
+        (data/o/'00001.jpg').rename(data/o/'a\rb.jpg')
+        text = (data/f'{o}.csv').read_text().replace(f'garments/{o}/00001.jpg', f'"garments/{o}/a\rb.jpg"')
+        (data/f'{o}.csv').write_text(text, newline='')
+    words = 'predict', run, data/'test.csv', '--out', tmp_path/'out'
+    assert refused(run_inprocess(*words), r"test.csv, line 2: file_path 'garments/test/a\rb.jpg' has a control character; rename it")
+    assert refused(run_inprocess(*words, '--shard', '1/1'), r"row 1: file_path 'garments/test/a\rb.jpg' has a control character")
+    for o in (['check', data], ['train', data, '--out', tmp_path/'run', *SHORT]): assert refused(run_inprocess(*o), 'train.csv, line 2: file_path')
+    frame = pd.DataFrame(dict(path=['00002.jpg', 'a\x85b.jpg'], image=[(data/'test'/'00002.jpg').read_bytes()]*2))
+    for columns in (['path'], ['path','image']): # Parquet, by names and with the images
+        frame[columns].to_parquet(data/'test'/'list.parquet')
+        done = run_inprocess('predict', run, data/'test'/'list.parquet', '--out', tmp_path/columns[-1], '--shard', '1/1')
+        assert refused(done, r"list.parquet, row 2: file_path 'a\x85b.jpg' has a control character")
+
+def test_arguments_and_folders_that_are_not_utf8_are_refused(garments, run, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9')
+    shutil.copytree(garments, folder)
+    (tmp_path/'linked').symlink_to(folder)
+    reason = r"caf\udce9' is not UTF-8; rename it"
+    for o in (folder, tmp_path/'linked'): assert refused(run_inprocess('check', o, '--out', tmp_path/'card.html'), reason)
+    assert refused(run_inprocess('check', '.', cwd=folder), reason)
+    shutil.copytree(run, tmp_path/'runs'/os.path.basename(folder))
+    done = run_inprocess('runs', tmp_path/'runs', '--csv', tmp_path/'runs.csv')
+    assert done.returncode == 0 and r'caf\udce9' in done.stdout and pd.read_csv(tmp_path/'runs.csv').run[0] == r'caf\udce9', done.stderr

@@ -1,5 +1,5 @@
 "Converting and checking as a user calls them: processes, exit codes, files"
-import json,shutil,subprocess,sys
+import json,os,shutil,subprocess,sys
 from pathlib import Path
 import numpy as np,pandas as pd
 import pytest
@@ -80,6 +80,26 @@ def test_products_and_check(garments, tmp_path):
     assert 'have a near-duplicate in' not in done.stdout and 'page: data-check.html' in done.stdout and (tmp_path/'data-check.html').read_text().startswith('<!doctype html>')
     done = run_inprocess('train', tmp_path/'data', '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--regroup', 'yes')
     assert done.returncode == 0 and 'searching near-duplicates' in done.stdout and json.loads((tmp_path/'run'/'metrics.json').read_text())['n_valid'] in range(10, 20), done.stderr
+
+def test_names_that_are_not_utf8(garments, tmp_path):
+    images,odd = sorted((garments/'train').iterdir())[:60],os.fsdecode(b'caf\xe9')
+    for i,o in enumerate(images):
+        name = tmp_path/'folders'/'ab'[i%2]/(f'{odd}.jpg' if i == 7 else o.name)
+        name.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(o, name)
+    def convert(*words): return run_inprocess('convert', 'folders', tmp_path/'folders', *words)
+    done = convert(tmp_path/'data') # numbers take the place of names
+    assert done.returncode == 0 and len(table_of(tmp_path/'data')) == 60, done.stderr
+    said = r"caf\udce9.jpg' is not UTF-8; rename it, or do not keep the names"
+    assert refused(convert(tmp_path/'kept', '--keep-names'), said) and not (tmp_path/'kept').exists()
+    rows = [f'{o.stem},{"ab"[i%2]},red' for i,o in enumerate(images)]
+    (tmp_path/'shop'/'images'/odd).mkdir(parents=True)
+    for i,o in enumerate(images): shutil.copy(o, tmp_path/'shop'/'images'/(odd if i < 2 else '')/o.name)
+    (tmp_path/'shop'/'styles.csv').write_text('\n'.join(['id,kind,colour', *rows]) + '\n')
+    done = run_inprocess('convert', 'products', tmp_path/'shop', tmp_path/'products', '--category', 'kind', '--attributes', 'colour')
+    assert done.returncode == 0 and '2 without an image' in done.stdout and '2 of 60 images are left out: the name' in done.stderr, done.stderr
+    (tmp_path/'folders'/'a').rename(tmp_path/'folders'/odd)
+    assert refused(convert(tmp_path/'other'), r"the name of the category 'caf\udce9' is not UTF-8; rename it")
 
 def test_check_reports_what_a_training_would_refuse(garments, tmp_path):
     data = tmp_path/'garments'

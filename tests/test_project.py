@@ -1,5 +1,6 @@
 "The project's own rules: notebooks and modules agree, imports point one way, plain language, the README is the index notebook"
 import ast,filecmp,re,shutil,subprocess,sys,tokenize
+from importlib.metadata import packages_distributions
 from pathlib import Path
 import nbformat
 import pytest
@@ -63,6 +64,21 @@ def test_modules_import_what_they_use_and_use_what_they_import():
     done = subprocess.run([BIN/'ruff', 'check', '--isolated', '--select', 'F821,F401', '--exclude', '__init__.py,_modidx.py,all.py', PACKAGE],
         capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+def packages_of(requirements): return {re.split('[<>=[]', o)[0].lower().replace('_', '-') for o in requirements}
+
+def test_what_is_imported_is_required():
+    "By requirements.txt, or by an extra other than dev"
+    nodes = [o for path in MODULES for o in ast.walk(ast.parse(path.read_text()))]
+    names = [alias.name for o in nodes if isinstance(o, ast.Import) for alias in o.names]
+    names += [o.module for o in nodes if isinstance(o, ast.ImportFrom) and not o.level]
+    imported = {o.split('.')[0] for o in names} - {*sys.stdlib_module_names, 'fashion_fastai'}
+    assert {'torch','yaml','fsspec','ray'} <= imported
+    extras = (ROOT/'pyproject.toml').read_text().split('[project.optional-dependencies]')[1].split('\n[')[0]
+    lines = re.sub(r'^dev = \[.*?\]$', '', extras, flags=re.M | re.S)
+    required = packages_of((ROOT/'requirements.txt').read_text().split()) | packages_of(re.findall('"([^"]+)"', lines))
+    packages = packages_distributions() # the name of a package may be another
+    assert [o for o in imported if not packages_of(packages.get(o, [o])) & required] == []
 
 def test_lines_are_short():
     lines = [(f'{module_of(path)}:{i}', line) for path in MODULES for i,line in enumerate(path.read_text().splitlines(), 1)]

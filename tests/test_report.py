@@ -3,6 +3,7 @@ import html,json,re,shutil,subprocess,sys
 import numpy as np,pandas as pd
 import pytest
 from conftest import SHORT,run_cli,run_inprocess,refused
+from fashion_fastai.data.labels import read_labels
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium','chromium-browser','google-chrome'))), None)
 
@@ -56,6 +57,22 @@ def test_a_training_ends_with_a_report(garments, tmp_path):
     metrics = json.loads((tmp_path/'run'/'metrics.json').read_text())
     for o in (f"{metrics['accuracy']:.3f}", f"{metrics['mean_f1']:.3f}", str(garments), 'Time per phase', 'backward', 'Grad-CAM'): assert o in page, o
     assert len(page) < 3_000_000
+
+@pytest.mark.slow
+def test_names_that_look_like_formulas_are_drawn_as_they_are(garments, tmp_path):
+    data,names = tmp_path/'data',read_labels(garments).vocab
+    data.mkdir()
+    for o in ('train','val'): (data/o).symlink_to(garments/o)
+    for o in ('train.csv','val.csv'):
+        frame = pd.read_csv(garments/o).assign(file_path=lambda frame: frame.file_path.str.split('/', n=1).str[1])
+        frame.rename(columns={o: f'{o} $10^_$' for o in names.attributes}).to_csv(data/o, index=False)
+    (data/'classes.txt').write_text(''.join(f'{o} $10^_$\n' for o in names.categories))
+    done = run_inprocess('train', data, '--out', tmp_path/'run', *SHORT[:-2], '--report', 'yes')
+    assert done.returncode == 0 and done.stderr == '', done.stderr
+    assert 'dress $10^_$' in (tmp_path/'run'/'report.html').read_text(encoding='utf-8')
+    history = pd.read_csv(tmp_path/'run'/'history.csv')
+    history.assign(size='$^_$').to_csv(tmp_path/'run'/'history.csv', index=False) # as in a stranger's folder
+    assert run_inprocess('report', tmp_path/'run').returncode == 0
 
 @pytest.mark.slow
 def test_a_report_that_fails_costs_no_training(garments, tmp_path):

@@ -12,7 +12,8 @@ from fashion_fastai.serving.engine import OnnxModel
 # a process in which importing PyTorch, or what a serving environment does not have, fails
 WITHOUT_TORCH = """
 import sys
-for o in ('torch','torchvision','fastai','scipy','sklearn','matplotlib','onnx','onnxscript'): sys.modules[o] = None
+for o in ('torch','torchvision','fastai','fastprogress','scipy','sklearn','matplotlib','fsspec','yaml','jinja2','safetensors','onnx','onnxscript'):
+    sys.modules[o] = None
 """
 
 def without_torch(code, *words, **kwargs):

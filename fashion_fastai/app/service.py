@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 import pandas as pd
 from PIL import Image
-from ..core import IMAGE_SUFFIXES,InputError,atomic_write
+from ..core import IMAGE_SUFFIXES,InputError,atomic_write,name_problem
 from ..data.synthetic import draw_garment
 from ..serving.engine import OnnxModel
 from .uploads import check_image,heat_map,is_image_name,predict_upload,predict_uploads
@@ -38,7 +38,9 @@ def example_images(
     if not Path(folder).is_dir(): raise InputError(f"{folder}: no such folder of examples")
     found = []
     for path in sorted(o for o in Path(folder).iterdir() if is_image_name(o.name) and not o.name.startswith('.')):
-        try: check_image(path, str(path))
+        try:
+            if problem := name_problem(path.name): raise InputError(f"{str(path)!r} {problem}")
+            check_image(path, str(path))
         except InputError as e: warnings.warn(f"{e}; it is not used as an example")
         else: found.append(path.absolute())
         if len(found) == max_n: break

@@ -13,7 +13,7 @@ from pathlib import Path,PurePosixPath
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from PIL import Image
-from ..core import IMAGE_SUFFIXES,InputError
+from ..core import IMAGE_SUFFIXES,InputError,name_problem
 from ..data.image import open_image
 from ..prediction import Prediction
 from ..serving.engine import OnnxModel
@@ -151,6 +151,7 @@ class _Collector:
     def add(self, name, read):
         "Store the image that `read` returns as bytes or path"
         if len(self.names) >= MAX_FILES: raise InputError(f"more than {MAX_FILES:,} images at once")
+        if problem := name_problem(name): raise InputError(f"{name!r} {problem}")
         number = len(self.names)
         self.names.append(name)
         target = self.folder/f'{number:06}{PurePosixPath(name).suffix.lower()}'

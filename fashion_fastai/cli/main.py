@@ -6,7 +6,8 @@
 __all__ = ['COMMANDS', 'main']
 
 # %% ../../nbs/94_cli.main.ipynb #fae0ee42
-import argparse,errno,sys,warnings
+import argparse,errno,os,sys,warnings
+from contextlib import suppress
 from .. import __version__
 from ..core import InputError,Terminated,stopped_by_signals
 from .core import sentence
@@ -34,13 +35,24 @@ def _parser(argv):
 # a full or read-only disk, or missing permissions: not a bug
 _ENVIRONMENT_ERRORS = errno.ENOSPC,errno.EDQUOT,errno.EFBIG,errno.EROFS,errno.EACCES,errno.EPERM,errno.EIO
 
+def _check_names(argv):
+    "Refuse names that are not UTF-8, which no table, page or settings file can hold"
+    names = [*argv, *map(os.path.realpath, filter(os.path.exists, argv))]
+    with suppress(FileNotFoundError): names.append(os.getcwd())
+    for name in names:
+        try: name.encode()
+        except UnicodeEncodeError: raise InputError(f"{name!r} is not UTF-8; rename it") from None
+
 def _run(argv):
     "Parse the command line and run the command, showing only our own warnings, a line each"
+    # a name that the console's encoding lacks is printed with escapes
+    if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='backslashreplace')
     def show(message, *args, **kwargs): print(f'fashion: warning: {message}', file=sys.stderr)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         warnings.filterwarnings('always', module='fashion_fastai')
         warnings.showwarning = show
+        _check_names(argv)
         args = _parser(argv).parse_args(argv)
         if 'processes' in args: args.words = argv # the command may start itself in several
         COMMANDS[args.command].run(args)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np
-from ..core import IMAGE_SUFFIXES,InputError,SPLITS,require_empty
+from ..core import IMAGE_SUFFIXES,InputError,SPLITS,name_problem,require_empty
 from ..data.split import join_groups,product_folders
 from .core import (BOX,ConversionSummary,SourceImages,check_margin,parse_boxes,random_splits)
 from .write import write_images
@@ -72,6 +72,8 @@ def find_folder_images(
     names,categories,splits,seen,n_outside = [],[],[],set(),0
     for split,folder in _find_splits(src).items():
         classes = _class_folders(folder, split, seen)
+        for o in classes:
+            if problem := name_problem(o.name): raise InputError(f"{folder}: the name of the category {o.name!r} {problem}")
         found = [(o.name, image) for o in classes for image in _images_below(o)]
         loose = [('', o) for o in _images_below(folder)] if not classes else []
         if classes: n_outside += sum(o.name.lower().endswith(IMAGE_SUFFIXES) for o in folder.iterdir() if o.is_file())

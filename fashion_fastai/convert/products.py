@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np,pandas as pd
-from ..core import IMAGE_SUFFIXES,InputError,require_empty
+from ..core import IMAGE_SUFFIXES,InputError,require_empty,usable_names
 from ..data.split import join_groups
 from ..data.table import clean_name
 from fashion_fastai.convert.core import (BOX,ConversionSummary,SourceImages,attribute_info,check_margin,parse_boxes,random_splits,
@@ -105,15 +105,12 @@ def _index_images(folder):
     "The images below `folder`"
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder of images")
     paths,others,whole = {},{},{}
-    for root,_,names in sorted(os.walk(folder)):
-        for name in sorted(names):
-            stem,suffix = os.path.splitext(name)
-            if suffix.lower() not in IMAGE_SUFFIXES: continue
-            path = os.path.join(root, name)
-            relative = os.path.relpath(path, folder).replace(os.sep, '/')
-            whole[relative] = path
-            for key in (name, stem):
-                if os.path.dirname(paths.setdefault(key, path)) != root: others[key] = path
+    found = [os.path.join(root, o) for root,_,names in sorted(os.walk(folder)) for o in sorted(names)]
+    for path in usable_names([o for o in found if Path(o).suffix.lower() in IMAGE_SUFFIXES], folder):
+        root,name = os.path.split(path)
+        whole[os.path.relpath(path, folder).replace(os.sep, '/')] = path
+        for key in (name, os.path.splitext(name)[0]):
+            if os.path.dirname(paths.setdefault(key, path)) != root: others[key] = path
     return _ImageIndex(paths | whole, {key: o for key,o in others.items() if key not in whole})
 
 def _column(table, name, option):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from PIL import Image
-from ..core import InputError,SPLITS,atomic_dir,atomic_write,prefetch_map,track
+from ..core import InputError,SPLITS,atomic_dir,atomic_write,name_problem,prefetch_map,track
 from ..data.labels import write_labels
 from ..data.image import upright_rgb
 from .core import ConversionSummary,SourceImages,image_suffix,is_labelled,with_suffix
@@ -88,6 +88,8 @@ def _target_names(images, order, keep_names):
         has_suffix = images.boxes is None and images.contents is None
         number = f'{n_images[split]:06}{Path(images.paths[i]).suffix.lower() if has_suffix else ""}'
         names[i] = f"{split}/{images.names[i] if keep_names else number}"
+    for o in names:
+        if problem := name_problem(o): raise InputError(f"the name {o!r} {problem}, or do not keep the names")
     if keep_names and len(set(names)) < len(names):
         repeated = pd.Series(names)[pd.Series(names).duplicated()].iloc[0]
         raise InputError(f"two images would be called {repeated}; do not keep the names")

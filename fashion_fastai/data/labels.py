@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write
+from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write,usable_names
 from .table import clean_name,label_frame,read_header,read_rows,reject_rows
 from .paths import find_images,find_rows
 from .groups import complete_group,read_attribute_info
@@ -246,5 +246,5 @@ def read_test_list(
     images = sorted(o for o in test.rglob('*') if o.suffix.lower() in IMAGE_SUFFIXES and o.is_file())
     if not images:
         raise InputError(f"{test}: no images in this folder; it is searched for {', '.join(IMAGE_SUFFIXES)}")
-    file_paths = [o.relative_to(test).as_posix() for o in images]
-    return pd.DataFrame(dict(file_path=file_paths, image=list(map(str, images))))
+    file_paths = usable_names([o.relative_to(test).as_posix() for o in images], test, strict)
+    return pd.DataFrame(dict(file_path=file_paths, image=[str(test/o) for o in file_paths]))

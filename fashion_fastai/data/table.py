@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from ..core import InputError,UNKNOWN
+from ..core import InputError,UNKNOWN,name_problem
 
 # %% ../../nbs/09_data.table.ipynb #af205d7a
 _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
@@ -160,6 +160,9 @@ def read_rows(
     if not lines: raise InputError(f"{path}: has a header, but no rows")
     flags = np.concatenate(flags) if names else np.empty((len(lines), 0), np.int8)
     texts = {k: np.array(o, dtype=object) for k,o in texts.items()}
+    file_paths = texts.get('file_path', [])
+    problems = np.array([bool(name_problem(o)) for o in file_paths])
+    reject_rows([(path, lines)], problems, lambda i: f"file_path {file_paths[i]!r} {name_problem(file_paths[i])}")
     return CsvRows(path, np.array(lines), texts, flags, names, invalid)
 
 # %% ../../nbs/09_data.table.ipynb #e3d0c774

@@ -43,7 +43,7 @@ def _show_heat(ax, pixels, heat, title):
     "Draw a heat map over the image in grey"
     ax.imshow(pixels.mean(-1), cmap='gray', vmin=0, vmax=1)
     ax.imshow(heat, cmap='inferno', alpha=.15 + .7*heat.numpy(), vmin=0, vmax=1)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title, fontsize=9, parse_math=False)
     ax.axis('off')
 
 def show_grad_cam(
@@ -117,8 +117,8 @@ def _most_frequent(counts, max_n):
 def _show_matrix(ax, values, names, **kwargs):
     "Draw a square matrix with named rows and columns"
     image = ax.imshow(values, **kwargs)
-    ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8, parse_math=False)
+    ax.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     ax.spines[:].set_visible(False)
     return image
 
@@ -151,7 +151,7 @@ def _show_curve(ax, actual, probabilities, scores, threshold):
         ax.plot(scores.recall, scores.precision, 'o', c=_VERMILION, clip_on=False)
     else: ax.text(.5, .5, 'no images', ha='center', fontsize=8)
     at = '' if threshold is None else f', at {threshold:.2f}'
-    ax.set_title(f'{scores.name}\nF1 {scores.f1:.2f}{at}', fontsize=8)
+    ax.set_title(f'{scores.name}\nF1 {scores.f1:.2f}{at}', fontsize=8, parse_math=False)
     ax.tick_params(labelsize=7)
     ax.grid(alpha=.3)
 
@@ -170,7 +170,7 @@ def plot_precision_recall(
     for ax in axes[::5]: ax.set_ylabel('precision', fontsize=8)
     axes[0].set(xlim=(0,1), ylim=(0,1.02))
     rule = interp.rule if len(interp.rule) < 60 else f"{interp.rule.split('(')[0]}, one per attribute"
-    fig.suptitle(f'Attributes{note}; dot: rule {fill(rule, 90)}', fontsize=10)
+    fig.suptitle(f'Attributes{note}; dot: rule {fill(rule, 90)}', fontsize=10, parse_math=False)
     return fig
 
 # %% ../../nbs/52_interpret.plots.ipynb #cbdebe0b
@@ -260,7 +260,9 @@ def plot_history(
         ax.set_title(title, fontsize=10)
         if len(columns) > 1: ax.legend(fontsize=8)
     if has_sizes:
-        axes[-1].step(epochs, history['size'].astype(str), 'o-', where='mid', ms=3, c=_PURPLE)
+        positions,sizes = pd.factorize(history['size'].astype(str))
+        axes[-1].step(epochs, positions, 'o-', where='mid', ms=3, c=_PURPLE)
+        axes[-1].set_yticks(range(len(sizes)), sizes, parse_math=False)
         axes[-1].set_title('size of training images', fontsize=10)
     for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

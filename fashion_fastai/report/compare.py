@@ -82,7 +82,9 @@ def compare_runs(
     settings = pd.DataFrame([dict(recipe=o.recipe, data=o.metrics.get('data'), **o.settings) for o in runs])
     settings = settings[[o for o in settings if settings[o].nunique() > 1]] # unknown values are not a difference
     def figures(run): return {o: run.metrics.get(o) for o in _FIGURES}
-    table = pd.DataFrame([dict(run=o.folder.relative_to(folder).as_posix(), **figures(o)) for o in runs])
+    # a name that is not UTF-8 is shown with escapes
+    names = [o.folder.relative_to(folder).as_posix().encode(errors='backslashreplace').decode() for o in runs]
+    table = pd.DataFrame([dict(run=name, **figures(o)) for name,o in zip(names, runs)])
     table = table[[o for o in table if o in ('run','minutes','images_per_second') or table[o].notna().any()]]
     table['problem'] = [o.problem for o in runs]
     def rank(i): return bool(runs[i].problem),-sum(runs[i].metrics.get(o, 0.) for o in _SCORES)

@@ -113,7 +113,7 @@ def _grad_cam_figure(interp, learn, i):
     labels = [o for o in (prediction.category, *attributes) if o]
     figure = show_grad_cam(learn, interp.images[i], labels or None)
     title = f'is {actual}' + ('' if actual == prediction.category else f', not {prediction.category}')
-    if actual != '?': figure.suptitle(title, fontsize=9)
+    if actual != '?': figure.suptitle(title, fontsize=9, parse_math=False)
     return figure_image(figure, f"Grad-CAM heat maps for an image of a {actual}: {', '.join(labels)}")
 
 def _grad_cam_figures(interp, learn, n=2):
