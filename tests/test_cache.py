@@ -1,12 +1,15 @@
 "The cache under hard conditions: killed processes, two at once, a full disk and no permission"
 import os,signal,subprocess,sys,time
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import SHORT,run_inprocess,spawn
 import fashion_fastai.data.cache as cache
 from fashion_fastai.data.cache import PackedImages
+from fashion_fastai.catalogue import Store
 from fashion_fastai.core import InputError
 from fashion_fastai.data.image import load_pixels
+from fashion_fastai.shards import Job,open_job
 
 PACK = """
 import multiprocessing,sys,time
@@ -89,6 +92,22 @@ def test_eight_containers_share_a_folder(garments, tmp_path):
         assert (tmp_path/f'data{k}'/'train.csv').read_text() == str(k)
         assert all((tmp_path/f'{k}_{i}.csv').read_text() == str(k)*1000 for i in range(30))
     assert whole(garments, tmp_path/'packed') and [o.name for o in tmp_path.glob('.*')] == [live.name]
+
+def test_of_two_jobs_that_begin_at_once_one_is_refused(tmp_path, monkeypatch):
+    "Else the parts of both would lie in one folder, and be joined"
+    exists = Store.exists
+    def slow(self, name):
+        found = exists(self, name)
+        time.sleep(.1)
+        return found
+    monkeypatch.setattr(Store, 'exists', slow)
+    def begin(identity):
+        about = dict(test='list.csv', rows=3, model='model', batch_size=2, tta=None, precision='fp32', categories=['shirt'], attributes=[])
+        try: open_job(Store(tmp_path/'parts'), Job(identity=identity, **about))
+        except InputError as e: return str(e)
+    with ThreadPoolExecutor(2) as pool: first,second = pool.map(begin, ('a','b'))
+    assert (first is None) != (second is None) and 'contains parts of a list with other rows' in (first or second)
+    assert [o.name for o in (tmp_path/'parts').iterdir()] == ['job.json']
 
 @pytest.mark.slow
 def test_two_processes_at_once(garments, tmp_path):
