@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np,pandas as pd
 from .core import InputError,UNKNOWN,atomic_write
 from .data.paths import find_images
+from .data.table import read_texts
 from .data.labels import read_tables
 from .data.corrections import label_targets
 from .interpret.core import FashionInterpretation
@@ -96,9 +97,9 @@ def read_suspects(
     path:str|Path, # written by `write_suspects`
 )->pd.DataFrame: # raises `InputError` for another file, or if no image exists
     "Read suspects.csv"
-    try: suspects = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError: raise InputError(f"{path}: no such file; fashion check DATA --with RUN writes it") from None
-    except (OSError, ValueError) as e: raise InputError(f"{path}: cannot be read ({' '.join(str(e).split())[:200]})") from e
+    path = Path(path)
+    if not path.is_file(): raise InputError(f"{path}: no such file; fashion check DATA --with RUN writes it")
+    suspects = read_texts(path).reset_index(drop=True)
     missing = [o for o in SUSPECT_COLUMNS if o not in suspects]
     if missing: raise InputError(f"{path}: has no column {missing[0]}; fashion check DATA --with RUN writes {', '.join(SUSPECT_COLUMNS)}")
     if len(suspects) and not any(map(os.path.isfile, suspects.image)):

@@ -20,7 +20,7 @@ from .learner import recipe_learner
 
 # %% ../nbs/69_timing.ipynb #7533fd50
 class _Pixels:
-    "Random images in memory, in place of a cache of `n` images, whose room on a GPU they take"
+    "Random images in memory, in place of a cache of `n` images, for which they hold memory of a GPU"
     def __init__(self, size, n):
         self.size,self.n = size,n
         self.images,self.others = torch.randint(0, 256, (64, *size, 3), dtype=torch.uint8),None
@@ -69,6 +69,14 @@ def _timing_table(table, batch_size):
     n = 40*batch_size*len(table)//max(1, n_train)
     return table.sample(n) if n < len(table) else table
 
+def _measured(table, recipe, size, seconds):
+    "The `Timing` of a learner that is made for it"
+    learn = recipe_learner(_timing_table(table, recipe.batch_size), recipe, _Pixels(stored_size(size), len(table)))
+    watch = _Stopwatch(seconds)
+    with learn.no_bar(),learn.no_logging(): learn.fit(1, cbs=[watch])
+    def per_image(phase, dl): return watch.taken[phase]/min(dl.bs, len(dl.dataset))
+    return Timing(per_image('train', learn.dls.train), per_image('valid', learn.dls.valid), learn.model.precision)
+
 def time_training(
     table:LabelTable, # labelled images, whose files are not opened
     recipe:Recipe, # its network, precision, batch size and test-time augmentation
@@ -78,11 +86,6 @@ def time_training(
     "Time the training of `recipe` at one image size, with random images"
     one_size = replace(recipe, stages=f'{fmt_size(size)}:1', epochs=None, test_size='auto')
     _free_memory() # of a timing that ran out of it, too
-    learn = recipe_learner(_timing_table(table, recipe.batch_size), one_size, _Pixels(stored_size(size), len(table)))
-    watch = _Stopwatch(seconds)
-    with learn.no_bar(),learn.no_logging(): learn.fit(1, cbs=[watch])
-    def per_image(phase, dl): return watch.taken[phase]/min(dl.bs, len(dl.dataset))
-    found = Timing(per_image('train', learn.dls.train), per_image('valid', learn.dls.valid), learn.model.precision)
-    del learn,watch,per_image
+    timing = _measured(table, one_size, size, seconds)
     _free_memory()
-    return found
+    return timing

@@ -5,6 +5,9 @@ import numpy as np,pandas as pd
 import pytest
 from PIL import Image
 from conftest import SHORT,run_inprocess
+from fashion_fastai.convert.core import SourceImages
+from fashion_fastai.convert.write import write_images
+from fashion_fastai.core import InputError
 from test_cli import refused
 
 BENCH = Path(__file__).parent.parent/'bench'
@@ -61,6 +64,29 @@ def test_deepfashion_that_is_damaged(deepfashion, tmp_path):
     assert refused(convert('--images', src/'Eval'), 'and the others are missing; name the folder that contains `img` with --images')
     assert refused(run_inprocess('convert', 'deepfashion', src, src), 'is not an empty folder')
     assert not (tmp_path/'data').exists() and sorted(o.name for o in tmp_path.iterdir()) == ['src'] # nothing is left lying about
+
+@pytest.mark.parametrize('name', ['../../escaped.jpg','/tmp/escaped.jpg','a/../../../escaped.jpg','..','','a\rb.jpg','a\0.jpg'])
+def test_no_kept_name_leads_out_of_the_data_folder(tmp_path, name):
+    Image.new('RGB', (4,4)).save(tmp_path/'a.jpg')
+    images = SourceImages([tmp_path/'a.jpg']*3, ['a.jpg','b.jpg',name], np.zeros(3, int), None, np.arange(3), np.array(['train','val','test']))
+    before = sorted(tmp_path.rglob('*'))
+    for copy in (False, True):
+        with pytest.raises(InputError, match='is not a path inside of the data folder; do not keep the names'):
+            write_images(tmp_path/'deep'/'data', images, ['tee'], [], keep_names=True, copy=copy)
+    assert [o for o in sorted(tmp_path.rglob('*')) if o.name != 'deep'] == before
+    images = images._replace(names=['a.jpg','./a.jpg','folder/b.jpg'], splits=np.array(['train','train','val']))
+    with pytest.raises(InputError, match='two images would be called train/a.jpg'): write_images(tmp_path/'data', images, ['tee'], [], keep_names=True)
+
+def test_a_benchmark_whose_names_lead_out_of_it_is_refused(deepfashion, tmp_path):
+    src = tmp_path/'src'
+    shutil.copytree(deepfashion, src)
+    first = (src/'Anno_coarse'/'list_category_img.txt').read_text().splitlines()[2].split()[0]
+    name = '../../../escaped.jpg'
+    (src/'Img'/name).resolve().parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(src/'Img'/first, src/'Img'/name)
+    for file in (*(src/'Anno_coarse').iterdir(), *(src/'Eval').iterdir()): file.write_text(file.read_text().replace(first, name))
+    done = run_inprocess('convert', 'deepfashion', src, tmp_path/'out'/'data', '--categories', 3, '--attributes', 5, '--keep-names')
+    assert refused(done, f"an image is called '{name}'") and not (tmp_path/'out'/'data').exists()
 
 def test_products_and_check(garments, tmp_path):
     shop = tmp_path/'shop'

@@ -77,6 +77,14 @@ def test_rows_that_differ_are_exit_code_2_after_the_scores(files):
     with pytest.raises(InputError, match='its rows are not those of'): score_submission(labels, out)
     assert [o.n_scored for o in submission_scores(labels, out)] == [3,6]
 
+@pytest.mark.parametrize('name,cells', [('category','{},0,1'), ('attribute','{},0,1'), ('category','shirts, {},0')])
+def test_a_row_with_too_many_cells_is_not_scored(files, name, cells):
+    "Also if all rows have as many"
+    labels,out = files
+    lines = [f'file_path,{name}_label', *(cells.format(f'images/{i}.jpg') for i in range(6))]
+    (out/f'{name}.csv').write_text('\n'.join(lines) + '\n')
+    assert refused(run_inprocess('score', labels, out), f'{name}.csv: is not a readable CSV file (line 2 has 3 cells, and the header 2; a cell with a comma needs quotation marks)')
+
 def test_what_cannot_be_scored(files, tmp_path):
     labels,out = files
     assert refused(run_inprocess('score', labels, tmp_path/'nowhere'), 'nowhere: no such file')

@@ -7,7 +7,9 @@ from fashion_fastai.core import InputError
 from fashion_fastai.catalogue import Catalogue
 from fashion_fastai.data.corrections import apply_corrections
 from fashion_fastai.data.labels import read_groups,read_labels,read_tables,read_test_list,write_labels
+from fashion_fastai.report.score import score_submission
 from fashion_fastai.serving.submission import read_image_list
+from fashion_fastai.suspects import read_suspects
 
 CLASSES = ['shirt','trousers','skirt']
 ATTRIBUTES = ['red','long sleeve','wool']
@@ -252,6 +254,46 @@ def test_corrections_name_images_from_any_folder(tmp_path):
     with pytest.raises(InputError, match='its images are in two folders|has occurred before'): apply_corrections(table, file)
     write('train/nowhere.jpg')
     with pytest.raises(InputError, match="line 2: 'train/nowhere.jpg' is not in the tables"): apply_corrections(table, file)
+
+def test_a_comma_without_quotation_marks_is_refused_everywhere(tmp_path):
+    "By training, prediction, prediction in parts, scoring and review alike; with quotation marks it is part of the name"
+    suspects = 'file_path,target,given,suggested,score,image\n{},category,a,b,.1,x.jpg\n'
+    make_images(tmp_path, 'shirts, blue.jpg', 'b.jpg')
+    def read_list(file): return [read_image_list(file).file_paths, list(Catalogue(file).paths())]
+    readers = {'train.csv': ('file_path,category_label\n{},0\nb.jpg,1\n', lambda o: read_tables(o.parent).frame.file_path.tolist()),
+               'test.csv': ('file_path\n{}\nb.jpg\n', read_list), 'suspects.csv': (suspects, read_suspects)}
+    for file,(text,read) in readers.items():
+        (tmp_path/file).write_text(text.format('shirts, blue.jpg'))
+        with pytest.raises(InputError, match=f'{file}: is not a readable CSV file .line 2 has .* a cell with a comma needs quotation marks'): read(tmp_path/file)
+        if file == 'test.csv':
+            with pytest.raises(InputError, match='a cell with a comma needs quotation marks'): Catalogue(tmp_path/file).identity()
+        if file == 'suspects.csv': continue
+        (tmp_path/file).write_text(text.format('"shirts, blue.jpg"'))
+        names = ['shirts, blue.jpg','b.jpg']
+        assert read(tmp_path/file) == ([names, names] if file == 'test.csv' else names)
+
+@pytest.mark.parametrize('labels', [[0,1_000_000], [1010000+7*i for i in range(6)], [281,3], [0,5]])
+def test_numbers_that_are_no_labels_are_refused_at_once(tmp_path, labels):
+    "With the way out; with classes.txt they are what they are"
+    rows = ''.join(f'{i}.jpg,{k}\n' for i,k in enumerate(labels))
+    (tmp_path/'train.csv').write_text(f'file_path,category_label\n{rows}')
+    reason = f'train.csv, line {labels.index(max(labels))+2}: category_label has {max(labels)}, but only {len(labels)} of the labels 0 to {max(labels):,} occur; name all of them in classes.txt'
+    with pytest.raises(InputError, match=re.escape(reason)) as e: read_tables(tmp_path)
+    assert 'fashion convert table' in str(e.value)
+    if max(labels) > 1000: return
+    (tmp_path/'classes.txt').write_text(''.join(f'class {k}\n' for k in range(max(labels)+1)))
+    assert read_tables(tmp_path).frame.category_label.tolist() == labels
+
+def test_numbers_that_are_no_attributes_are_refused_at_once(tmp_path):
+    def write(*sets): (tmp_path/'train.csv').write_text('file_path,category_label,attribute_label\n' + ''.join(f'{i}.jpg,{i},{o}\n' for i,o in enumerate(sets)))
+    submission = tmp_path/'attribute.csv'
+    submission.write_text('file_path,attribute_label\n0.jpg,3\n1.jpg,3\n')
+    for high in (1001, 999_999_999):
+        write('3 7', f'3 {high}')
+        with pytest.raises(InputError, match=f'line 3: attribute_label has {high}, but only 3 of the labels 0 to {high:,} occur; number them from 0'): read_tables(tmp_path)
+        with pytest.raises(InputError, match=f'line 3: attribute_label has {high}'): score_submission(tmp_path/'train.csv', submission)
+    write('0 14', '5')
+    assert len(read_tables(tmp_path).vocab.attributes) == 15
 
 def says(raw):
     "What Python's own reader finds in a table, as {file_path: [category, attributes in the header's order]}; an empty cell is -1, one that is no label None"

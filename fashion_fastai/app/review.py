@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image
 from ..core import InputError,atomic_write,locked
+from ..data.table import read_texts
 from ..data.image import open_image
 from ..data.corrections import CORRECTION_COLUMNS,DECISIONS
 from ..suspects import read_suspects
@@ -26,8 +27,8 @@ class ReviewPage(NamedTuple):
 def _read_decisions(path):
     "(file_path, target) -> row of an earlier review"
     if not path.is_file(): return {}
-    try: frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as e: raise InputError(f"{path}: cannot be read ({' '.join(str(e).split())[:200]})") from e
+    try: frame = read_texts(path)
+    except InputError as e: raise InputError(f"{e}; it is not a file of corrections; choose another with --out") from None
     if frame.columns.tolist() != CORRECTION_COLUMNS:
         raise InputError(f"{path}: exists, and is not a file of corrections; choose another with --out")
     return {(o['file_path'], o['target']): o for o in frame.to_dict('records')}

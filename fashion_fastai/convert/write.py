@@ -6,9 +6,9 @@
 __all__ = ['write_images']
 
 # %% ../../nbs/40_convert.write.ipynb #0617e422
-import io,os,shutil
+import io,os,re,shutil
 from multiprocessing import cpu_count
-from pathlib import Path
+from pathlib import Path,PurePath
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from PIL import Image
@@ -79,6 +79,12 @@ class _Writer:
         if isinstance(source, bytes): Path(target).write_bytes(source)
         else: shutil.copyfile(source, target)
 
+def _kept_name(name):
+    "The path of an image inside its split's folder, as a stranger's list names it; refused if it would lead elsewhere"
+    path = PurePath(name)
+    if path.parts and not path.anchor and '..' not in path.parts: return path.as_posix()
+    raise InputError(f"an image is called {name!r}, which is not a path inside of the data folder; do not keep the names")
+
 def _target_names(images, order, keep_names):
     "Path of each image inside the data folder, numbered per split; without a suffix if that is not known yet"
     names,n_images = [None]*len(order),dict.fromkeys(SPLITS, 0)
@@ -87,7 +93,7 @@ def _target_names(images, order, keep_names):
         n_images[split] += 1
         has_suffix = images.boxes is None and images.contents is None
         number = f'{n_images[split]:06}{Path(images.paths[i]).suffix.lower() if has_suffix else ""}'
-        names[i] = f"{split}/{images.names[i] if keep_names else number}"
+        names[i] = f"{split}/{_kept_name(images.names[i]) if keep_names else number}"
     for o in names:
         if problem := name_problem(o): raise InputError(f"the name {o!r} {problem}, or do not keep the names")
     if keep_names and len(set(names)) < len(names):

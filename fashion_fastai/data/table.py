@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INVALID', 'clean_name', 'read_header', 'iter_cells', 'read_texts', 'CsvRows', 'read_rows', 'reject_rows',
-           'label_frame']
+           'reject_sparse', 'label_frame']
 
 # %% ../../nbs/09_data.table.ipynb #d07213b4
 import csv,re,warnings
@@ -182,25 +182,45 @@ def reject_rows(
     raise InputError(f"{path}, line {lines[row]}: {reason(first)}{more}")
 
 # %% ../../nbs/09_data.table.ipynb #66784426
+def reject_sparse(
+    places:list, # (path, line numbers) of each file, in order
+    highest:np.ndarray, # highest label of each row, from 0, shape (n,)
+    n_labels:int, # different labels that occur
+    column:str, # that has them
+    advice:str, # what to do
+): # raises `InputError` for the first row with the highest label of all
+    "Refuse numbers that are no labels from 0: most from 0 to the highest do not occur"
+    top = highest.max(initial=-1)
+    reason = f"{column} has {top}, but only {n_labels:,} of the labels 0 to {top:,} occur; {advice}"
+    if 2*n_labels < top + 1: reject_rows(places, highest == top, lambda i: reason)
+
 def _parse_categories(places, texts, n):
     "The category column as integers, below `n` if that is known; `UNKNOWN` for an empty cell"
     codes,unique = pd.factorize(texts)
     def parse(text): return UNKNOWN if text == '' else int(text) if re.fullmatch('[0-9]{1,9}', text) else -2
     labels = np.array(list(map(parse, unique)))[codes]
     reject_rows(places, labels == -2, lambda i: f"category_label is '{texts[i]}', not a whole number from 0")
-    if n is not None:
-        known = f"classes.txt names the labels 0 to {n-1}"
-        reject_rows(places, labels >= n, lambda i: f"category_label is {texts[i]}, but {known}")
+    if n is None:
+        # numbers of a shop or an ontology: each one up to the highest would become a category
+        advice = "name all of them in classes.txt, a line per label from 0, or let fashion convert table --category category_label number them"
+        reject_sparse(places, labels, len(np.unique(labels[labels >= 0])), 'category_label', advice)
+        return labels
+    known = f"classes.txt names the labels 0 to {n-1}"
+    reject_rows(places, labels >= n, lambda i: f"category_label is {texts[i]}, but {known}")
     return labels
 
 def _parse_compact(places, texts):
     "A column of space-separated attribute indices as a multi-hot int8 array"
     codes,unique = pd.factorize(texts)
-    is_valid = np.array([bool(re.fullmatch(r'([0-9]{1,4}( +[0-9]{1,4})*)?', o)) for o in unique])
+    is_valid = np.array([bool(re.fullmatch(r'([0-9]{1,9}( +[0-9]{1,9})*)?', o)) for o in unique])
     expected = 'not whole numbers separated by spaces'
     reject_rows(places, ~is_valid[codes], lambda i: f"attribute_label is '{texts[i]}', {expected}")
     sets = [list(map(int, o.split())) for o in unique]
-    n_attributes = 1 + max(max(o, default=0) for o in sets)
+    highest = np.array([max(o, default=0) for o in sets], dtype=int)
+    n_attributes = 1 + highest.max()
+    # a small table may lack most of a few attributes
+    if n_attributes > 100:
+        reject_sparse(places, highest[codes], len(set().union(*sets)), 'attribute_label', "number them from 0, or write a column of 0 and 1 for each")
     multi_hot = np.zeros((len(sets), n_attributes), np.int8)
     for i,o in enumerate(sets): multi_hot[i,o] = 1
     return multi_hot[codes]

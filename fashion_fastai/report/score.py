@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError
+from ..data.table import read_texts,reject_sparse
 
 # %% ../../nbs/68_report.score.ipynb #39f06e04
 class _Table(NamedTuple):
@@ -27,16 +28,7 @@ class _Table(NamedTuple):
 def _read_table(path):
     "Read a CSV file; rows are indexed by their line"
     path = Path(path)
-    if not path.is_file(): raise InputError(f"{path}: no such file")
-    options = dict(dtype=str, keep_default_na=False, skipinitialspace=True, skip_blank_lines=False, index_col=False)
-    try: frame = pd.read_csv(path, encoding='utf-8-sig', **options)
-    except (ValueError, OSError) as e:
-        raise InputError(f"{path}: is not a readable CSV file ({' '.join(str(e).split())})") from None
-    frame.columns = frame.columns.str.strip()
-    if 'file_path' not in frame: raise InputError(f"{path}: has no column file_path; it has {', '.join(frame)}")
-    frame.index = np.arange(2, len(frame)+2)
-    frame = frame.fillna('')
-    frame = frame[(frame != '').any(axis=1)]
+    frame = read_texts(path)
     if not len(frame): raise InputError(f"{path}: has a header, but no rows")
     return _Table(path, frame)
 
@@ -60,6 +52,9 @@ def _label_sets(table, texts, n_attributes=None):
     if n_attributes is not None:
         known = f"there are the attributes 0 to {n_attributes-1}"
         table.reject(highest[codes] >= n_attributes, lambda i: f"attribute_label is '{texts.iloc[i]}', but {known}")
+    elif highest.max(initial=0) >= 100:
+        places,advice = [(table.path, table.frame.index)],"number them from 0, or write a column of 0 and 1 for each"
+        reject_sparse(places, highest[codes], len(set().union(*sets)), 'attribute_label', advice)
     multi_hot = np.zeros((len(sets), highest.max(initial=-1)+1 if n_attributes is None else n_attributes), np.int8)
     for i,o in enumerate(sets): multi_hot[i,o] = 1
     return multi_hot[codes]
