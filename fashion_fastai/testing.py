@@ -19,7 +19,7 @@ from fastai.torch_core import set_seed
 from filelock import FileLock
 import fashion_fastai
 from .core import atomic_dir,cache_home
-from .recipes import read_recipe
+from .recipes import SHIPPED,read_recipe
 from .data.labels import LabelTable,read_labels
 from .data.loader import fashion_dls
 from .data.synthetic import draw_garments
@@ -33,7 +33,7 @@ def _code_hash():
     "Changes when the package's code or recipes change"
     folder,digest = Path(fashion_fastai.__file__).parent,hashlib.sha256(torch.__version__.encode())
     files = [o for o in folder.rglob('*.py') if o.name != '_modidx.py']
-    for path in sorted([*files, folder/'settings.ini']): digest.update(path.read_bytes())
+    for path in sorted([*files, SHIPPED]): digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 def _remove_old(examples, days=7):

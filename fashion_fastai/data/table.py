@@ -160,9 +160,8 @@ def read_rows(
     if not lines: raise InputError(f"{path}: has a header, but no rows")
     flags = np.concatenate(flags) if names else np.empty((len(lines), 0), np.int8)
     texts = {k: np.array(o, dtype=object) for k,o in texts.items()}
-    file_paths = texts.get('file_path', [])
-    problems = np.array([bool(name_problem(o)) for o in file_paths])
-    reject_rows([(path, lines)], problems, lambda i: f"file_path {file_paths[i]!r} {name_problem(file_paths[i])}")
+    for line,o in zip(lines, texts.get('file_path', [])):
+        if problem := name_problem(o): raise InputError(f"{path}, line {line}: file_path {o!r} {problem}")
     return CsvRows(path, np.array(lines), texts, flags, names, invalid)
 
 # %% ../../nbs/09_data.table.ipynb #e3d0c774
