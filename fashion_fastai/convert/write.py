@@ -6,7 +6,7 @@
 __all__ = ['write_images']
 
 # %% ../../nbs/40_convert.write.ipynb #0617e422
-import io,os,re,shutil
+import io,os,shutil
 from multiprocessing import cpu_count
 from pathlib import Path,PurePath
 from typing import Callable,NamedTuple
