@@ -17,9 +17,10 @@ from .data.augment import squish
 from .decision.rules import rule_from_params,rule_params
 from .decision.tune import decide
 from .callback.tta import mean_logits,predict_with_flip
+from .serving.folder import are_temperatures,check_values,is_list_of,is_plain_name,is_rule,read_json
 from .learner import FashionLearner
 from .interpret.core import FashionInterpretation
-from .export import load_model
+from .export import load_folder,load_model
 
 # %% ../nbs/65_ensemble.ipynb #286e86b7
 def _calibrate(logits, temperatures):
@@ -82,25 +83,32 @@ class Source(NamedTuple):
     temperatures:tuple # of its networks
     rule:Callable|None # decision rule
 
+_DESCRIPTION = 'the description of an ensemble'
+
+def _are_members(value): return is_list_of(value, is_plain_name) and bool(value) and len(set(value)) == len(value)
+
+def _read_members(folder, precision):
+    "The `Source` in a folder with ensemble.json; its members are folders inside, and no pickle is loaded"
+    path = folder/ENSEMBLE_FILE
+    description = read_json(path, _DESCRIPTION)
+    check_values(path, _DESCRIPTION, description, [('members', _are_members, 'different names of run folders beside it')])
+    learners = [load_folder(folder/o, precision) for o in description['members']]
+    n = len(learners[0].vocab.attributes)
+    check_values(path, _DESCRIPTION, description, [
+        ('rule', lambda o: is_rule(o, n), f'a decision rule for {n} attributes'),
+        ('temperatures', lambda o: are_temperatures(o, n), 'a number from 0.001 to 1000 for each part')])
+    return Source(folder, learners, tuple(description['temperatures']), rule_from_params(description['rule']))
+
 def read_source(
     folder:str|Path, # run folder, or a folder with ensemble.json
     precision:str|None=None, # as for `load_model`
 )->Source: # raises `InputError` if it cannot be loaded
     "Load a run, or all runs of an ensemble"
     folder = Path(folder)
-    path = folder/ENSEMBLE_FILE
-    if not path.is_file():
-        if (folder/FOLDS_FILE).is_file(): raise InputError(f"{folder}: its folds are not finished; continue with fashion train --resume")
-        learn = load_model(folder, precision)
-        return Source(folder, [learn], tuple(learn.loss_func.temperatures), learn.loss_func.rule)
-    try:
-        description = json.loads(path.read_text(encoding='utf-8'))
-        members,temperatures = description['members'],tuple(description['temperatures'])
-        rule = rule_from_params(description['rule'])
-    except InputError: raise
-    except Exception as e: # nearly anything, for a damaged file
-        raise InputError(f"{path}: cannot be read as the description of an ensemble ({type(e).__name__})") from e
-    return Source(folder, [load_model(folder/o, precision) for o in members], temperatures, rule)
+    if (folder/ENSEMBLE_FILE).is_file(): return _read_members(folder, precision)
+    if (folder/FOLDS_FILE).is_file(): raise InputError(f"{folder}: its folds are not finished; continue with fashion train --resume")
+    learn = load_model(folder, precision)
+    return Source(folder, [learn], tuple(learn.loss_func.temperatures), learn.loss_func.rule)
 
 def _check_labels(sources):
     "Refuse networks with other labels than the first"
@@ -115,6 +123,9 @@ def _check_labels(sources):
 def _joint_decision(sources):
     "Tune rule and temperatures on the validation images that all `sources` have in common"
     interps = [FashionInterpretation.load(o.folder/'validation.npz') for o in sources]
+    for source,interp in zip(sources, interps):
+        own,expected = ((o.categories, o.attributes, o.groups) for o in (interp.vocab, source.learners[0].vocab))
+        if own != expected: raise InputError(f"{source.folder}: validation.npz has other labels than the model")
     common = set.intersection(*(set(o.images) for o in interps)) - {''}
     names = ', '.join(str(o.folder) for o in sources)
     if len(common) < 5: raise InputError(f"{names}: have no validation images in common, so no joint decision rule can be tuned")

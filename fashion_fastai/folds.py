@@ -24,6 +24,7 @@ from .interpret.core import FashionInterpretation
 from .export import load_model,versions
 from .serving.submission import read_bad_images,write_bad_images
 from .ensemble import ENSEMBLE_FILE,FOLDS_FILE,save_ensemble
+from .report.compare import read_metrics
 from .report.run import machine,write_report
 from .train import RUN_FILES,check_recipe,locked_run,planned_recipe,run_scores,train_run
 
@@ -45,7 +46,7 @@ def read_folds(
     "The folds of a run"
     rows = read_rows(Path(path), ['file_path','fold'])
     texts = rows.texts.get('fold', [''])
-    if not all(map(str.isdecimal, texts)): raise InputError(f"{path}: has no fold for some images; use --overwrite to restart")
+    if not all(o.isdecimal() and len(o) < 10 for o in texts): raise InputError(f"{path}: has no fold for some images; use --overwrite to restart")
     return pd.Series(list(map(int, texts)), rows.texts['file_path'])
 
 def fold_table(
@@ -78,7 +79,8 @@ def out_of_fold(
     parts = [FashionInterpretation.load(Path(out)/f'fold_{k}'/'validation.npz') for k in numbers]
     for k,part in zip(numbers, parts):
         rows = folds == k
-        is_same = len(part) == rows.sum() and (part.category.numpy() == table.categories[rows]).all()
+        names = [(o.categories, o.attributes) for o in (part.vocab, table.vocab)]
+        is_same = names[0] == names[1] and len(part) == rows.sum() and (part.category.numpy() == table.categories[rows]).all()
         if not is_same or (part.attributes.numpy() != table.attributes[rows]).any():
             raise InputError(f"{Path(out)/f'fold_{k}'}: was trained with other labels or images; use --overwrite to restart")
     order = np.argsort(np.argsort(folds, kind='stable')) # position of each image in the joined parts
@@ -169,14 +171,14 @@ def _train_fold(data, out, recipe, name, found, folds, k):
 
 def _summary(data, out, recipe, interp, decision, n):
     "The content of metrics.json"
-    runs = [json.loads((out/f'fold_{k}'/'metrics.json').read_text()) for k in range(1, n+1)]
+    runs = [read_metrics(out/f'fold_{k}'/'metrics.json', ('n_valid','minutes','images_per_second')) for k in range(1, n+1)]
     def of_folds(key): return [o[key] for o in runs]
     scores = [o for o in ('accuracy','mean_f1') if all(o in run for run in runs)] # a part may have no labels
     spread = {key: dict(mean=float(np.mean(of_folds(key))), sd=float(np.std(of_folds(key), ddof=1))) for key in scores}
     folds = [dict(fold=k, **{o: run[o] for o in (*scores, 'n_valid', 'minutes')}) for k,run in enumerate(runs, 1)]
     minutes = sum(of_folds('minutes'))
     speed = dict(minutes=round(minutes, 3), images_per_second=round(np.mean(of_folds('images_per_second')), 1))
-    return dict(data=str(data), **run_scores(interp, decision), folds=folds, spread=spread, n_valid=len(interp), size=recipe.size,
+    return dict(data=str(Path(data).resolve()), **run_scores(interp, decision), folds=folds, spread=spread, n_valid=len(interp), size=recipe.size,
         epochs=recipe.n_epochs, **speed, machine=machine(), versions=versions())
 
 def _finish(data, out, recipe, table, folds):

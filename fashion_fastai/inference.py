@@ -19,6 +19,7 @@ from .data.cache import stored_size
 from .callback.tta import predict_with_flip
 from fashion_fastai.serving.submission import (CountedBatches,ImageList,Predictions,bad_rows,fill_prior,open_cache,read_image_list,
     write_submission)
+from .prediction import require_numbers
 from .learner import FashionLearner
 from .export import load_model
 
@@ -29,7 +30,9 @@ def _predict_batch(learn, images, tta):
         images = images.as_subclass(torch.Tensor)
         logits = predict_with_flip(learn.model, images, learn.loss_func.groups) if tta else learn.model(images)
         probabilities = learn.loss_func.activation(logits)
-        return [o.cpu().numpy() for o in (*learn.loss_func.decodes(probabilities), *probabilities)]
+        arrays = [o.cpu().numpy() for o in (*learn.loss_func.decodes(probabilities), *probabilities)]
+        require_numbers(*arrays[2:])
+        return arrays
 
 @contextmanager
 def _share_cores(n_threads):

@@ -44,7 +44,7 @@ from .callback.tta import FlipTTA
 from .callback.history import History
 from .callback.mixup import CutMix,MixUp
 from .callback.ema import EMA
-from .prediction import Prediction,make_prediction,show_prediction,to_cpu
+from .prediction import Prediction,make_prediction,require_numbers,show_prediction,to_cpu
 
 # %% ../nbs/50_learner.ipynb #00f180bc
 class _ModelWithDecision:
@@ -164,6 +164,7 @@ class FashionLearner(Learner):
         "Predict one image"
         dl = self.dls.test_dl([item], num_workers=0)
         with self.no_bar(): (p,q),_,(category,attributes) = self.get_preds(dl=dl, with_decoded=True)
+        require_numbers(p.numpy(), q.numpy())
         return make_prediction(self.vocab, category[0], attributes[0], p[0], q[0])
 
     @delegates(Learner.get_preds, but=['ds_idx','dl'])

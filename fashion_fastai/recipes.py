@@ -12,7 +12,7 @@ from dataclasses import asdict,dataclass,fields
 from pathlib import Path
 from typing import get_args
 import fashion_fastai
-from .core import InputError,LOGGERS,OPTIMIZERS,RULES,atomic_write,fmt_size
+from .core import InputError,LOGGERS,OPTIMIZERS,RULES,atomic_write,fmt_size,read_regular
 
 # %% ../nbs/03_recipes.ipynb #6dc5346f
 def parse_size(
@@ -23,7 +23,7 @@ def parse_size(
         raise InputError(f"size '{text}' should look like 80x60, which is HEIGHTxWIDTH")
     return int(size[1]),int(size[2])
 
-_STAGE = r'([1-9]\d{0,3})x([1-9]\d{0,3}):(\d+\.?\d*|\.\d+)'
+_STAGE = r'([1-9]\d{0,3})x([1-9]\d{0,3}):(\d{1,6}\.?\d{0,9}|\.\d{1,9})'
 
 def parse_stages(
     text:str, # HEIGHTxWIDTH:EPOCHS of each stage, separated by spaces; epochs may be fractions
@@ -111,8 +111,8 @@ def _not_negative(name, limit=1e6): return name,lambda o: 0 <= o < limit,'at lea
 
 _LIMITS = [ # (key, whether a value is valid, what is expected)
     ('width', lambda o: .25 <= o <= 4, 'from 0.25 to 4'),
-    ('epochs', lambda o: o > 0, 'at least 1'),
-    ('batch_size', lambda o: o > 1, 'at least 2'),
+    ('epochs', lambda o: 0 < o <= 10**6, 'at least 1 and at most a million'),
+    ('batch_size', lambda o: 1 < o <= 10**6, 'at least 2 and at most a million'),
     ('lr', lambda o: 0 < o < 100, 'more than 0'),
     _not_negative('wd', 100),
     ('min_scale', lambda o: 0 < o <= 1, 'more than 0 and at most 1'),
@@ -155,8 +155,8 @@ def _parser(**kwargs):
 def _parse_ini(path, ini):
     "Add the settings file at `path` to `ini`"
     if not path.is_file(): raise InputError(f"{path}: no such settings file")
-    try: ini.read_string(path.read_text(encoding='utf-8-sig'), source=str(path))
-    except (configparser.Error, UnicodeDecodeError, OSError) as e:
+    try: ini.read_string(read_regular(path).decode('utf-8-sig'), source=str(path))
+    except (configparser.Error, UnicodeDecodeError) as e:
         raise InputError(f"{path}: is not a settings file ({' '.join(str(e).split())})") from None
     return ini
 

@@ -188,7 +188,7 @@ def _finish(learn, recipe, out, data, seconds, timer):
     with timer.phase('scores'):
         interp = FashionInterpretation.from_learner(learn, decision)
         scores = run_scores(interp, decision)
-    metrics = dict(data=str(data), **_metrics(learn, recipe, scores, seconds, timer))
+    metrics = dict(data=str(Path(data).resolve()), **_metrics(learn, recipe, scores, seconds, timer))
     save_model(learn, out)
     learn.export()
     save_report(out, interp, learn, page=False) # the page is written when the run is finished

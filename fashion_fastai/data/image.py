@@ -6,7 +6,7 @@
 __all__ = ['exif_orientation', 'upright_rgb', 'image_from_array', 'open_image', 'load_pixels']
 
 # %% ../../nbs/13_data.image.ipynb #e884f00c
-import io
+import io,os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Callable
@@ -78,6 +78,8 @@ def open_image(
     try:
         if not isinstance(source, (str,Path,bytes,Image.Image)): source = image_from_array(source)
         is_open = isinstance(source, Image.Image) # the caller's own image is not modified
+        # a pipe would be waited for
+        if isinstance(source, (str,Path)) and not os.path.isfile(source) and os.path.exists(source): raise ValueError('not a regular file')
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with nullcontext(source) if is_open else Image.open(file) as image:
             return upright_rgb(image) if size is None else _resized(image, size, shrink_on_load=not is_open)

@@ -21,7 +21,7 @@ from fastai.data.core import TfmdDL
 from fastai.torch_core import default_device
 from fastai.vision.all import (Categorize,Category,CategoryBlock,DataBlock,DataLoaders,FuncSplitter,MultiCategoryBlock,PILImage,
     TensorCategory,TensorImage,TensorMultiCategory,ToTensor,TransformBlock,chunked,defaults,delegates)
-from ..core import InputError,UNKNOWN,fmt_size,prefetch_map
+from ..core import InputError,MAX_SIDE,UNKNOWN,fmt_size,prefetch_map
 from ..recipes import Recipe
 from .corrections import apply_corrections
 from .labels import LabelRow,LabelTable,Vocab,read_labels,read_tables
@@ -189,6 +189,7 @@ def fashion_block(
     **kwargs
 )->DataBlock: # batches of (image, category, attributes)
     "A `DataBlock` from rows of a label table to an image and two targets"
+    if max(size) > MAX_SIDE: raise InputError(f"images of {fmt_size(size)} are too large: at most {MAX_SIDE} pixels per side are supported")
     # `sort=False` keeps class k at k: fastai would sort the names
     targets = CategoryBlock(vocab=list(vocab.categories), sort=False),MultiCategoryBlock(encoded=True, vocab=list(vocab.attributes))
     targets[0].type_tfms[0] = KnownCategorize(list(vocab.categories), sort=False)

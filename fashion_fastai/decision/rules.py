@@ -50,6 +50,7 @@ def chunk_rows(
 def _max_hits(p):
     "Upper bound of the number of independent attributes that hold; more have a probability below 1e-15 (Bernstein's inequality)"
     mean = p.sum(1).max().item()
+    if math.isnan(mean): raise InputError("the probabilities of the attributes are not numbers (NaN): the weights are damaged, or diverged")
     return min(p.shape[1], math.ceil(mean + 11.5 + math.sqrt(132 + 69*mean)))
 
 def _add_attribute(distribution, p):

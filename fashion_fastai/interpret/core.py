@@ -22,6 +22,7 @@ from ..data.labels import Vocab
 from ..data.loader import get_image
 from ..decision.rules import Grouped,Threshold
 from ..decision.tune import Decision
+from ..serving.folder import are_members,is_text
 from ..prediction import to_cpu
 from ..learner import FashionLearner
 
@@ -80,6 +81,37 @@ def grad_cam(
 # %% ../../nbs/51_interpret.core.ipynb #73ebb989
 _LOSSES = dict(category=category_loss, attributes=attribute_loss)
 _TENSORS = 'category_logits','attribute_logits','category','attributes','answers' # names in the file
+_MAX_UNPACKED,_MAX_RATIO = 100_000_000,200 # bytes that a file may have unpacked, whatever its size; times its size
+_MAX_TEXT = 40_000 # bytes of a name, four for a character
+
+def _read_arrays(path):
+    "The arrays of an .npz file that somebody else may have made, none of which may be a pickle"
+    with np.load(path, allow_pickle=False) as file:
+        n_bytes = sum(o.file_size for o in file.zip.infolist())
+        if n_bytes > max(_MAX_UNPACKED, _MAX_RATIO*Path(path).stat().st_size): raise ValueError(f'it unpacks to {n_bytes/1e6:,.0f} MB')
+        return dict(file)
+
+def _is_in(values, kinds, low, high):
+    "Whether all of `values` are of some kinds of numbers, and in a range; False for NaN"
+    return values.dtype.kind in kinds and bool(((values >= low) & (values <= high)).all())
+
+def _check_arrays(arrays, groups):
+    "Refuse arrays that cannot be those of predictions"
+    n,n_categories,n_attributes = (len(arrays[o]) for o in ('category','categories','attribute_names'))
+    shapes = [(n, n_categories), (n, n_attributes), (n,), (n, n_attributes), (n, n_attributes)]
+    if len(arrays['images']) != n or [arrays[k].shape for k in _TENSORS] != shapes: raise ValueError('the shapes do not match')
+    if not n or not n_categories + n_attributes: raise ValueError('there are no predictions')
+    texts = [arrays[o] for o in ('images','categories','attribute_names','types','rule') if o in arrays]
+    if any(o.dtype.kind != 'U' or o.ndim != 1 or o.itemsize > _MAX_TEXT for o in texts): raise ValueError('a name is not a text')
+    limits = dict(zip(_TENSORS, [('f', -1e9, 1e9)]*2 + [('i', UNKNOWN, n_categories-1)] + [('bi', UNKNOWN, 1)]*2))
+    limits.update(temperatures=('f', 1e-3, 1e3), thresholds=('f', -1e9, 1e9), category_offsets=('f', -1e9, 1e9))
+    lengths = dict(temperatures=(2, 1 + n_attributes), thresholds=(0, n_attributes), category_offsets=(0, n_categories), types=(0, n_attributes))
+    for key,o in limits.items():
+        if key in arrays and not _is_in(arrays[key], *o): raise ValueError(f'{key} has an invalid value')
+    for key,o in lengths.items():
+        if key in arrays and arrays[key].shape not in [(k,) for k in o]: raise ValueError(f'{key} has the shape {arrays[key].shape}')
+    for group in groups:
+        if not is_text(group.name) or not are_members(list(group.members), n_attributes): raise ValueError('a group has no such attributes')
 
 @dataclass
 class FashionInterpretation:
@@ -189,25 +221,21 @@ class FashionInterpretation:
         path:str|Path, # written by `save`
     ): # raises `InputError` if it is missing or damaged
         "Read a file written by `save`"
-        try:
-            with np.load(path) as file: arrays = dict(file)
-            return cls._from_arrays(arrays)
-        except FileNotFoundError: raise InputError(f"{path}: no such file") from None
+        if not Path(path).is_file(): raise InputError(f"{path}: no such file")
+        try: return cls._from_arrays(_read_arrays(path))
         except Exception as e: # nearly anything, for a damaged file
             reason = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
             raise InputError(f"{path}: cannot be read as saved predictions ({reason})") from e
 
     @classmethod
     def _from_arrays(cls, arrays):
-        tensors = [torch.from_numpy(arrays[k]) for k in _TENSORS]
         groups = json.loads(str(arrays['groups'][0])) if 'groups' in arrays else []
-        groups = tuple(AttributeGroup(name, tuple(members), exactly_one) for name,members,exactly_one in groups)
+        groups = tuple(AttributeGroup(name, tuple(members), bool(exactly_one)) for name,members,exactly_one in groups)
+        _check_arrays(arrays, groups)
+        tensors = [torch.from_numpy(arrays[k]) for k in _TENSORS]
         categories,attributes,types = (tuple(arrays[o].tolist()) if o in arrays else () for o in ('categories','attribute_names','types'))
         vocab = Vocab(categories, attributes, groups, types)
         category_temperature,*temperatures = arrays['temperatures'].tolist()
-        n,n_categories,n_attributes = len(tensors[0]),len(vocab.categories),len(vocab.attributes)
-        expected = [(n, n_categories), (n, n_attributes), (n,), (n, n_attributes), (n, n_attributes)]
-        if len(arrays['images']) != n or [tuple(o.shape) for o in tensors] != expected: raise ValueError('the shapes do not match')
         return cls(vocab, arrays['images'].tolist(), tuple(tensors[:2]), *tensors[2:],
             (category_temperature, temperatures if groups else temperatures[0]), str(arrays['rule'][0]),
             arrays['thresholds'].tolist() or None, arrays.get('category_offsets', np.empty(0)).tolist() or None)

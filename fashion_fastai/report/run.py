@@ -17,7 +17,7 @@ from ..learner import FashionLearner
 from ..interpret.core import FashionInterpretation
 from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall
 from ..interpret.plots import plot_results,plot_top_losses,show_grad_cam
-from ..export import load_model
+from ..export import load_folder
 from .html import MAX_ROWS,Table,figure_image,render_page,settings_table
 from .compare import Run,read_run
 
@@ -225,8 +225,11 @@ def write_report(
     try: interp = FashionInterpretation.load(found.folder/'validation.npz')
     except InputError as e: problems.append(f"No predictions: {e}")
     if interp and learn is None and 'folds' not in found.metrics: # several networks have no heat map in common
-        try: learn = load_model(found.folder)
+        try: learn = load_folder(found.folder)
         except InputError as e: problems.append(f"No heat maps: {e}")
+    if learn and interp and [*learn.vocab.categories, *learn.vocab.attributes] != [*interp.vocab.categories, *interp.vocab.attributes]:
+        problems.append('No heat maps: validation.npz has other labels than the model.')
+        learn = None
     page = _render(found, interp, learn, problems)
     with atomic_write(found.folder/'report.html') as f: f.write_text(page, encoding='utf-8')
     write_label_scores(found)

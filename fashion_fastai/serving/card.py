@@ -6,7 +6,7 @@
 __all__ = ['DataFigures', 'data_figures', 'model_card']
 
 # %% ../../nbs/67_serving.card.ipynb #b299466f
-import inspect,re
+import html,inspect,re
 from pathlib import Path
 from typing import NamedTuple
 import pandas as pd,yaml
@@ -22,7 +22,7 @@ class DataFigures(NamedTuple):
     "What a model card says of the data folder"
     name:str # of the folder
     summary:list # sizes and baseline, a line each
-    counts:pd.Series # training images of every label
+    counts:dict # categories and attributes -> training images of each of their labels
 
 def data_figures(
     data:str|Path, # data folder with train.csv
@@ -30,18 +30,21 @@ def data_figures(
 )->DataFigures: # raises `InputError` for labels that cannot be read
     "Read the figures of the data card"
     card = DataCard(read_stats(data, workers))
-    counts = pd.concat([o['train'] for o in label_counts(card.stats)])
+    counts = {part: o['train'].to_dict() for part,o in zip(('categories','attributes'), label_counts(card.stats))}
     return DataFigures(Path(data).resolve().name, list(card.summary), counts)
 
 # %% ../../nbs/67_serving.card.ipynb #73191cba
 _SCORES = dict(accuracy='accuracy of the category', mean_f1='Mean F1 of the attributes')
 _HUB_METRICS = dict(accuracy='accuracy', mean_f1='f1')
 
+def _interval(metrics, key):
+    "The 95 % interval of a score, or ? if it is not recorded"
+    return '{:.3f} to {:.3f}'.format(*metrics[f'{key}_interval']) if f'{key}_interval' in metrics else '?'
+
 def _metadata(title, metrics, licence, figures, formats):
     "The YAML that model hubs read"
     def metric(key, name):
-        low,high = metrics[f'{key}_interval']
-        label = f'{name} (95% interval {low:.3f} to {high:.3f})'
+        label = f"{name} (95% interval {_interval(metrics, key)})"
         return dict(type=_HUB_METRICS[key], value=round(metrics[key], 4), name=label)
     scores = [metric(key, name) for key,name in _SCORES.items() if key in metrics]
     data = dict(name=figures.name if figures else 'validation images', type='image-folder', split='validation')
@@ -50,6 +53,14 @@ def _metadata(title, metrics, licence, figures, formats):
     content = {'license': licence, 'library_name': 'fashion_fastai', 'pipeline_tag': 'image-classification', 'tags': tags,
                'metrics': [o['type'] for o in scores], 'model-index': [dict(name=title, results=[result])]}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+_LINE_BREAKS = re.compile(r'[\s\x00-\x1f\x7f-\x9f]+')
+_MARKDOWN = re.compile(r'[\\`*\[\]~#$]|(?<!\w)_|_(?!\w)')
+
+def _plain(text):
+    "Markdown that shows `text` as it is, on one line: a name may contain tags, links and line breaks"
+    text = html.escape(_LINE_BREAKS.sub(' ', text).strip(), quote=False)
+    return _MARKDOWN.sub(r'\\\g<0>', text)
 
 def _table(header, rows):
     "A markdown table"
@@ -61,8 +72,8 @@ def _label_table(scores, counts):
     known = counts is not None
     header = ['label', *(['training images'] if known else []), 'validation images', 'precision', 'recall', 'F1']
     def row(name, o):
-        n_train = [f'{counts[name]:,}'] if known else []
-        return [name, *n_train, f"{o['images']:,}", *(f'{o[k]:.3f}' for k in ('precision','recall','f1'))]
+        n_train = [f'{counts[name]:,}' if name in counts else ''] if known else []
+        return [_plain(name), *n_train, f"{o['images']:,}", *(f'{o[k]:.3f}' for k in ('precision','recall','f1'))]
     return _table(header, [row(name, o) for name,o in scores.items()])
 
 _SERVER = '''import json
@@ -120,13 +131,13 @@ def _limits(config):
     "What the model cannot do"
     if config['categories']: yield 'Every image is assigned to one of the categories: there is no “none of them”.'
     for group in config.get('groups', []):
-        names = ', '.join(config['attributes'][k] for k in group['members'])
-        yield f"{'Exactly' if group['exactly_one'] else 'At most'} one of these attributes is predicted ({group['name']}): {names}."
+        names = ', '.join(_plain(config['attributes'][k]) for k in group['members'])
+        yield f"{'Exactly' if group['exactly_one'] else 'At most'} one of these attributes is predicted ({_plain(group['name'])}): {names}."
     for o in _LIMITS: yield o.format(size=fmt_size(config['size']))
 
 def _scores(metrics, check):
     "The scores with their intervals, and what quantisation costs"
-    rows = [[name, f'{metrics[key]:.4f}', '{:.3f} to {:.3f}'.format(*metrics[f'{key}_interval'])]
+    rows = [[name, f'{metrics[key]:.4f}', _interval(metrics, key)]
             for key,name in _SCORES.items() if key in metrics]
     yield _table(['on validation images', 'score', '95% interval'], rows)
     if check is None: return
@@ -137,7 +148,7 @@ def _training(metrics, figures):
     "What the model was trained on"
     n_images = f"{metrics['n_train']:,} training and {metrics['n_valid']:,} validation images"
     yield f"{n_images}, {metrics['epochs']} epochs, {metrics['minutes']:.1f} minutes."
-    yield '\n'.join(f'- {o}' for o in figures.summary) if figures else 'The data folder was not at hand when this card was written.'
+    yield '\n'.join(f'- {_plain(o)}' for o in figures.summary) if figures else 'The data folder was not at hand when this card was written.'
 
 def model_card(
     title:str, # name of the model
@@ -153,9 +164,9 @@ def model_card(
     predicted = ' and '.join(f'{part} ({len(config[part])})' for part in ('categories','attributes') if config[part])
     about = (f"A `{body['arch']}` of width {body['width']:g}, trained from scratch with fashion_fastai, that predicts {predicted} "
              "of a garment from its image.")
-    labels = [(part.capitalize(), _label_table(metrics[part], counts)) for part in ('categories','attributes') if metrics.get(part)]
-    versions = ', '.join(f'{name} {version}' for name,version in config['versions'].items())
-    parts = [f"---\n{_metadata(title, metrics, licence, figures, formats)}---", f'# {title}', about, '## Use', *_usage(config, formats),
+    labels = [(part.capitalize(), _label_table(metrics[part], counts and counts.get(part, {}))) for part in ('categories','attributes') if metrics.get(part)]
+    versions = _plain(', '.join(f'{name} {version}' for name,version in config['versions'].items()))
+    parts = [f"---\n{_metadata(title, metrics, licence, figures, formats)}---", f'# {_plain(title)}', about, '## Use', *_usage(config, formats),
         '## Scores', *_scores(metrics, check), '## Training data', *_training(metrics, figures),
         *(text for heading,table in labels for text in (f'## {heading}', table)),
         '## Limits', '\n'.join(f'- {o}' for o in _limits(config)), f'Written by fashion_fastai; versions of the training: {versions}.']

@@ -22,7 +22,7 @@ from ..data.cache import stored_size
 from .folder import ONNX_FILES,PARTS,config_path,read_config,read_file
 from fashion_fastai.serving.submission import (CountedBatches,Predictions,bad_rows,fill_prior,open_cache,
     read_image_list,write_submission)
-from ..prediction import Prediction,make_prediction
+from ..prediction import Prediction,make_prediction,require_numbers
 
 # %% ../../nbs/55_serving.engine.ipynb #b186d690
 def _onnxruntime():
@@ -50,7 +50,10 @@ def run_graph(
     images:np.ndarray, # shape (n, height, width, 3), uint8
 )->list: # probabilities, shapes (n, n_categories) and (n, n_attributes)
     "Run an ONNX graph; a part that it does not predict has no columns"
-    found = dict(zip((o.name for o in session.get_outputs()), session.run(None, dict(images=images))))
+    try: outputs = session.run(None, dict(images=images))
+    except Exception as e: # onnxruntime has many, for a graph of other inputs
+        raise InputError(f"the ONNX graph cannot be used ({' '.join(str(e).split())[:300]})") from None
+    found = dict(zip((o.name for o in session.get_outputs()), outputs))
     return [found.get(o, np.zeros((len(images), 0), np.float32)) for o in PARTS]
 
 class OnnxModel:
@@ -65,11 +68,9 @@ class OnnxModel:
             option = '--int8 DATA' if int8 else '--onnx'
             raise InputError(f"{path.parent}: has no {name}; write a folder with it: fashion export RUN --out FOLDER {option}")
         self.graph,self.sessions,self.config = read_file(path.parent, name, config),{},config
-        try:
-            self.vocab = Vocab(tuple(config['categories']), tuple(config['attributes']))
-            self.size,self.prior = stored_size(config['size']),SimpleNamespace(**config['constant'])
-            self.rule,self.tta = config['rule'],config['tta']
-        except (KeyError, TypeError) as e: raise InputError(f"{path}: is not a model's description ({type(e).__name__}: {e})") from None
+        self.vocab = Vocab(tuple(config['categories']), tuple(config['attributes']))
+        self.size,self.prior = stored_size(config['size']),SimpleNamespace(**config['constant'])
+        self.rule,self.tta,self.path = config['rule'],config['tta'],path.parent/name
 
     def session(self,
         threads:int, # that share the work of one call
@@ -84,6 +85,9 @@ class OnnxModel:
     )->list: # labels, label sets, and the probabilities of both parts
         "Predict images that are decoded already"
         p,q = run_graph(self.session(threads or defaults.cpus), images)
+        if [o.shape for o in (p, q)] != [(len(images), len(o)) for o in (self.vocab.categories, self.vocab.attributes)]:
+            raise InputError(f"{self.path}: predicts other labels than {config_path(self.path.parent).name} describes")
+        require_numbers(p, q)
         labels = p.argmax(1) if p.shape[1] else np.full(len(p), UNKNOWN)
         return [labels, decide_sets(self.rule, q), p, q]
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from torch import nn
 from ..core import InputError
-from .folder import WEIGHTS_FILE,config_path,expected_hash,read_config,read_file
+from .folder import ONNX_FILES,WEIGHTS_FILE,config_path,expected_hash,read_config,read_file
 from ..prediction import Prediction
 from ..learner import FashionLearner
 from ..export import load_model,save_model
@@ -20,6 +20,8 @@ except ImportError as e:
     raise InputError(f"the hub needs {e.name}, which is not installed here: pip install 'fashion_fastai[hub]'") from None
 
 # %% ../../nbs/74_serving.hub.ipynb #83c4f061
+_COPIED = 'README.md',WEIGHTS_FILE,*ONNX_FILES.values() # no other file of a folder that somebody else may have made
+
 def _is_same_model(config, source):
     "Whether weights, decision rule and all else that predictions depend on are those of `source`"
     described = {k: v for k,v in config.items() if k not in ('files','versions','precision','channels_last')}
@@ -65,7 +67,8 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name='fashion_fastai', t
         config['files'] = {WEIGHTS_FILE: config.pop('weights_sha256')}
         source = self.folder and read_config(config_path(self.folder))
         if source and _is_same_model(config, source):
-            config = dict(source, files=dict(sorted({**config['files'], **source.get('files', {})}.items())))
+            copied = {name: o for name,o in source.get('files', {}).items() if name in _COPIED}
+            config = dict(source, files=dict(sorted({**config['files'], **copied}.items())))
             config.pop('weights_sha256', None)
             for name in set(config['files']) - {WEIGHTS_FILE}:
                 (save_directory/name).write_bytes(read_file(self.folder, name, source))

@@ -6,16 +6,19 @@
 __all__ = ['N_CALIBRATION', 'export_int8', 'export_folder']
 
 # %% ../../nbs/73_serving.package.ipynb #7c89d7c5
-import json
+import json,warnings
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from fastcore.basics import defaults
 from ..core import InputError,atomic_dir,require_empty
 from ..recipes import read_recorded_recipe
 from ..data.cache import stored_size
+from ..data.labels import read_tables
 from ..data.loader import read_data
 from .folder import ONNX_FILES,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
-from ..export import load_model
+from ..export import load_folder
+from ..report.compare import read_metrics
 from .onnx import export_onnx
 from .int8 import Int8Check,check_int8,quantize_onnx,table_pixels
 from .card import data_figures,model_card
@@ -47,16 +50,25 @@ def export_int8(
 # %% ../../nbs/73_serving.package.ipynb #2d39e541
 _SCORES = 'accuracy','accuracy_interval','mean_f1','mean_f1_interval','n_train','n_valid','epochs','minutes'
 
-def _read_metrics(run):
+_NEEDED = 'n_train','n_valid','epochs','minutes' # beside the scores, for a card
+
+def _read_metrics(run, required):
     "The scores of a finished run"
     path = Path(run)/'metrics.json'
-    try: return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError): raise InputError(f"{path}: cannot be read; a card needs the scores of a finished run") from None
+    try: return read_metrics(path, required)
+    except InputError as e: raise InputError(f"{e}; a card needs the scores of a finished run") if required else e from None
+
+def _figures(data, config):
+    "The figures of a data folder, if it is at hand and has the labels of the model"
+    # a relative path was recorded by an older version: seen from here, it may be another folder
+    if not data or not Path(data).is_absolute() or not (Path(data)/'train.csv').is_file(): return None
+    vocab = read_tables(data).vocab
+    if [*vocab.categories, *vocab.attributes] == [*config['categories'], *config['attributes']]: return data_figures(data)
+    warnings.warn(f"{data}: its labels are not those of the model, so the card has no figures of the training data")
 
 def _write_card(folder, title, config, metrics, data, formats, check, licence):
     "README.md, with the data card's figures if the data folder is at hand"
-    data = data or metrics.get('data')
-    figures = data_figures(data) if data and (Path(data)/'train.csv').is_file() else None
+    figures = _figures(Path(data).absolute() if data else metrics.get('data'), config)
     card = model_card(title, config, metrics, figures, formats, check, licence)
     (folder/'README.md').write_text(card, encoding='utf-8')
 
@@ -83,12 +95,14 @@ def export_folder(
     source = config_path(run)
     config,check,formats = read_config(source),None,()
     weights = read_file(run, WEIGHTS_FILE, config)
-    metrics = _read_metrics(run) if card or (run/'metrics.json').is_file() else {}
+    metrics = _read_metrics(run, _NEEDED if card else ()) if card or (run/'metrics.json').is_file() else {}
     recipe = read_recorded_recipe(run/'settings.ini')[1] if int8 else None
+    # a named cache is a folder of whoever trained
+    if recipe and recipe.cache != 'auto': recipe = replace(recipe, cache='no')
     with atomic_dir(out) as folder:
         (folder/WEIGHTS_FILE).write_bytes(weights)
         if onnx or int8:
-            export_onnx(load_model(run), folder/ONNX_FILES['fp32'])
+            export_onnx(load_folder(run), folder/ONNX_FILES['fp32'])
             formats = ('onnx',)
         if int8:
             check = export_int8(folder, config, int8, recipe)

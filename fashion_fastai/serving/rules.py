@@ -40,6 +40,7 @@ def _expected_f1(p, max_k):
     "Expected F1 of the first k of independent attributes, k = 0 … `max_k`; `p` sorted in descending order, shape (n, m)"
     n,m = p.shape
     mean = p.sum(1).max()
+    if np.isnan(mean): raise InputError("the probabilities of the attributes are not numbers (NaN): the weights are damaged, or diverged")
     max_hits = min(m, math.ceil(mean + 11.5 + math.sqrt(132 + 69*mean))) # more have a probability below 1e-15 (Bernstein)
     counts = np.arange(max_hits + 1)
     nothing = np.zeros((n, len(counts)))
