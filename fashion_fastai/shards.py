@@ -66,7 +66,8 @@ def describe_job(
     networks = [o for o in learn.model.modules() if isinstance(o, MultiTaskModel)] # several, of an ensemble
     precision = ' and '.join(dict.fromkeys(o.precision for o in networks))
     channels_last = all(o.channels_last for o in networks)
-    return Job(Path(catalogue.test).name, rows, identity, model_identity(learn), batch_size, tta, precision, **names, channels_last=channels_last)
+    name,layout = Path(catalogue.test).name,dict(channels_last=channels_last)
+    return Job(name, rows, identity, model_identity(learn), batch_size, tta, precision, **names, **layout)
 
 def read_job(
     store:Store, # of parts

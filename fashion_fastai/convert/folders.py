@@ -73,7 +73,8 @@ def find_folder_images(
     for split,folder in _find_splits(src).items():
         classes = _class_folders(folder, split, seen)
         for o in classes:
-            if problem := name_problem(' '.join(o.name.split())): raise InputError(f"{folder}: the name of the category {o.name!r} {problem}")
+            problem = name_problem(' '.join(o.name.split()))
+            if problem: raise InputError(f"{folder}: the name of the category {o.name!r} {problem}")
         found = [(o.name, image) for o in classes for image in _images_below(o)]
         loose = [('', o) for o in _images_below(folder)] if not classes else []
         if classes: n_outside += sum(o.name.lower().endswith(IMAGE_SUFFIXES) for o in folder.iterdir() if o.is_file())
