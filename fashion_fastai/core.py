@@ -256,8 +256,9 @@ def read_regular(
     path = Path(path)
     try:
         if path.exists() and not path.is_file(): raise InputError(f"{path}: cannot be read: it is not a regular file")
-        if path.stat().st_size > max_bytes:
-            raise InputError(f"{path}: cannot be read: it has {path.stat().st_size/1e6:,.0f} MB, and at most {max_bytes/1e6:,.0f} are expected")
+        if (size := path.stat().st_size) > max_bytes:
+            limit = f"at most {max_bytes/1e6:,.0f} are expected"
+            raise InputError(f"{path}: cannot be read: it has {size/1e6:,.0f} MB, and {limit}")
         return path.read_bytes()
     except FileNotFoundError: raise InputError(f"{path}: cannot be read: there is no such file") from None
     except OSError as e: raise InputError(f"{path}: cannot be read ({e.strerror or e})") from None

@@ -46,7 +46,8 @@ def read_folds(
     "The folds of a run"
     rows = read_rows(Path(path), ['file_path','fold'])
     texts = rows.texts.get('fold', [''])
-    if not all(o.isdecimal() and len(o) < 10 for o in texts): raise InputError(f"{path}: has no fold for some images; use --overwrite to restart")
+    if not all(o.isdecimal() and len(o) < 10 for o in texts):
+        raise InputError(f"{path}: has no fold for some images; use --overwrite to restart")
     return pd.Series(list(map(int, texts)), rows.texts['file_path'])
 
 def fold_table(
@@ -178,8 +179,8 @@ def _summary(data, out, recipe, interp, decision, n):
     folds = [dict(fold=k, **{o: run[o] for o in (*scores, 'n_valid', 'minutes')}) for k,run in enumerate(runs, 1)]
     minutes = sum(of_folds('minutes'))
     speed = dict(minutes=round(minutes, 3), images_per_second=round(np.mean(of_folds('images_per_second')), 1))
-    return dict(data=str(Path(data).resolve()), **run_scores(interp, decision), folds=folds, spread=spread, n_valid=len(interp), size=recipe.size,
-        epochs=recipe.n_epochs, **speed, machine=machine(), versions=versions())
+    return dict(data=str(Path(data).resolve()), **run_scores(interp, decision), folds=folds, spread=spread, n_valid=len(interp),
+        size=recipe.size, epochs=recipe.n_epochs, **speed, machine=machine(), versions=versions())
 
 def _finish(data, out, recipe, table, folds):
     "Join the folds: out-of-fold predictions, decision, scores, report"

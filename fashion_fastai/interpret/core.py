@@ -105,7 +105,8 @@ def _check_arrays(arrays, groups):
     if any(o.dtype.kind != 'U' or o.ndim != 1 or o.itemsize > _MAX_TEXT for o in texts): raise ValueError('a name is not a text')
     limits = dict(zip(_TENSORS, [('f', -1e9, 1e9)]*2 + [('i', UNKNOWN, n_categories-1)] + [('bi', UNKNOWN, 1)]*2))
     limits.update(temperatures=('f', 1e-3, 1e3), thresholds=('f', -1e9, 1e9), category_offsets=('f', -1e9, 1e9))
-    lengths = dict(temperatures=(2, 1 + n_attributes), thresholds=(0, n_attributes), category_offsets=(0, n_categories), types=(0, n_attributes))
+    lengths = dict(temperatures=(2, 1 + n_attributes), thresholds=(0, n_attributes))
+    lengths.update(category_offsets=(0, n_categories), types=(0, n_attributes))
     for key,o in limits.items():
         if key in arrays and not _is_in(arrays[key], *o): raise ValueError(f'{key} has an invalid value')
     for key,o in lengths.items():

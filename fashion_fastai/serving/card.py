@@ -164,9 +164,11 @@ def model_card(
     predicted = ' and '.join(f'{part} ({len(config[part])})' for part in ('categories','attributes') if config[part])
     about = (f"A `{body['arch']}` of width {body['width']:g}, trained from scratch with fashion_fastai, that predicts {predicted} "
              "of a garment from its image.")
-    labels = [(part.capitalize(), _label_table(metrics[part], counts and counts.get(part, {}))) for part in ('categories','attributes') if metrics.get(part)]
+    scored = [o for o in ('categories','attributes') if metrics.get(o)]
+    labels = [(part.capitalize(), _label_table(metrics[part], counts and counts.get(part, {}))) for part in scored]
     versions = _plain(', '.join(f'{name} {version}' for name,version in config['versions'].items()))
-    parts = [f"---\n{_metadata(title, metrics, licence, figures, formats)}---", f'# {_plain(title)}', about, '## Use', *_usage(config, formats),
+    parts = [f"---\n{_metadata(title, metrics, licence, figures, formats)}---", f'# {_plain(title)}', about,
+        '## Use', *_usage(config, formats),
         '## Scores', *_scores(metrics, check), '## Training data', *_training(metrics, figures),
         *(text for heading,table in labels for text in (f'## {heading}', table)),
         '## Limits', '\n'.join(f'- {o}' for o in _limits(config)), f'Written by fashion_fastai; versions of the training: {versions}.']
