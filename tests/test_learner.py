@@ -7,7 +7,8 @@ from fastai.callback.tracker import EarlyStoppingCallback,ReduceLROnPlateau,Save
 from fastai.optimizer import Lookahead,RAdam,ranger
 from fastai.torch_core import set_seed
 import fashion_fastai.data.loader as loader
-from fashion_fastai.callback.checkpoint import optimizer_to_device,random_states,restore_random_states
+from fashion_fastai.callback.checkpoint import Checkpoint,optimizer_to_device,random_states,restore_random_states
+from fashion_fastai.core import InputError
 from fashion_fastai.data.loader import fashion_dls,pack_table
 from fashion_fastai.interpret.core import grad_cam
 from fashion_fastai.data.labels import read_labels
@@ -133,6 +134,19 @@ def test_a_validation_within_a_fit_is_refused(table, tmp_path):
     with learn.no_bar(),pytest.raises(RuntimeError, match='use `get_preds`'): learn.fit(1)
     learn.remove_cb(ValidateWithin)
     with learn.no_bar(): assert len(learn.validate()) == 5
+
+def test_a_checkpoint_of_somebody_else_sets_nothing_but_the_state_of_a_training(table, tmp_path):
+    def fit(**kwargs):
+        learn = made(table, tmp_path)
+        with learn.no_bar(): learn.fit(1, cbs=Checkpoint(tmp_path/'checkpoint.pt', **kwargs))
+    fit()
+    state = torch.load(tmp_path/'checkpoint.pt', weights_only=True)
+    fit(resume=True)
+    for key,value in (('callbacks', [['checkpoint', dict(file=str(tmp_path/'evil.pt'))]]), ('callbacks', [['recorder', 1]]), ('precision', 1),
+                      ('smooth_loss', None), ('orders', [1,2]), ('random', {}), ('epoch', '1'), ('about', [])):
+        torch.save({**state, key: value}, tmp_path/'checkpoint.pt')
+        with pytest.raises(InputError, match='checkpoint.pt: (does not fit this learner|is no checkpoint)'): fit(resume=True)
+    assert not (tmp_path/'evil.pt').exists()
 
 @pytest.mark.parametrize('opt_func', [RAdam, ranger])
 def test_a_restored_optimizer_works_on_the_device_of_its_weights(opt_func):

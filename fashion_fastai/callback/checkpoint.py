@@ -93,9 +93,8 @@ class Diverged(InputError):
 _STATE_ATTRS = {Recorder: ('lrs','iters','losses','values'), ParamScheduler: ('hps',), TrackerCallback: ('best','wait')}
 
 def _state_attrs(cb):
-    "Names of the attributes of callback `cb` that a checkpoint saves"
-    inherited = [name for kind,names in _STATE_ATTRS.items() if isinstance(cb, kind) for name in names]
-    return [o for o in (*getattr(cb, 'state_attrs', ()), *inherited) if o in vars(cb)]
+    "Names of the attributes of callback `cb` that a checkpoint may have"
+    return [*getattr(cb, 'state_attrs', ()), *(o for kind,names in _STATE_ATTRS.items() if isinstance(cb, kind) for o in names)]
 
 def _set_attr(cb, name, value):
     "Restore an attribute of callback `cb`; existing tensors are filled, and so keep their device and layout"
@@ -131,10 +130,12 @@ class Checkpoint(Callback):
         except OSError as e: raise InputError(f"{self.file}: cannot be read ({e.strerror})") from None
         except Exception as e: # nearly anything, for a damaged file
             raise InputError(f"{self.file}: is damaged, or no checkpoint ({type(e).__name__})") from None
-        if not isinstance(state, dict) or not {'format','about'} <= set(state):
-            raise InputError(f"{self.file}: is no checkpoint")
+        kinds = dict(about=dict, epoch=int, n_seen=int)
+        if not isinstance(state, dict) or 'format' not in state: raise InputError(f"{self.file}: is no checkpoint")
         if state['format'] != self.FORMAT:
             raise InputError(f"{self.file}: has format {state['format']}, and this version reads format {self.FORMAT}")
+        if not all(type(state.get(k)) is o for k,o in kinds.items()) or 'epochs' not in state['about']:
+            raise InputError(f"{self.file}: is no checkpoint")
         own = self._about()
         for key,value in state['about'].items():
             if key in own and own[key] != value:
@@ -161,7 +162,7 @@ class Checkpoint(Callback):
     def _state(self, epoch, n_seen):
         "Everything needed to continue in `epoch` after `n_seen` batches"
         model,scaler = self.model,getattr(self.learn, 'scaler', None)
-        named_attrs = [(cb, _state_attrs(cb)) for cb in self.learn.cbs]
+        named_attrs = [(cb, [o for o in _state_attrs(cb) if o in vars(cb)]) for cb in self.learn.cbs]
         random,*others = self.processes.gather(random_states()) if self.processes else [random_states()]
         callbacks = [[cb.name, {o: _plain(getattr(cb, o)) for o in attrs}] for cb,attrs in named_attrs if attrs]
         return dict(format=self.FORMAT, about=self._about(), epoch=epoch, n_seen=n_seen,
@@ -209,18 +210,20 @@ class Checkpoint(Callback):
         if state['scaler'] and getattr(self.learn, 'scaler', None): self.learn.scaler.load_state_dict(state['scaler'])
         named = {cb.name: cb for cb in self.learn.cbs}
         for name,attrs in state['callbacks']:
-            for k,o in attrs.items(): _set_attr(named[name], k, o)
-
-    def _restore(self, state):
-        "Restore the learner as it was when `state` was saved"
-        try: self._restore_learner(state)
-        except (KeyError, RuntimeError, ValueError, AssertionError) as e:
-            raise InputError(f"{self.file}: does not fit this learner ({' '.join(str(e).split())[:200]})") from e
+            for k,o in attrs.items():
+                if k not in _state_attrs(named[name]): raise KeyError(f'{name}.{k}') # a stranger's file sets nothing else
+                _set_attr(named[name], k, o)
         count,value = state['smooth_loss']
         self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = count,torch.tensor(value)
         self.learn.train_iter,self.first_loss,self.seconds = state['train_iter'],state['first_loss'],state['seconds']
         for dl,o in zip(self.dls.loaders, state['orders']): dl.rng.setstate(o)
         self._restore_random(state)
+
+    def _restore(self, state):
+        "Restore the learner as it was when `state` was saved"
+        try: self._restore_learner(state)
+        except (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as e:
+            raise InputError(f"{self.file}: does not fit this learner ({' '.join(str(e).split())[:200]})") from e
 
     @contextmanager
     def session(self): # yields the first epoch
