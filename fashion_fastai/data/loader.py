@@ -25,7 +25,7 @@ from ..core import InputError,UNKNOWN,fmt_size,prefetch_map
 from ..recipes import Recipe
 from .corrections import apply_corrections
 from .labels import LabelRow,LabelTable,Vocab,read_labels
-from .image import load_pixels,open_image
+from .image import load_pixels,open_image,without_name
 from .cache import PackedImages,cache_folder,pack_images,stored_size,unreadable_images
 from .duplicates import near_duplicate_groups
 from .augment import BatchResizedCrop,JitterNormalize
@@ -275,6 +275,6 @@ def read_data(
     packed = _pack_or_warn(table, recipe)
     bad = packed.bad if packed else unreadable_images(table.images, stored_size(recipe.size), recipe.workers)
     bad = {path: bad[path] for path in table.images if path in bad}
-    named = {file_path: bad[path] for file_path,path in zip(table.frame.file_path, table.images) if path in bad}
+    named = {name: without_name(bad[path], path) for name,path in zip(table.frame.file_path, table.images) if path in bad}
     if recipe.corrections != 'no': table = apply_corrections(table, recipe.corrections)
     return RunData(_drop_bad(table, bad, recipe.max_bad), packed, named)
