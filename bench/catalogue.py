@@ -84,7 +84,7 @@ def write_parts(folder, n_parts):
     for k in range(1, n_parts+1):
         rows = shard_rows(job.rows, job.batch_size, k, n_parts)
         p,q = rng.dirichlet(np.ones(N_CATEGORIES), len(rows)).astype(np.float32),rng.random((len(rows), N_ATTRIBUTES), np.float32)
-        bad = {i: 'x: is missing' for i,row in enumerate(rows) if row % 10_000 == 0}
+        bad = {i: 'is missing' for i,row in enumerate(rows) if row % 10_000 == 0}
         made_up = Predictions([next(paths) for _ in rows], p.argmax(1), q > .8, p, q, job.vocab, bad)
         with store.write(part_name(k, n_parts)) as f: pq.write_table(predictions_table(made_up, rows), f)
     return time.perf_counter() - start

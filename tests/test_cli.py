@@ -5,7 +5,9 @@ import pandas as pd
 import pytest,torch
 from conftest import SHORT,run_cli,run_inprocess,refused
 from fashion_fastai.cli.main import main
+from fashion_fastai.data.loader import read_data
 from fashion_fastai.export import load_model
+from fashion_fastai.recipes import read_recipe
 from fashion_fastai.report.score import score_submission
 
 def test_help_imports_nothing_heavy():
@@ -190,6 +192,36 @@ def test_a_row_without_attributes_is_only_warned_of(garments, tmp_path):
     done = run_inprocess('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
     assert done.returncode == 0 and len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith('fashion: warning: ') and 'train.csv, line 5: has no attribute' in done.stderr
+
+def test_any_path_can_be_that_of_a_bad_image(garments, run, tmp_path):
+    "A path with what separates a path from a reason, in every list of bad images"
+    data,name = tmp_path/'spring: summer',': is missing: a.jpg'
+    for o in ('train','test'): (data/o).mkdir(parents=True)
+    for i,o in enumerate(sorted((garments/'test').iterdir())[:5]): (data/f'test/{i}.jpg').symlink_to(o)
+    (data/'test'/name).write_text('no image')
+    for options in ([], ['--cache', tmp_path/'cache'], ['--shard', '1/1']):
+        done = run_inprocess('predict', run, data/'test', '--out', tmp_path/'out', *options)
+        if '--shard' in options: done = run_inprocess('merge', tmp_path/'out', '--out', tmp_path/'out')
+        assert done.returncode == 0, done.stderr
+        bad = pd.read_csv(tmp_path/'out'/'bad_images.csv')
+        assert bad.values.tolist() == [[name, 'cannot be read as an image (unknown format)']]
+    rows = pd.read_csv(garments/'train.csv').head(30)
+    for o in rows.file_path: (data/'train'/o.split('/')[-1]).symlink_to(garments.parent/o)
+    rows.file_path = 'train/' + rows.file_path.str.split('/').str[-1]
+    (data/'train'/name).write_text('no image')
+    rows.loc[0,'file_path'] = f'train/{name}'
+    rows.to_csv(data/'train.csv', index=False)
+    for cache in ('no', tmp_path/'cache'):
+        with pytest.warns(UserWarning, match='1 of 30 images'): found = read_data(data, read_recipe('demo', cache=cache, max_bad=.1))
+        assert found.bad == {f'train/{name}': 'cannot be read as an image (unknown format)'}
+
+def test_a_list_of_which_no_image_can_be_read_is_refused(run, tmp_path):
+    (tmp_path/'images').mkdir()
+    for i in range(3): (tmp_path/'images'/f'{i}.jpg').write_bytes(b'')
+    for options in ([], ['--cache', tmp_path/'cache']):
+        done = run_inprocess('predict', run, tmp_path/'images', '--out', tmp_path/'out', *options)
+        assert refused(done, 'nothing is written, since none of the 3 images can be read; the first, 0.jpg: cannot be read as an image (')
+    assert not list((tmp_path/'out').glob('*')) and str(tmp_path/'images') not in done.stderr
 
 def test_bad_images(garments, run, tmp_path):
     data = tmp_path/'garments'

@@ -25,7 +25,7 @@ from ..core import InputError,MAX_SIDE,UNKNOWN,fmt_size,prefetch_map
 from ..recipes import Recipe
 from .corrections import apply_corrections
 from .labels import LabelRow,LabelTable,Vocab,read_labels,read_tables
-from .image import load_pixels,open_image
+from .image import load_pixels,open_image,without_name
 from .cache import PackedImages,cache_folder,pack_images,stored_size,unreadable_images
 from .duplicates import near_duplicate_groups
 from .augment import BatchResizedCrop,JitterNormalize
@@ -289,7 +289,7 @@ def read_data(
     bad = {path: bad[path] for path in table.images if path in bad}
     path_of = dict(zip(table.frame.file_path, table.images))
     dropped = bad if left_out is None else {path_of[o]: f'{path_of[o]}: {reason}' for o,reason in left_out.items() if o in path_of}
-    named = {file_path: dropped[path] for file_path,path in path_of.items() if path in dropped}
+    named = {file_path: without_name(dropped[path], path) for file_path,path in path_of.items() if path in dropped}
     if recipe.corrections != 'no': table = apply_corrections(table, recipe.corrections)
     if left_out is None: table = _drop_bad(table, bad, recipe.max_bad)
     else: table = _drop_again(table, bad, dropped, recipe.max_bad)

@@ -15,6 +15,7 @@ import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN,atomic_write
 from ..data.table import read_rows
 from ..data.labels import Vocab,read_test_list
+from ..data.image import without_name
 from ..data.cache import PackedImages,cache_folder,pack_images
 
 # %% ../../nbs/46_serving.submission.ipynb #655b7210
@@ -76,7 +77,7 @@ def bad_rows(
 )->dict: # row -> reason
     "The bad images of a batch"
     if not bad: return {}
-    return {i: f'{path}: is missing' if path in missing else bad[path] for i,path in enumerate(paths) if path in bad}
+    return {i: 'is missing' if path in missing else without_name(bad[path], path) for i,path in enumerate(paths) if path in bad}
 
 # %% ../../nbs/46_serving.submission.ipynb #a4d0db27
 class Predictions(NamedTuple):
@@ -121,8 +122,8 @@ def write_bad_images(
     if not bad:
         try: return file.unlink(missing_ok=True)
         except OSError as e: raise InputError(f"{file}: cannot be removed ({e.strerror})") from e
-    reasons = [o.split(': ', 1)[-1] for o in bad.values()]
-    with atomic_write(file) as f: pd.DataFrame(dict(file_path=list(bad), reason=reasons)).to_csv(f, index=False)
+    table = pd.DataFrame(dict(file_path=list(bad), reason=list(bad.values())))
+    with atomic_write(file) as f: table.to_csv(f, index=False)
 
 def read_bad_images(
     folder:str|Path, # of a run
@@ -150,9 +151,9 @@ def submission_files(
 def write_submission(
     predictions:Predictions|Iterable, # from `predict_images`, or the batches of `predict_batches`
     out:str|Path, # folder for category.csv, attribute.csv and predictions.csv
-)->Path: # the folder
+)->Path: # the folder; raises `InputError` if no image can be read
     "Write the submission files, a table with names and probabilities, and bad_images.csv if there are any"
-    out,bad,n = Path(out),{},0
+    out,bad,n,n_bad = Path(out),{},0,0
     batches = [predictions] if isinstance(predictions, Predictions) else predictions
     with ExitStack() as stack:
         files = {}
@@ -161,6 +162,10 @@ def write_submission(
             for name,frame in _submission_frames(batch).items(): frame.to_csv(files[name], mode='a', header=i == 0, index=False)
             bad.update({batch.file_paths[row]: reason for row,reason in batch.bad.items()})
             n += len(batch.file_paths)
+            n_bad += len(batch.bad)
+        if n and n_bad == n:
+            name,reason = next(iter(bad.items()))
+            raise InputError(f"{out}: nothing is written, since none of the {n:,} images can be read; the first, {name}: {reason}")
         write_bad_images(bad, out)
     for name in {'category','attribute'} - set(files): (out/f'{name}.csv').unlink(missing_ok=True) # of another model
     if bad:
