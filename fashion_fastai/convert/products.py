@@ -99,9 +99,10 @@ def _index_images(folder):
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder of images")
     paths = {}
     found = [os.path.join(root, o) for root,_,names in sorted(os.walk(folder)) for o in sorted(names)]
-    for path in usable_names([o for o in found if Path(o).suffix.lower() in IMAGE_SUFFIXES], folder):
-        name,relative = os.path.basename(path),os.path.relpath(path, folder).replace(os.sep, '/')
-        for key in (relative, name, os.path.splitext(name)[0]): paths.setdefault(key, path)
+    images = [os.path.relpath(o, folder) for o in found if Path(o).suffix.lower() in IMAGE_SUFFIXES]
+    for image in usable_names(images, folder):
+        path = Path(image)
+        for key in (path.as_posix(), path.name, path.stem): paths.setdefault(key, os.path.join(folder, image))
     return paths
 
 def _column(table, name, option):
