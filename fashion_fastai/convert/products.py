@@ -106,11 +106,12 @@ def _index_images(folder):
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder of images")
     paths,others,whole = {},{},{}
     found = [os.path.join(root, o) for root,_,names in sorted(os.walk(folder)) for o in sorted(names)]
-    for path in usable_names([o for o in found if Path(o).suffix.lower() in IMAGE_SUFFIXES], folder):
-        root,name = os.path.split(path)
-        whole[os.path.relpath(path, folder).replace(os.sep, '/')] = path
-        for key in (name, os.path.splitext(name)[0]):
-            if os.path.dirname(paths.setdefault(key, path)) != root: others[key] = path
+    images = [os.path.relpath(o, folder) for o in found if Path(o).suffix.lower() in IMAGE_SUFFIXES]
+    for image in map(Path, usable_names(images, folder)):
+        path = os.path.join(folder, image)
+        whole[image.as_posix()] = path
+        for key in (image.name, image.stem):
+            if os.path.dirname(paths.setdefault(key, path)) != os.path.dirname(path): others[key] = path
     return _ImageIndex(paths | whole, {key: o for key,o in others.items() if key not in whole})
 
 def _column(table, name, option):
