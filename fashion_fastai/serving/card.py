@@ -9,7 +9,7 @@ __all__ = ['DataFigures', 'data_figures', 'model_card']
 import html,inspect,re
 from pathlib import Path
 from typing import NamedTuple
-import pandas as pd,yaml
+import yaml
 from ..core import fmt_size
 from ..data.stats import label_counts,read_stats
 from ..data.cache import stored_size
