@@ -513,6 +513,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fashion_fastai/cli/data.py')},
             'fashion_fastai.cli.main': { 'fashion_fastai.cli.main._check_names': ( 'cli.main.html#_check_names',
                                                                                    'fashion_fastai/cli/main.py'),
+                                         'fashion_fastai.cli.main._end': ('cli.main.html#_end', 'fashion_fastai/cli/main.py'),
+                                         'fashion_fastai.cli.main._is_unread': ('cli.main.html#_is_unread', 'fashion_fastai/cli/main.py'),
                                          'fashion_fastai.cli.main._parser': ('cli.main.html#_parser', 'fashion_fastai/cli/main.py'),
                                          'fashion_fastai.cli.main._run': ('cli.main.html#_run', 'fashion_fastai/cli/main.py'),
                                          'fashion_fastai.cli.main.main': ('cli.main.html#main', 'fashion_fastai/cli/main.py')},

@@ -7,8 +7,9 @@ __all__ = ['demo_run']
 
 # %% ../nbs/81_demo.ipynb #ee79f4c9
 from pathlib import Path
-from .core import terminal_progress
+from .core import InputError,terminal_progress
 from .recipes import Recipe
+from .data.table import read_rows
 from .data.synthetic import draw_garments
 from .inference import predict_run
 from .report.score import score_submission
@@ -18,15 +19,20 @@ from .train import train_run
 def demo_run(
     out:str|Path, # folder for garments, run and submission
     recipe:Recipe, # hyperparameters and settings
-    n:int=3000, # garments in all splits together
+    n:int|None=None, # garments in all splits together; None for those in `out`, or else 3,000
     overwrite:bool=False, # replace a run in `out`
     resume:bool=False, # continue an unfinished run in `out`
-)->dict: # accuracy and mean_f1 of the submission
+)->dict: # accuracy and mean_f1 of the submission; raises `InputError` if `out` has another number of garments
     "Create synthetic garments, train on them, and write and score a submission"
     out = Path(out)
     data,run,submission = out/'garments',out/'run',out/'submission'
-    if (data/'test_labels.csv').is_file(): print(f"1 of 3: using the garments in {data}", flush=True)
+    if (data/'test_labels.csv').is_file():
+        n_there = sum(len(read_rows(data/o, ['file_path','category_label']).lines) for o in ('train.csv','val.csv','test_labels.csv'))
+        if n not in (None, n_there):
+            raise InputError(f"{data}: has {n_there:,} garments, and --n asks for {n:,}; choose another folder, or leave out --n")
+        print(f"1 of 3: using the garments in {data}", flush=True)
     else:
+        n = n or 3000
         print(f"1 of 3: creating {n:,} garments in {data}", flush=True)
         draw_garments(data, n=n, progress=terminal_progress)
     print("2 of 3: training", flush=True)

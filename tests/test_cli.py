@@ -3,8 +3,9 @@ import io,json,os,shutil,subprocess,sys
 from contextlib import redirect_stdout
 import pandas as pd
 import pytest,torch
-from conftest import SHORT,run_cli,run_inprocess,refused
+from conftest import FASHION,SHORT,run_cli,run_inprocess,refused
 from fashion_fastai.cli.main import main
+from fashion_fastai.data import cache
 from fashion_fastai.data.loader import read_data
 from fashion_fastai.export import load_model
 from fashion_fastai.recipes import read_recipe
@@ -192,6 +193,35 @@ def test_a_row_without_attributes_is_only_warned_of(garments, tmp_path):
     done = run_inprocess('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', 1)
     assert done.returncode == 0 and len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith('fashion: warning: ') and 'train.csv, line 5: has no attribute' in done.stderr
+
+@pytest.mark.parametrize('unbuffered', ['','1'])
+@pytest.mark.parametrize('command', ['runs', '--help', 'refused'])
+def test_output_that_nobody_reads_ends_a_command_quietly(command, unbuffered, run):
+    words = dict(runs=['runs', run.parent], refused=['runs', run.parent/'none']).get(command, [command])
+    read,write = os.pipe()
+    os.close(read)
+    done = subprocess.run(list(map(str, [FASHION, *words])), stdout=write, stderr=subprocess.PIPE, text=True, env=dict(os.environ, PYTHONUNBUFFERED=unbuffered))
+    os.close(write)
+    if command == 'refused': assert refused(done, 'none: no such folder') # nothing was printed before
+    else: assert done.stderr == '' and done.returncode in ((0,141) if command == '--help' else (141,)), done.stderr # argparse itself ignores it
+
+def test_a_full_disk_behind_the_output_is_one_line(run):
+    with open('/dev/full', 'w') as full: done = subprocess.run([FASHION, 'runs', run.parent], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert refused(done, 'No space left on device')
+
+def test_output_that_nobody_reads_is_no_full_disk(garments, tmp_path, monkeypatch):
+    def closed(*args, **kwargs): raise BrokenPipeError(32, 'Broken pipe')
+    monkeypatch.setattr(cache, 'print', closed, raising=False)
+    with pytest.raises(BrokenPipeError): cache.pack_images(sorted((garments/'test').iterdir()), (16,12), tmp_path/'cache', 0)
+
+@pytest.mark.slow
+def test_a_demo_makes_as_many_garments_as_asked_for(tmp_path):
+    words = ['demo', '--out', tmp_path/'demo', *SHORT]
+    assert run_inprocess(*words, '--n', 103).returncode == 0
+    assert refused(run_inprocess(*words, '--n', 104, '--overwrite'), 'has 103 garments, and --n asks for 104; choose another folder, or leave out --n')
+    for more in (['--n', 103], []):
+        done = run_inprocess(*words, *more, '--overwrite')
+        assert done.returncode == 0 and '1 of 3: using the garments' in done.stdout, done.stderr
 
 def test_any_path_can_be_that_of_a_bad_image(garments, run, tmp_path):
     "A path with what separates a path from a reason, in every list of bad images"

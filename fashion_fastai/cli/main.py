@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'main']
 
 # %% ../../nbs/94_cli.main.ipynb #fae0ee42
-import argparse,errno,os,sys,warnings
+import argparse,errno,os,select,sys,warnings
 from contextlib import suppress
 from .. import __version__
 from ..core import InputError,Terminated,stopped_by_signals
@@ -57,22 +57,37 @@ def _run(argv):
         if 'processes' in args: args.words = argv # the command may start itself in several
         COMMANDS[args.command].run(args)
 
+def _is_unread(error):
+    "Whether `error` comes from printing where nobody reads"
+    while error and not isinstance(error, BrokenPipeError): error = error.__cause__ or error.__context__
+    if not error or not hasattr(select, 'poll'): return bool(error) # Windows has none
+    poll = select.poll()
+    for fd in (1, 2): poll.register(fd, 0)
+    return any(events & select.POLLERR for _,events in poll.poll(0)) # else it was a pipe to another process
+
+def _end(code, reason=''):
+    "Say why the command ends; returns its exit code"
+    with suppress(BrokenPipeError):
+        if reason: print(f'fashion: {reason}', file=sys.stderr)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try: stream.flush()
+        except OSError: os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno()) # Python would try again
+    return code
+
 def main(
     argv:list|None=None, # words of the command line; None for the process's own
-)->int: # exit code: 0 done, 2 invalid input, 130 Ctrl-C, 143 SIGTERM; a bug raises, with which Python exits 1
+)->int: # exit code: 0 done, 2 invalid input, 130 Ctrl-C, 141 nobody reads, 143 SIGTERM; a bug raises, with which Python exits 1
     "The `fashion` command"
     try:
-        with stopped_by_signals(): _run(sys.argv[1:] if argv is None else argv)
-    except InputError as e:
-        print(f'fashion: {e}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as e:
-        is_terminated = isinstance(e, Terminated)
-        # who sends a signal knows that it stops, but not what is kept
-        if str(e) or not is_terminated: print(f'fashion: stopped {e}'.rstrip(), file=sys.stderr)
-        return 143 if is_terminated else 130 # as shells do
-    except OSError as e:
+        try:
+            with stopped_by_signals(): _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            if sys.stdout: sys.stdout.flush()
+    except (InputError, OSError) as e:
+        if _is_unread(e): return _end(141) # as shells do, where this ends a program
+        if isinstance(e, InputError): return _end(2, e)
         if e.errno not in _ENVIRONMENT_ERRORS: raise
-        print(f"fashion: {e.filename or 'a file'}: {e.strerror}", file=sys.stderr)
-        return 2
+        return _end(2, f"{e.filename or 'a file'}: {e.strerror}")
+    except Terminated as e: return _end(143, f'stopped {e}' if str(e) else '') # who sends a signal knows that it stops, but not what is kept
+    except KeyboardInterrupt as e: return _end(130, f'stopped {e}'.rstrip()) # as shells do
     return 0

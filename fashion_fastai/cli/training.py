@@ -68,8 +68,8 @@ def _processes(args, recipe):
 def _demo_options(p):
     p.add_argument('--out', metavar='DIR', default='fashion_demo',
         help='folder for the data, the run and the submission (default: fashion_demo)')
-    p.add_argument('--n', type=at_least(10), metavar='N', default=3000,
-        help='number of synthetic garments, all splits together (default: 3000)')
+    p.add_argument('--n', type=at_least(10), metavar='N',
+        help='number of synthetic garments, all splits together (default: those of an earlier demo in the folder, or else 3000)')
     p.add_argument('--overwrite', action='store_true', help='replace the run of an earlier demo')
     p.add_argument('--resume', action='store_true', help='continue an interrupted demo')
     add_recipe_options(p, 'demo')

@@ -306,4 +306,5 @@ def pack_images(
             n_workers = cpu_count() if workers is None else workers
             return _pack(folder, paths, stats, size, packed, n_workers, progress)
         finally: lock.release()
+    except BrokenPipeError: raise # of what is printed here
     except OSError as e: raise InputError(f"{folder}: images cannot be packed here ({e.strerror or e})") from e
