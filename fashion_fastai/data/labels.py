@@ -7,7 +7,7 @@ __all__ = ['Vocab', 'LabelRow', 'LabelTable', 'LabelFiles', 'read_tables', 'read
            'read_test_list']
 
 # %% ../../nbs/12_data.labels.ipynb #e57b27b3
-import os,warnings
+import warnings
 from difflib import get_close_matches
 from dataclasses import dataclass
 from pathlib import Path

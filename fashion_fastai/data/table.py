@@ -199,7 +199,8 @@ def _parse_categories(places, texts, n):
     reject_rows(places, labels == -2, lambda i: f"category_label is '{texts[i]}', not a whole number from 0")
     if n is None:
         # numbers of a shop or an ontology: each one up to the highest would become a category
-        advice = "name all of them in classes.txt, a line per label from 0, or let fashion convert table --category category_label number them"
+        convert = 'let fashion convert table --category category_label number them'
+        advice = f"name all of them in classes.txt, a line per label from 0, or {convert}"
         reject_sparse(places, labels, len(np.unique(labels[labels >= 0])), 'category_label', advice)
         return labels
     known = f"classes.txt names the labels 0 to {n-1}"
@@ -217,7 +218,8 @@ def _parse_compact(places, texts):
     n_attributes = 1 + highest.max()
     # a small table may lack most of a few attributes
     if n_attributes > 100:
-        reject_sparse(places, highest[codes], len(set().union(*sets)), 'attribute_label', "number them from 0, or write a column of 0 and 1 for each")
+        advice = "number them from 0, or write a column of 0 and 1 for each"
+        reject_sparse(places, highest[codes], len(set().union(*sets)), 'attribute_label', advice)
     multi_hot = np.zeros((len(sets), n_attributes), np.int8)
     for i,o in enumerate(sets): multi_hot[i,o] = 1
     return multi_hot[codes]
