@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np,pandas as pd
 from .core import InputError,UNKNOWN,atomic_write
 from .data.paths import find_images
-from .data.table import read_texts
+from .data.table import read_texts,reject_rows
 from .data.labels import read_tables
 from .data.corrections import label_targets
 from .interpret.core import FashionInterpretation
@@ -99,9 +99,12 @@ def read_suspects(
     "Read suspects.csv"
     path = Path(path)
     if not path.is_file(): raise InputError(f"{path}: no such file; fashion check DATA --with RUN writes it")
-    suspects = read_texts(path).reset_index(drop=True)
+    suspects = read_texts(path)
     missing = [o for o in SUSPECT_COLUMNS if o not in suspects]
     if missing: raise InputError(f"{path}: has no column {missing[0]}; fashion check DATA --with RUN writes {', '.join(SUSPECT_COLUMNS)}")
+    scores = pd.to_numeric(suspects.score, errors='coerce')
+    reject_rows([(path, suspects.index)], ~np.isfinite(scores).values, lambda i: f"score is '{suspects.score.iloc[i]}', not a number")
+    suspects = suspects.assign(score=scores).reset_index(drop=True)
     if len(suspects) and not any(map(os.path.isfile, suspects.image)):
         raise InputError(f"{path}: none of its images exists, the first being {suspects.image[0]}; run fashion check again")
     return suspects

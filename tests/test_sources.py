@@ -185,6 +185,14 @@ def test_a_line_break_in_a_name_makes_no_other_class(tmp_path, line_break):
             original = int((tmp_path/'out'/o.file_path).resolve().stem)
             assert vocab.categories[o.category_label] == ' '.join(names[original%4].split())
 
+@pytest.mark.parametrize('description', [b'', b'{', b'\xff', b'[]', b'{"info": 1}', b'{"info": {"features": []}}', b'{"info": {"features": {"kind": {"_type": "ClassLabel"}}}}',
+    b'{"info": {"features": {"kind": {"_type": "ClassLabel", "names": [1, null]}}}}', b'{"info": {"features": {"kind": {"_type": "ClassLabel", "names": 7}}}}', b'['*100_000])
+def test_a_damaged_description_of_a_parquet_table_is_refused(tmp_path, description):
+    pa,pq = pytest.importorskip('pyarrow'),pytest.importorskip('pyarrow.parquet')
+    pq.write_table(pa.table(dict(image=['a.png'], kind=['0'])).replace_schema_metadata({'huggingface': description}), tmp_path/'table.parquet')
+    done = run_inprocess('convert', 'table', tmp_path/'table.parquet', tmp_path/'data', '--category', 'kind')
+    assert refused(done, 'table.parquet: its description of the columns, named huggingface, is damaged')
+
 def test_the_paths_of_a_table_start_in_one_folder(tmp_path, monkeypatch):
     "The folder of the images, else the working directory, also for the paths in cells that have no bytes"
     names = [f'{i}.png' for i in range(60)]

@@ -1,13 +1,19 @@
 "Tables as people really write them, and as nobody should: each is read rightly, or refused by one clear line"
-import csv,io,os,re,sys,warnings
+import csv,io,os,re,shutil,sys,warnings
+from contextlib import contextmanager,redirect_stderr,redirect_stdout
 import numpy as np, pandas as pd
 import pytest
+from PIL import Image
 from hypothesis import HealthCheck,given,settings,strategies as st
 from fashion_fastai.core import InputError
 from fashion_fastai.catalogue import Catalogue
 from fashion_fastai.data.corrections import apply_corrections
 from fashion_fastai.data.labels import read_groups,read_labels,read_tables,read_test_list,write_labels
-from fashion_fastai.report.score import score_submission
+from fashion_fastai.app.review import Review
+from fashion_fastai.cli.main import main
+from fashion_fastai.convert.folders import read_folder_attributes
+from fashion_fastai.folds import read_folds
+from fashion_fastai.report.score import score_submission,submission_scores
 from fashion_fastai.serving.submission import read_image_list
 from fashion_fastai.suspects import read_suspects
 
@@ -345,6 +351,155 @@ def test_no_broken_table_gives_a_wrong_label(data, raw): check_table(data, raw)
 @settings(max_examples=10_000, **fuzz)
 @given(raw=tables())
 def test_ten_thousand_broken_tables(data, raw): check_table(data, raw)
+
+HOSTILE = ['', ' ', '.', '..', '../../../escaped.jpg', '/tmp/escaped.jpg', 'a/../../../../escaped.jpg', 'C:\\escaped.jpg', 'img/0.png', './img/0.png', '0.png', '../in/img/1.png', 'memory://x.jpg',
+           'a'*140_000, 'a/'*3000, '9'*5000, '99999999999', '999999999', '10000', '5', '3', '-1', '1.0', '1e999', 'inf', 'nan', 'None', 'true', '１', '²', '+1', '1_0',
+           '\x00', 'a\x00.jpg', 'a\nb', 'a\rb', '\x85', '\u2028', '\x1b[2J', '\x7f', '=1+1', '"', '""', "'", ',', ',,,', ';', '\t', '|', '|||', 'red|red', 'a'*9+'|'+'b'*9,
+           '[]', '{}', 'file_path', 'category_label', 'attribute_label', 'is_valid', 'group', 'attribute', 'train', 'validation', '\u202e', '<script>', '\ufeff', 'ünï', '\ud800']
+
+def hostile_folder(root):
+    "Every kind of table in `root`/in, valid, with twelve small images; returns {file: rows}"
+    rng,data = np.random.default_rng(0),root/'in'
+    names = [f'{i}.png' for i in range(12)]
+    for folder in ('img','images','folders/tee','folders/skirt','deep/img/p'):
+        (data/folder).mkdir(parents=True, exist_ok=True)
+        for i,o in enumerate(names): Image.fromarray(rng.integers(0, 256, (8,6,3), dtype=np.uint8)).save(data/folder/(o if folder != 'folders/skirt' else f's{o}'))
+    def rows(*columns): return [[f'img/{o}', *(f(i) for f in columns)] for i,o in enumerate(names)]
+    category,flag,tags = lambda i: str(i%3),lambda i: str(i%2),lambda i: ['dark|long','','long','dark|dark'][i%4]
+    labels = [['file_path','category_label','red','long'], *rows(category, flag, lambda i: '' if i == 1 else str(1-i%2))]
+    attributes = [['file_path','red','long'], *([f'{"" if i%2 else "s"}{o}', flag(i), ''] for i,o in enumerate(names))]
+    deep_names = [f'img/p/{o}' for o in names]
+    def listed(head, *columns): return [*head, *([o, *(f(i) for f in columns)] for i,o in enumerate(deep_names))]
+    lists = {'category_cloth': [['3'], ['category_name','type'], ['tee','1'], ['skirt','2'], ['coat','3']], 'attr_cloth': [['2'], ['attribute_name','type'], ['red  line','1'], ['long','2']],
+             'category_img': listed([['12'], ['image_name','label']], lambda i: str(i%3+1)), 'attr_img': listed([['12'], ['image_name','labels']], lambda i: '1', lambda i: str(i%3-1)),
+             'bbox': listed([['12'], ['image_name','box']], *[lambda i, o=o: o for o in ('0','0','5','7')])}
+    return {'train.csv': labels[:10], 'val.csv': [labels[0], *labels[10:]], 'test.csv': [['file_path'], *([o[0]] for o in labels[3:])], 'classes.txt': [['tee'],['skirt'],['coat']],
+            'attributes.csv': [['attribute','group','exactly_one','type'], ['red','look','0','colour'], ['long','look','0','shape']], 'groups.csv': [['file_path','group'], *rows(lambda i: f'g{i//2}')],
+            'corrections.csv': [['file_path','target','given','suggested','decision'], ['img/0.png','category','tee','skirt','change'], ['img/1.png','category','skirt','tee','drop']],
+            'suspects.csv': [['file_path','target','given','suggested','score','image'], ['img/0.png','category','tee','skirt','.1',str(data/'img'/'0.png')]], 'folds.csv': [['file_path','fold'], *rows(lambda i: str(i%2+1))],
+            'category.csv': [['file_path','category_label'], *rows(category)], 'attribute.csv': [['file_path','attribute_label'], *rows(lambda i: ['0 1','','1'][i%3])],
+            'compact.csv': [['file_path','category_label','attribute_label'], *rows(category, lambda i: ['0 1','','1'][i%3])],
+            'table.csv': [['image','kind','red','tags','split','x1','y1','x2','y2'], *rows(lambda i: ['tee','skirt',''][i%3], flag, tags, lambda i: ['train','train','val','test'][i%4], *[lambda i, o=o: o for o in ('0','0','5','7')])],
+            'styles.csv': [['id','articleType','baseColour','productDisplayName'], *([str(i), ['Tee','Skirt'][i%2], tags(i) or 'Blue', f'Product {i}'] for i in range(12))],
+            'extra.csv': attributes, **{f'deep/Anno_coarse/list_{o}.txt': lists[o] for o in lists}, 'deep/Eval/list_eval_partition.txt': listed([['12'], ['image_name','split']], lambda i: ['train','train','val','test'][i%4])}
+
+def training(data):
+    table = read_labels(data)
+    apply_corrections(table, data/'corrections.csv')
+    read_labels(data, regroup=True)
+
+def scoring(data):
+    for labels in ('train.csv','compact.csv'):
+        for o in ('category.csv','attribute.csv'): submission_scores(data/labels, data/o)
+
+def listing(data):
+    read_image_list(data/'test.csv')
+    catalogue = Catalogue(data/'test.csv')
+    n,_ = catalogue.identity()
+    catalogue.check(n)
+    catalogue.part(range(n))
+
+def reviewing(data): Review(data/'suspects.csv', data/'corrections.csv').page(0)
+
+def converting(kind, src, *options):
+    def convert(data):
+        with redirect_stdout(io.StringIO()): code = convert_command(['convert', kind, str(data/src), str(data.parent/'out'/'data'), *options])
+        assert code in (0, 2)
+    return convert
+
+def convert_command(words):
+    with redirect_stderr(io.StringIO()) as err: code = main(words)
+    assert code == 0 or len(err.getvalue().splitlines()) == 1, err.getvalue()
+    return code
+
+LABEL_FILES,LISTS = ('train.csv','val.csv','test.csv','classes.txt','attributes.csv','groups.csv','corrections.csv'),tuple(f'deep/Anno_coarse/list_{o}.txt' for o in ('category_cloth','category_img','attr_cloth','attr_img','bbox'))
+READERS = dict(training=(training, LABEL_FILES), listing=(listing, ('test.csv',)), scoring=(scoring, ('train.csv','compact.csv','category.csv','attribute.csv')), folds=(lambda data: read_folds(data/'folds.csv'), ('folds.csv',)),
+               reviewing=(reviewing, ('suspects.csv','corrections.csv')), table=(converting('table', 'table.csv', '--category', 'kind', '--attributes', 'red,tags:2', '--split', 'split', '--keep-names'), ('table.csv',)),
+               products=(converting('products', 'styles.csv', '--attributes', 'baseColour', '--keep-names'), ('styles.csv',)), folders=(lambda data: read_folder_attributes(data/'extra.csv', [f'tee/{i}.png' for i in range(12)] + [f'skirt/s{i}.png' for i in range(12)]), ('extra.csv',)),
+               deepfashion=(converting('deepfashion', 'deep', '--keep-names', '--crop', '.1', '--split', 'authors', '--categories', 'all', '--attributes', 'all'), (*LISTS, 'deep/Eval/list_eval_partition.txt')))
+
+@st.composite
+def hostile_files(draw):
+    "(reader, {file: bytes}): one to three of its files are hostile"
+    reader = draw(st.sampled_from(sorted(READERS)))
+    files = {}
+    for file in draw(st.lists(st.sampled_from(READERS[reader][1]), min_size=1, max_size=3, unique=True)):
+        rows = [list(o) for o in VALID[file]]
+        for _ in range(draw(st.integers(1, 3))):
+            i,what = draw(st.integers(0, len(rows)-1)),draw(st.sampled_from(['cell','cell','cell','column','header','drop','twice','short','long','many','wide']))
+            value = draw(st.sampled_from(HOSTILE) | st.text(max_size=5))
+            if what == 'header': i = 0
+            if what in ('cell','header') and rows[i]: rows[i][draw(st.integers(0, len(rows[i])-1))] = value
+            if what == 'column':
+                k = draw(st.integers(0, len(rows[0])-1)) if rows[0] else 0
+                rows = [rows[0], *([*o[:k], value, *o[k+1:]] for o in rows[1:])]
+            if what == 'drop' and len(rows) > 1: rows.pop(i)
+            if what == 'twice': rows.insert(i, list(rows[i]))
+            if what == 'short': rows[i] = rows[i][:-1]
+            if what == 'long': rows[i] = [*rows[i], value]
+            if what == 'many': rows += [[f'{value[:20]}{j}', *rows[-1][1:]] for j in range(3000)]
+            if what == 'wide': rows = [[*o, *(f'{value[:20]}{j}' if n == 0 else '1' for j in range(3000))] for n,o in enumerate(rows[:12])]
+        separator = ',' if file.endswith('.csv') else '   '
+        quoted = file.endswith('.csv') and draw(st.booleans())
+        raw = (as_csv(rows, draw(st.sampled_from([',',',',',',';'])), quoting=csv.QUOTE_ALL) if quoted else '\n'.join(map(separator.join, rows))).encode('utf-8', 'surrogatepass')
+        for _ in range(draw(st.integers(0, 1))):
+            at = draw(st.integers(0, len(raw)))
+            raw = raw[:at] + draw(st.sampled_from([b'', b'"', b',', b'\n', b'\r', b'\x00', b'\xff', b'\xef\xbb\xbf', b'PAR1'])) + raw[at + draw(st.integers(0, 3)):]
+        files[file] = draw(st.sampled_from([raw]*8 + [b'', b'\x00'*100, raw.decode('utf-8', 'replace').encode('utf-16'), b'PAR1' + raw, raw[:len(raw)//2]]))
+    return reader,files
+
+VALID = {} # filled by the fixture: {file: rows}
+
+@pytest.fixture(scope='module')
+def hostile(tmp_path_factory):
+    "A folder whose tables become hostile one after the other"
+    root = tmp_path_factory.mktemp('hostile')/'a'/'b'
+    VALID.update(hostile_folder(root))
+    for file in VALID: write_table(root/'in'/file, VALID[file])
+    for name,(reader,_) in READERS.items(): # all of them read the valid files
+        reader(root/'in')
+        assert (root/'out'/'data'/'train.csv').is_file() == (name in ('table','products','deepfashion'))
+        shutil.rmtree(root/'out', ignore_errors=True)
+    return root
+
+def write_table(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((as_csv(rows) if path.suffix == '.csv' else '\n'.join(map('   '.join, rows))+'\n').encode())
+
+@contextmanager
+def limited_memory(n_bytes):
+    "Inside the block, this process cannot have `n_bytes` more of memory than now"
+    resource = pytest.importorskip('resource')
+    before,hard = resource.getrlimit(resource.RLIMIT_DATA)
+    used = next(int(o.split()[1])*1024 for o in open('/proc/self/status') if o.startswith('VmData'))
+    resource.setrlimit(resource.RLIMIT_DATA, (used + n_bytes, hard))
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
+
+def check_hostile(root, reader, files):
+    "Read, or refused in one line: never a traceback, never a file outside of the output folder, never gigabytes"
+    def everything(): return sorted((str(o), o.lstat().st_size) for o in root.parent.parent.rglob('*') if root/'out' not in (o, *o.parents))
+    for file,raw in files.items(): (root/'in'/file).write_bytes(raw)
+    before = everything()
+    try:
+        with limited_memory(10**9),warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            try: READERS[reader][0](root/'in')
+            except InputError as e: assert str(e) and len(str(e).splitlines()) == 1
+        assert everything() == before and not os.path.exists('/tmp/escaped.jpg')
+        assert all(o.resolve().is_relative_to(root) for o in (root/'out').rglob('*') if o.is_file())
+    finally:
+        shutil.rmtree(root/'out', ignore_errors=True)
+        for file in files: write_table(root/'in'/file, VALID[file])
+
+@settings(max_examples=60, derandomize=True, **fuzz)
+@given(found=hostile_files())
+def test_no_hostile_table_ends_in_a_traceback(hostile, found): check_hostile(hostile, *found)
+
+@pytest.mark.soak
+@settings(max_examples=2000, **fuzz)
+@given(found=hostile_files())
+def test_two_thousand_hostile_tables(hostile, found): check_hostile(hostile, *found)
 
 @settings(max_examples=60, derandomize=True, **fuzz)
 @given(raw=tables())

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image
 from ..core import InputError,atomic_write,locked
-from ..data.table import read_texts
+from ..data.table import read_texts,reject_rows
 from ..data.image import open_image
 from ..data.corrections import CORRECTION_COLUMNS,DECISIONS
 from ..suspects import read_suspects
@@ -31,6 +31,8 @@ def _read_decisions(path):
     except InputError as e: raise InputError(f"{e}; it is not a file of corrections; choose another with --out") from None
     if frame.columns.tolist() != CORRECTION_COLUMNS:
         raise InputError(f"{path}: exists, and is not a file of corrections; choose another with --out")
+    is_unknown = ~frame.decision.isin(DECISIONS).values
+    reject_rows([(path, frame.index)], is_unknown, lambda i: f"decision is '{frame.decision.iloc[i]}', not {', '.join(DECISIONS)}")
     return {(o['file_path'], o['target']): o for o in frame.to_dict('records')}
 
 _TEXTS = dict(keep='kept', change='suggestion taken', drop='dropped')

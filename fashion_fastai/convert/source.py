@@ -73,6 +73,15 @@ def _find_class_names(feature):
     if not isinstance(feature, dict): return None
     return feature['names'] if feature.get('_type') == 'ClassLabel' else _find_class_names(feature.get('feature'))
 
+def _read_class_names(path, description):
+    "{column: names of its classes} from the description of a table by the library `datasets`"
+    try:
+        features = json.loads(description).get('info', {}).get('features', {})
+        found = {column: names for column,o in features.items() if (names := _find_class_names(o))}
+        if all(isinstance(o, str) for names in found.values() for o in names): return found
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError): pass
+    raise InputError(f"{path}: its description of the columns, named huggingface, is damaged; save the table again without it")
+
 class _ParquetFile:
     "A Parquet file"
     def __init__(self, path):
@@ -82,8 +91,7 @@ class _ParquetFile:
         except (self.arrow.ArrowException, OSError) as e: raise self._error(e) from None
         schema = self.file.schema_arrow
         self.columns,self.kinds = schema.names,{o.name: self._kind(o.type) for o in schema}
-        features = json.loads((schema.metadata or {}).get(b'huggingface', b'{}')).get('info', {}).get('features', {})
-        self.class_names = {column: names for column,o in features.items() if (names := _find_class_names(o))}
+        self.class_names = _read_class_names(path, (schema.metadata or {}).get(b'huggingface', b'{}'))
 
     def _error(self, e): return InputError(f"{self.path}: cannot be read as Parquet ({str(e).splitlines()[0]})")
 

@@ -65,12 +65,12 @@ def read_stats(
     "Read all labels and images of a data folder"
     data = Path(data)
     frame,vocab,attributes = _list_images(data)
+    products = read_groups(frame.file_path, data, len(vocab.categories), frame.image)
+    frame['product_group'] = '' if products is None else products
     exists = np.flatnonzero(frame.image.notna())
     print(f"reading {len(exists):,} images of {data}", flush=True)
     infos = read_infos(frame.image.iloc[exists].tolist(), workers, progress)
     _add_infos(frame, pd.Series(infos, exists, dtype=object).reindex(range(len(frame))))
-    products = read_groups(frame.file_path, data, len(vocab.categories), frame.image)
-    frame['product_group'] = '' if products is None else products
     return DatasetStats(data, vocab, frame, attributes)
 
 # %% ../../nbs/19_data.stats.ipynb #74b1e110

@@ -201,8 +201,8 @@ def _parse_categories(places, texts, n):
     reject_rows(places, labels == -2, lambda i: f"category_label is '{texts[i]}', not a whole number from 0")
     if n is None:
         # numbers of a shop or an ontology: each one up to the highest would become a category
-        numbered = "let fashion convert table --category category_label number them"
-        advice = f"name all of them in classes.txt, a line per label from 0, or {numbered}"
+        convert = 'let fashion convert table --category category_label number them'
+        advice = f"name all of them in classes.txt, a line per label from 0, or {convert}"
         reject_sparse(places, labels, len(np.unique(labels[labels >= 0])), 'category_label', advice)
         return labels
     known = f"classes.txt names the labels 0 to {n-1}"
