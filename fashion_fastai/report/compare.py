@@ -55,7 +55,7 @@ def _are_label_scores(value):
 def _is_decision(value):
     "Whether a value describes how labels are decided"
     names = dict(name=is_text, rule=is_text, cross_fitted=lambda o: is_dict_of(o, _is_score))
-    return _has(value, names, tuple(names))
+    return value is None or _has(value, names, tuple(names))
 
 def _is_plain(value): return value is None or is_flag(value) or is_text(value) or is_number(value, -1e18, 1e18)
 
@@ -74,12 +74,16 @@ _CHECKS = [(key, is_valid, expected) for keys,is_valid,expected in (
     (('data','device','precision'), is_text, 'a text'),
     (('channels_last','cache'), is_flag, 'true or false')) for key in keys]
 
-def _fold_checks(scores):
-    "What the values of a run with folds should be, that has the mean of `scores`"
-    fold = dict(fold=_is_count, n_valid=_is_count, minutes=_is_amount, **{o: _is_score for o in scores})
-    def is_spread(o): return _has(o, dict(mean=_is_score, sd=_is_score))
-    return [('spread', lambda o: is_dict_of(o, is_spread) and set(o) <= set(_SCORES), 'mean and sd of each score'),
-            ('folds', lambda o: is_list_of(o, lambda values: _has(values, fold)), 'the scores of each fold')]
+def _is_spread(value):
+    "Whether a value has the mean and the standard deviation of some scores over the folds"
+    return is_dict_of(value, lambda o: _has(o, dict(mean=_is_score, sd=_is_score))) and set(value) <= set(_SCORES)
+
+def _check_folds(path, metrics):
+    "Refuse scores of folds that cannot be shown side by side"
+    check_values(path, _METRICS, metrics, [('spread', _is_spread, 'mean and sd of each score')])
+    checks = dict(fold=_is_count, n_valid=_is_count, minutes=_is_amount, **{o: _is_score for o in metrics['spread']})
+    def is_fold(o): return _has(o, checks)
+    check_values(path, _METRICS, metrics, [('folds', lambda o: is_list_of(o, is_fold), 'the scores of each fold')])
 
 def read_metrics(
     path:str|Path, # metrics.json of a run folder
@@ -90,7 +94,7 @@ def read_metrics(
     check_values(path, _METRICS, metrics, _CHECKS, [key for key,*_ in _CHECKS if key not in required])
     scores = [o for o in _SCORES if o in metrics]
     if not scores: raise InputError(f"{path}: is not {_METRICS}: it has neither accuracy nor mean_f1")
-    if 'folds' in metrics: check_values(path, _METRICS, metrics, _fold_checks(metrics.get('spread', ())))
+    if 'folds' in metrics: _check_folds(path, metrics)
     return metrics
 
 _MAX_EPOCHS,_MAX_SIZES = 100_000,100 # that a figure can show

@@ -55,10 +55,9 @@ def is_number(
 
 def is_text(
     value, # from a JSON file
-    max_length:int=10_000, # characters
 )->bool:
-    "Whether a value is a text"
-    return isinstance(value, str) and len(value) <= max_length
+    "Whether a value is a text that can be shown"
+    return isinstance(value, str) and len(value) <= 10_000
 
 def is_flag(
     value, # from a JSON file
