@@ -14,23 +14,21 @@ from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from PIL import Image
 from ..core import IMAGE_SUFFIXES,InputError
-from ..data.image import open_image
+from ..data.image import image_file,open_image
 from ..prediction import Prediction
 from ..serving.engine import OnnxModel
 
 # %% ../../nbs/70_app.uploads.ipynb #5b6a640e
 MAX_BYTES = 50_000_000 # of one image
 MAX_PIXELS = 64_000_000 # of one image, as from a good phone; decoding them needs about 600 MB
-_FORMATS = 'JPEG','PNG','WEBP','BMP','GIF','TIFF' # whatever a file is called; others, such as EPS, run as programs
 
 def _too_large(name, n_bytes):
     return InputError(f"{name}: has {n_bytes/1e6:,.0f} MB; an image may have {MAX_BYTES/1e6:.0f} MB")
 
 def _n_pixels(source, name):
     "Number of pixels according to the header, more than `MAX_PIXELS` for what Pillow refuses as a decompression bomb"
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(file, formats=_FORMATS) as image: return image.width*image.height
+        with image_file(source) as image: return image.width*image.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning): return MAX_PIXELS + 1
     except Exception: raise InputError(f"{name}: cannot be read as an image") from None # each format has its own errors
 
