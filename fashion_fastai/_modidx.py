@@ -95,6 +95,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'fashion_fastai/app/service.py'),
                                             'fashion_fastai.app.service._label_rows': ( 'app.service.html#_label_rows',
                                                                                         'fashion_fastai/app/service.py'),
+                                            'fashion_fastai.app.service._without_formulas': ( 'app.service.html#_without_formulas',
+                                                                                              'fashion_fastai/app/service.py'),
                                             'fashion_fastai.app.service.example_images': ( 'app.service.html#example_images',
                                                                                            'fashion_fastai/app/service.py')},
             'fashion_fastai.app.uploads': { 'fashion_fastai.app.uploads.UploadedImages': ( 'app.uploads.html#uploadedimages',

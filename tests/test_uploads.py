@@ -1,7 +1,10 @@
 "Zips from anybody: what a header says of its entry is not believed"
-import resource,struct,zipfile
+import csv,io,resource,struct,zipfile
+from types import SimpleNamespace
 import pytest
 from fashion_fastai.app import uploads
+from fashion_fastai.app.service import PredictionService
+from fashion_fastai.data.labels import Vocab
 
 def lying_zip(path, kind, n_bytes=300_000_000):
     "A zip of one entry that unpacks to `n_bytes`, and says that it has 100"
@@ -24,3 +27,19 @@ def test_a_zip_bomb_with_a_lying_header(kind, tmp_path):
     names,bad = uploads.collect_images([('bomb.zip', path)], tmp_path/'out')
     assert names == ['a.jpg'] and list(bad) == [0]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000 # KB
+
+def test_no_name_in_the_table_of_the_page_is_a_formula(tmp_path):
+    "Whether commas or semicolons end a cell; other names are not changed"
+    names = ['=1+1.jpg', '+a.jpg', '-b.jpg', '@c.jpg', ' =d.jpg', '\t=e.jpg', '＝f.jpg', 'g;=1+1.jpg', 'h,=1+1.jpg', 'i";"=1+1.jpg', 'j\n=1+1.jpg', 'k=1.jpg', "'l.jpg"]
+    with zipfile.ZipFile(tmp_path/'a.zip', 'w') as archive:
+        for o in names: archive.writestr(o, '<html>')
+    model = SimpleNamespace(vocab=Vocab(('=coat',), ('@red','+blue','long')))
+    page = PredictionService(model, model, tmp_path, tmp_path).images([dict(orig_name='a.zip', path=str(tmp_path/'a.zip'))])
+    with open(page.file, encoding='utf-8', newline='') as file: text = file.read()
+    for delimiter in ',;':
+        cells = [cell for row in csv.reader(io.StringIO(text), delimiter=delimiter) for cell in row]
+        assert [o for o in cells if o.lstrip().startswith(('=','+','-','@','＝'))] == []
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[0] == ['file_path', 'category', 'category_probability', 'attributes', "'@red", "'+blue", 'long', 'problem']
+    assert [o[0] for o in rows[1:]] == [f"'{o}" for o in names[:7]] + names[7:] and rows[1][-1] == 'cannot be read as an image'
+    assert page.rows.file_path.tolist() == names # the page itself shows them as they are
