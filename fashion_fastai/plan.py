@@ -14,11 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,torch
-from PIL import Image
 from .core import InputError,fmt_size
 from .recipes import Recipe,read_recipe
 from .data.labels import LabelTable
-from .data.image import exif_orientation
+from .data.image import exif_orientation,image_file
 from .data.loader import compute_device
 from .timing import Timing,time_training
 
@@ -48,8 +47,8 @@ def typical_size(
     "The median size of upright images"
     def upright(path):
         try:
-            with Image.open(path) as image: return image.size if exif_orientation(image) > 4 else image.size[::-1]
-        except (OSError, ValueError, Image.DecompressionBombError): return None # read_data reports it
+            with image_file(path) as image: return image.size if exif_orientation(image) > 4 else image.size[::-1]
+        except Exception: return None # Pillow raises nearly anything for damaged files; read_data reports them
     some = np.random.default_rng(0).permutation(len(images))[:n]
     sizes = [o for i in some if (o := upright(images[i]))]
     if not sizes: raise InputError(f"none of {len(some)} images could be opened; the first: {images[0]}")

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 import torch
-from PIL import Image
 from fastai.basics import noop
 from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
@@ -21,6 +20,7 @@ import fashion_fastai
 from .core import atomic_dir,cache_home
 from .recipes import SHIPPED,read_recipe
 from .data.labels import LabelTable,read_labels
+from .data.image import open_image
 from .data.loader import fashion_dls
 from .data.synthetic import draw_garments
 from .learner import FashionLearner,fashion_learner
@@ -69,11 +69,11 @@ def damaged_data(
 )->Path: # data folder `dst`/garments
     "200 synthetic garments with a copy in each other split, a broken, a missing and a grey image, and a row without attributes"
     data = copy_data(dst, 200)
-    Image.open(data/'train'/'00001.jpg').resize((120,160)).save(data/'val'/'00001.jpg')
+    open_image(data/'train'/'00001.jpg').resize((120,160)).save(data/'val'/'00001.jpg')
     shutil.copy(data/'train'/'00002.jpg', data/'test'/'00001.jpg')
     (data/'train'/'00003.jpg').write_bytes((data/'train'/'00003.jpg').read_bytes()[:500])
     (data/'train'/'00004.jpg').unlink()
-    Image.open(data/'train'/'00005.jpg').convert('L').save(data/'train'/'00005.jpg')
+    open_image(data/'train'/'00005.jpg').convert('L').save(data/'train'/'00005.jpg')
     lines = (data/'train.csv').read_text().splitlines()
     lines[7] = ','.join(lines[7].split(',')[:2] + ['0']*15)
     (data/'train.csv').write_text('\n'.join(lines))

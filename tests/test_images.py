@@ -1,13 +1,19 @@
 "Damaged images of every format: read, or refused as an image that cannot be read, and nothing else"
-import io,random,struct,warnings
+import io,os,random,struct,sys,threading,time,warnings
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin,Image,ImageFile,features
 from conftest import run_inprocess
 from fashion_fastai.data.duplicates import read_info
 from fashion_fastai.core import InputError
 from fashion_fastai.data.synthetic import draw_garment
+from fashion_fastai.app.uploads import check_image
+from fashion_fastai.convert.core import image_suffix
+from fashion_fastai.data import image as data_image
 from fashion_fastai.data.image import open_image
+from fashion_fastai.plan import typical_size
 
 def saved(image, format, **kwargs):
     file = io.BytesIO()
@@ -79,3 +85,74 @@ def test_commands_survive_a_broken_exif_block(run, garments, tmp_path):
     for i,changes in enumerate(BROKEN): (tmp_path/'images'/f'{i}.jpg').write_bytes(saved(Image.open(garments/'test'/'00001.jpg'), 'JPEG', exif=broken_exif(changes)))
     done = run_inprocess('predict', run, tmp_path/'images', '--out', tmp_path/'out')
     assert done.returncode == 0 and done.stderr == '' and not (tmp_path/'out'/'bad_images.csv').exists(), done.stderr
+
+def two_faced(width=400, height=300):
+    "A TIFF of 10×10 pixels, whose header is followed by the lines of an IM file of another size"
+    lines,pixels = f': x\nImage type: L 1 image\nImage size (x*y): {width}*{height}\n\x1a'.encode(),bytes(min(width*height//8, 20_000))
+    start = 8 + len(lines)
+    tags = {256: 10, 257: 10, 258: 8, 259: 1, 262: 1, 273: start, 278: 10, 279: 100}
+    directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', tag, 4, 1, value) for tag,value in tags.items()) + bytes(4)
+    return b'II*\0' + struct.pack('<I', start + len(pixels)) + lines + pixels + directory
+
+def test_a_file_is_opened_as_what_it_was_checked_as(tmp_path):
+    (tmp_path/'a.jpg').write_bytes(raw := two_faced())
+    for source in (raw, tmp_path/'a.jpg', str(tmp_path/'a.jpg')): assert open_image(source).size == (10,10)
+    assert read_info(str(tmp_path/'a.jpg')).size == (10,10) and typical_size([tmp_path/'a.jpg']) == (10,10)
+    assert image_suffix(raw) == '.tif'
+    check_image(two_faced(13_000, 13_000), 'a.jpg') # its 100 pixels are no reason to refuse it
+
+@pytest.mark.parametrize('format', ['EPS','PPM','ICO','TGA'])
+def test_other_formats_are_refused_whatever_a_file_is_called(format, tmp_path, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', lambda *args, **kwargs: pytest.fail('an EPS file was run'))
+    (tmp_path/'a.jpg').write_bytes(raw := saved(Image.new('RGB', (30,40)), format))
+    for read in (lambda: open_image(raw), lambda: open_image(tmp_path/'a.jpg', (16,12)), lambda: read_info(str(tmp_path/'a.jpg')),
+                 lambda: check_image(raw, 'a.jpg'), lambda: typical_size([tmp_path/'a.jpg'])):
+        with pytest.raises(InputError): read()
+    assert image_suffix(raw) is None
+
+def test_the_formats_of_garments_are_read():
+    image = draw_garment('dress', ['red','dotted'], seed=1, size=(40,30))
+    formats = {'JPEG': '.jpg', 'PNG': '.png', 'WEBP': '.webp', 'GIF': '.gif', 'BMP': '.bmp', 'TIFF': '.tif'}
+    if features.check('avif'): formats['AVIF'] = '.avif'
+    if features.check('jpg_2000'): formats['JPEG2000'] = '.jp2'
+    files = [(saved(image, 'MPO', save_all=True, append_images=[image]), '.jpg'), *((saved(image, o), suffix) for o,suffix in formats.items())]
+    for raw,suffix in files:
+        check_image(raw, 'a')
+        assert open_image(raw).size == (30,40) and image_suffix(raw) == suffix
+
+def test_heif_is_read_where_its_package_is_installed(monkeypatch):
+    class Heif(ImageFile.ImageFile):
+        format = 'HEIF'
+        def _open(self): self._mode,self._size,self.tile = 'RGB',(6,4),[]
+        def load(self): return Image.new('RGB', (6,4)).im.pixel_access()
+    def register(): Image.register_open('HEIF', Heif, lambda prefix: prefix[4:8] == b'ftyp')
+    file = b'\0\0\0\x18ftypheic' + bytes(20)
+    try:
+        with pytest.raises(InputError): check_image(file, 'a.jpg')
+        monkeypatch.setitem(sys.modules, 'pillow_heif', SimpleNamespace(register_heif_opener=register))
+        data_image._readable_formats.cache_clear()
+        check_image(file, 'a.jpg')
+        assert data_image.image_file(file).format == 'HEIF'
+    finally:
+        Image.OPEN.pop('HEIF', None)
+        data_image._readable_formats.cache_clear()
+
+def test_a_large_image_waits_for_others_and_is_not_overtaken_for_ever():
+    "Threads decode at most `MAX_DECODED` pixels together; also after an error, and in a process that is forked meanwhile"
+    small,large,order,started = Image.new('1', (8,8)),Image.new('1', (8000,8000)),[],threading.Event()
+    def decode(o, name):
+        with data_image.decoding(o): order.append(name)
+    with ThreadPoolExecutor(3) as pool:
+        with data_image.decoding(small):
+            futures = [pool.submit(decode, large, 'large')]
+            while not data_image._decoded.turn.locked(): time.sleep(.001) # it waits
+            futures.append(pool.submit(decode, small, 'small'))
+            child = os.fork()
+            if not child: # it has no thread that decodes
+                decode(large, 'forked')
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0 and order == []
+        for o in futures: o.result()
+    assert order == ['large','small']
+    with pytest.raises(KeyError),data_image.decoding(large): raise KeyError
+    assert data_image._decoded.n == 0

@@ -80,6 +80,11 @@ def test_what_is_imported_is_required():
     packages = packages_distributions() # the name of a package may be another
     assert [o for o in imported if not packages_of(packages.get(o, [o])) & required] == []
 
+def test_image_files_are_opened_in_one_place():
+    "Elsewhere Pillow would be asked for other formats than those that were checked"
+    def opens(node): return isinstance(node, ast.Attribute) and node.attr == 'open' and getattr(node.value, 'id', '') in ('Image','PILImage')
+    assert [module_of(o) for o in MODULES for node in ast.walk(ast.parse(o.read_text())) if opens(node)] == ['data.image']
+
 def test_lines_are_short():
     lines = [(f'{module_of(path)}:{i}', line) for path in MODULES for i,line in enumerate(path.read_text().splitlines(), 1)]
     assert [where for where,line in lines if len(line) > 140 and 'http' not in line] == []

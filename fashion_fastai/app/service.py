@@ -6,7 +6,7 @@
 __all__ = ['MAX_TABLE_ROWS', 'TABLE_COLUMNS', 'example_images', 'ImagePage', 'TablePage', 'PredictionService']
 
 # %% ../../nbs/71_app.service.ipynb #42838872
-import tempfile,threading,warnings
+import csv,tempfile,threading,warnings
 from pathlib import Path
 from typing import Callable,NamedTuple
 import pandas as pd
@@ -72,6 +72,15 @@ def _label_rows(prediction):
     def ranked(o): return sorted(o.items(), key=lambda item: -item[1])
     return [[name, f'{p:.3f}', kind] for kind,o in kinds for name,p in ranked(o)]
 
+_FORMULA = '=','+','-','@','＝','＋','－','＠' # how one begins
+
+def _without_formulas(table):
+    "`table` with an apostrophe before what a spreadsheet would compute: whoever makes a zip chooses the names in it"
+    def text(o): return f"'{o}" if isinstance(o, str) and o.lstrip().startswith(_FORMULA) else o
+    with_text = 0,1,3,table.shape[1]-1 # file_path, category, attributes, problem
+    columns = {i: table.iloc[:, i].map(text) if i in with_text else table.iloc[:, i] for i in range(table.shape[1])}
+    return pd.DataFrame(columns).set_axis([text(o) for o in table.columns], axis=1)
+
 class PredictionService:
     "Predictions for uploads (dictionaries with orig_name and path): one image and one list at a time"
     def __init__(self,
@@ -130,7 +139,8 @@ class PredictionService:
         resolved = [self._resolve(o) for o in uploads]
         with self.list_lock: table = predict_uploads(self.list_model, resolved, self.folder, batches)
         file = Path(tempfile.mkdtemp(dir=self.uploads))/'predictions.csv' # a path that cannot be guessed
-        with atomic_write(file) as f: table.to_csv(f, index=False)
+        # in quotes, since a spreadsheet may take a semicolon for the end of a cell
+        with atomic_write(file) as f: _without_formulas(table).to_csv(f, index=False, quoting=csv.QUOTE_NONNUMERIC)
         return TablePage(self._message(table), self._first_rows(table), str(file))
 
     def _message(self, table):

@@ -111,6 +111,9 @@ def _serve_options(p):
     p.add_argument('--host', metavar='ADDRESS', default='127.0.0.1',
         help='address to listen at; 0.0.0.0 accepts other machines, without a password '
             '(default: 127.0.0.1, this machine only)')
+    p.add_argument('--allow-host', dest='hosts', metavar='NAME', action='append', default=[],
+        help='name by which clients reach this machine, through a proxy for instance; may be repeated '
+            '(default: at 127.0.0.1 localhost only, at other addresses any name)')
     p.add_argument('--port', type=port_number, metavar='N',
         help='port to listen at (default: the first free one from 7860; 8000 with --api)')
     p.add_argument('--api', action='store_true', help='an HTTP endpoint for programs in place of the page')
@@ -126,10 +129,11 @@ def _serve_options(p):
 def _serve(args):
     if args.api:
         from fashion_fastai.serving.api import serve_api
-        return serve_api(args.model, args.host, args.port or 8000, args.engine, args.precision, args.queue)
+        return serve_api(args.model, args.host, args.port or 8000, args.engine, args.precision, args.queue,
+            hosts=args.hosts)
     from fashion_fastai.app.server import serve_run
     serve_run(args.model, args.browser, host=args.host, port=args.port, precision=args.precision,
-        examples=args.examples, engine=args.engine)
+        examples=args.examples, engine=args.engine, hosts=args.hosts)
 
 def _merge_options(p):
     p.add_argument('parts', metavar='DIR', help='folder with all parts of a list, from fashion predict --shard or --engine ray')

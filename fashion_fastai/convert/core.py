@@ -7,13 +7,13 @@ __all__ = ['BOX', 'select_labels', 'SourceImages', 'ConversionSummary', 'random_
            'parse_boxes', 'image_suffix', 'with_suffix', 'attribute_info']
 
 # %% ../../nbs/29_convert.core.ipynb #a50e5b4c
-import difflib,io
+import difflib
 from pathlib import Path
 from typing import Callable,Iterable,NamedTuple
 import numpy as np,pandas as pd
-from PIL import Image
 from ..core import InputError
 from ..data.split import grouped_split
+from ..data.image import image_file
 
 # %% ../../nbs/29_convert.core.ipynb #dd2d9071
 def select_labels(
@@ -131,14 +131,14 @@ def parse_boxes(
     return np.where(is_empty[:,None], 0., boxes)
 
 # %% ../../nbs/29_convert.core.ipynb #2f4e3873
-_SUFFIXES = {'JPEG': '.jpg', 'MPO': '.jpg', 'TIFF': '.tif'} # others are the format's name
+_SUFFIXES = {'JPEG': '.jpg', 'MPO': '.jpg', 'TIFF': '.tif', 'JPEG2000': '.jp2'} # others are the format's name
 
 def image_suffix(
     data:bytes, # of an image file
 )->str|None: # such as `.jpg`; None if this is no image
     "The suffix of an image's true format"
     try:
-        with Image.open(io.BytesIO(data)) as image: return _SUFFIXES.get(image.format, f'.{image.format.lower()}')
+        with image_file(data) as image: return _SUFFIXES.get(image.format, f'.{image.format.lower()}')
     except Exception: return None # Pillow's decoders raise nearly anything for damaged files
 
 def with_suffix(

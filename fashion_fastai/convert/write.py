@@ -6,22 +6,20 @@
 __all__ = ['write_images']
 
 # %% ../../nbs/40_convert.write.ipynb #0617e422
-import io,os,shutil
+import os,shutil
 from multiprocessing import cpu_count
 from pathlib import Path,PurePath
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from PIL import Image
 from ..core import InputError,SPLITS,atomic_dir,atomic_write,name_problem,prefetch_map,track
 from ..data.labels import write_labels
-from ..data.image import upright_rgb
+from ..data.image import decoding,image_file,upright_rgb
 from .core import ConversionSummary,SourceImages,image_suffix,is_labelled,with_suffix
 
 # %% ../../nbs/40_convert.write.ipynb #025a31cf
 def _crop(source, box, margin, target, where):
     "Save the part of an image inside `box`, plus `margin` times its sides; the whole image if the box is empty"
-    with Image.open(source) as image:
-        image = upright_rgb(image)
+    with image_file(source) as image,decoding(image): image = upright_rgb(image)
     left,top,right,bottom = map(float, box)
     is_outside = left >= image.width or top >= image.height or right <= 0 or bottom <= 0
     if where and is_outside and any(box):
@@ -70,8 +68,7 @@ class _Writer:
 
     def _save(self, row, source, target):
         if self.boxes is not None:
-            file = io.BytesIO(source) if isinstance(source, bytes) else source
-            _crop(file, self.boxes[row], self.margin, target, self.where and self.where(row))
+            _crop(source, self.boxes[row], self.margin, target, self.where and self.where(row))
         elif self.copy or isinstance(source, bytes): self._copy(source, target)
         else: os.symlink(source, target)
 

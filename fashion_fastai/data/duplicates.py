@@ -6,7 +6,7 @@
 __all__ = ['THUMBNAIL', 'ImageInfo', 'read_info', 'difference_hash', 'read_infos', 'near_pairs', 'near_duplicate_groups']
 
 # %% ../../nbs/15_data.duplicates.ipynb #794dc117
-import hashlib,io
+import hashlib
 from multiprocessing import cpu_count
 from typing import Callable,NamedTuple
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 from ..core import InputError,prefetch_map,terminal_progress,track
 from .split import connected_groups
-from .image import open_image
+from .image import image_file,open_image
 
 # %% ../../nbs/15_data.duplicates.ipynb #aa83ad02
 THUMBNAIL = 16,17 # height and width
@@ -37,7 +37,7 @@ def read_info(
     try: image = open_image(raw, (4*height, 4*width)) # a JPEG decoded at 1/8 is off by up to seven pixels, so in two steps
     except InputError as e: raise InputError(str(e).replace('the image', str(path), 1)) from e
     thumbnail = np.asarray(image.resize((width,height), Image.Resampling.BILINEAR))
-    with Image.open(io.BytesIO(raw)) as image: size,mode = image.size[::-1],image.mode # reads the header only
+    with image_file(raw) as image: size,mode = image.size[::-1],image.mode # reads the header only
     return ImageInfo(size, mode, hashlib.blake2b(raw, digest_size=16).digest(), thumbnail)
 
 def difference_hash(

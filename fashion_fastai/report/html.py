@@ -40,7 +40,7 @@ def figure_image(
     "A figure as a PNG in 256 colours, a third of the size of full colour"
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=110)
-    image = Image.open(buffer).convert('RGB')
+    image = open_image(buffer.getvalue())
     return PageImage(data_uri(image.quantize(256), 'PNG', optimize=True), alt, round(image.width/1.1))
 
 def thumbnail_image(
