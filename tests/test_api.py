@@ -393,6 +393,7 @@ def check_hostile(folder, garments, expected, tmp_path, n, seed, heavy):
     assert peak < 1500 and files() == before # `marker` neither
     return max(slowest)
 
+@pytest.mark.slow
 def test_hostile_bodies_run_nothing_and_write_nothing(folder, garments, expected, tmp_path): # noqa: F811
     check_hostile(folder, garments, expected, tmp_path, 150, 366, 3)
 

@@ -141,6 +141,8 @@ def test_what_is_refused(page, run, garments, tmp_path):
     for path in ('file=https://example.com/dress.jpg', 'proxy=https://example.com/dress.jpg', f'file={private}', f"file={run/'model.json'}"):
         with pytest.raises(urllib.error.HTTPError) as refused: fetched(f'{page.url}gradio_api/{path}')
         assert refused.value.code == 403
+    with pytest.raises(urllib.error.HTTPError) as refused: fetched(urllib.request.Request(page.url, headers={'Host': 'evil.example'}))
+    assert refused.value.code == 421 # a name that a stranger lets lead to this machine
     with pytest.raises(urllib.error.HTTPError) as refused: uploaded(page.url, tmp_path/'large.jpg')
     assert refused.value.code == 413 and b'maximum allowed size of 204800 bytes' in refused.value.read()
     assert not [o for o in page.files() if o.name == 'evil.jpg']
