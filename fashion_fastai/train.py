@@ -59,9 +59,8 @@ def _check_folder(out, overwrite, resume):
         raise InputError(f"{out}: contains a finished run; choose another folder, or use --overwrite")
     if has_run and not (overwrite or resume):
         raise InputError(f"{out}: contains an unfinished run; use --resume to continue or --overwrite to restart")
-    # bad_images.csv is written first
-    lacks_settings = not (out/'settings.ini').is_file() and any((out/o).exists() for o in RUN_FILES if o != 'bad_images.csv')
-    if lacks_settings and not overwrite:
+    is_begun = any((out/o).exists() for o in RUN_FILES if o != 'bad_images.csv') # which is written before settings.ini
+    if is_begun and not (out/'settings.ini').is_file() and not overwrite:
         raise InputError(f"{out}: contains files of a run, but no settings.ini; choose another folder, or use --overwrite")
 
 # keys that do not influence the training, and may change when a run is resumed
