@@ -75,8 +75,9 @@ def _iter_chunks(path, layout):
     "The rows of a list as DataFrames"
     columns = list(range(layout.n_columns))
     types = {i: str if layout.named and i == 0 else layout.kind for i in columns}
-    return pd.read_csv(path, sep=r'\s+', skiprows=layout.head, header=None, names=[*columns, 'extra'], dtype={**types, 'extra': str},
-        index_col=False, chunksize=_ROWS_AT_ONCE, quoting=csv.QUOTE_NONE, na_filter=layout.kind != str, encoding='utf-8-sig')
+    with pd.read_csv(path, sep=r'\s+', skiprows=layout.head, header=None, names=[*columns, 'extra'], dtype={**types, 'extra': str},
+            index_col=False, chunksize=_ROWS_AT_ONCE, quoting=csv.QUOTE_NONE, na_filter=layout.kind != str, encoding='utf-8-sig') as chunks:
+        yield from chunks
 
 def _chunk_values(chunk, layout):
     "Values of a chunk; raises `ValueError` for columns or values that do not fit `layout`"
