@@ -349,7 +349,7 @@ class Catalogue:
     def check(self,
         n:int, # number of rows
         n_looked_up:int=200, # rows whose images are looked up
-    ): # raises `InputError` if half or more of the images are missing
+    ): # raises `InputError` if half of the images are missing
         "Look up some images, evenly spread over the list"
         if self.has_bytes and self.parquet.n_without_bytes < n/2: return
         step = max(1, n//n_looked_up)

@@ -52,7 +52,7 @@ def predict_batches(
     cache:str='no', # no: open files; auto: cache decoded images in the user's cache folder; or a folder for the cache
     progress:Callable|None=None, # wraps the loop over batches, with their number as `total`; None for no progress bar
     strict:bool=False, # refuse missing and unreadable images instead of predicting the training-set prior
-)->Iterable: # of `Predictions`; raises `InputError` if half of the images or more are missing, or, if `strict`, any cannot be read
+)->Iterable: # of `Predictions`; raises `InputError` if half of the images are missing, or, if `strict`, any is missing or unreadable
     "Predict the images of a list in its order, batch by batch"
     images = test if isinstance(test, ImageList) else read_image_list(test, strict)
     packed = open_cache(images, test, stored_size(learn.dls.valid.crop.size), cache, workers, strict)

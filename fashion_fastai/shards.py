@@ -66,8 +66,8 @@ def describe_job(
     networks = [o for o in learn.model.modules() if isinstance(o, MultiTaskModel)] # several, of an ensemble
     precision = ' and '.join(dict.fromkeys(o.precision for o in networks))
     channels_last = all(o.channels_last for o in networks)
-    name,layout = Path(catalogue.test).name,dict(channels_last=channels_last)
-    return Job(name, rows, identity, model_identity(learn), batch_size, tta, precision, **names, **layout)
+    name,model = Path(catalogue.test).name,model_identity(learn)
+    return Job(name, rows, identity, model, batch_size, tta, precision, **names, channels_last=channels_last)
 
 def read_job(
     store:Store, # of parts
@@ -213,9 +213,9 @@ def predict_part(
 
 def _load(model, precision, store):
     "The model in `precision`, or in that of the parts that are there"
-    known = known_precision(store, precision)
-    if not known: return load_model(model, precision)
-    learn = load_model(model)
+    learn = load_model(model, None if known_precision(store, precision) else precision)
+    known = known_precision(store, precision) # again: another process may have been faster
+    if not known: return learn
     if known[0] == 'fp16' and learn.dls.device.type != 'cuda':
         raise InputError(f"{store}: contains parts in fp16, which needs a GPU; choose another folder and --precision fp32 for all parts")
     learn.model.to_precision(*known)

@@ -48,7 +48,7 @@ def image_list(
 def read_image_list(
     test:str|Path, # CSV with a column file_path, or a folder of images
     strict:bool=False, # refuse missing images
-)->ImageList: # raises `InputError` if half or more of the images are missing, or, if `strict`, any
+)->ImageList: # raises `InputError` if half of the images are missing, or, if `strict`, any
     "Read the list of images to predict"
     images = read_test_list(test, strict)
     require_images(images, test)
