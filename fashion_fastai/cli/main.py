@@ -88,6 +88,7 @@ def main(
         if isinstance(e, InputError): return _end(2, e)
         if e.errno not in _ENVIRONMENT_ERRORS: raise
         return _end(2, f"{e.filename or 'a file'}: {e.strerror}")
-    except Terminated as e: return _end(143, f'stopped {e}' if str(e) else '') # who sends a signal knows that it stops, but not what is kept
+    # who sends a signal knows that it stops, but not what is kept
+    except Terminated as e: return _end(143, f'stopped {e}' if str(e) else '')
     except KeyboardInterrupt as e: return _end(130, f'stopped {e}'.rstrip()) # as shells do
     return 0
