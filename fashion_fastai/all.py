@@ -15,7 +15,7 @@ from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback,ReduceLROnPlateau,SaveModelCallback
 from fastai.torch_core import set_seed
 from .core import InputError
-from .loss import MultiTaskLoss
+from .model.loss import MultiTaskLoss
 from .metrics import CategoryAccuracy,MeanF1,f1_per_image,label_scores
 from .recipes import parse_stages,read_recipe
 from .data.labels import LabelTable,Vocab,read_labels,read_test_list

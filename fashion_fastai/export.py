@@ -14,7 +14,7 @@ from fastai.callback.fp16 import MixedPrecision
 from safetensors.torch import load,save
 import fashion_fastai
 from .core import InputError,atomic_write
-from .loss import MultiTaskLoss
+from .model.loss import MultiTaskLoss
 from .metrics import CategoryAccuracy,MeanF1
 from .data.groups import AttributeGroup
 from .data.labels import LabelRow,Vocab

@@ -25,7 +25,7 @@ from fastai.vision.data import get_grid
 from fastcore.foundation import L
 from fastcore.meta import delegates
 from .core import InputError,atomic_write
-from .loss import MultiTaskLoss,attribute_loss,category_loss
+from .model.loss import MultiTaskLoss,attribute_loss,category_loss
 from .metrics import CategoryAccuracy,MeanF1,PartLoss
 from .recipes import Recipe,parse_stages
 from .data.labels import LabelTable,Vocab

@@ -162,7 +162,7 @@ def pictures(path):
 def test_notebooks_have_figures():
     with_figure = {o.stem.split('_', 1)[1] for o in NOTEBOOKS if o.name[0].isdigit() and pictures(o)}
     assert len(with_figure) >= 20
-    assert {'loss','decision.rules','callback.progressive','data.split','report.run','data.labels','callback.checkpoint'} <= with_figure
+    assert {'model.loss','decision.rules','callback.progressive','data.split','report.run','data.labels','callback.checkpoint'} <= with_figure
 
 def test_tutorials_begin_with_one_import():
     for path in ROOT.glob('nbs/tutorials/*.ipynb'):

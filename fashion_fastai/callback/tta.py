@@ -9,7 +9,7 @@ __all__ = ['mean_logits', 'predict_with_flip', 'FlipTTA']
 from typing import Callable
 import torch,torch.nn.functional as F
 from fastai.callback.core import Callback
-from ..loss import group_log_probabilities
+from ..model.loss import group_log_probabilities
 
 # %% ../../nbs/31_callback.tta.ipynb #21a1c5ae
 def mean_logits(

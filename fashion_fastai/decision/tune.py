@@ -15,7 +15,7 @@ from sklearn.model_selection import KFold
 from torch import Tensor
 from fastai.basics import noop
 from ..core import InputError,UNKNOWN
-from ..loss import attribute_loss,attribute_probabilities,category_loss
+from ..model.loss import attribute_loss,attribute_probabilities,category_loss
 from ..metrics import f1_per_image,known_values
 from .rules import ExpectedF1,Grouped,LabelSets,Threshold,chunk_rows
 

@@ -15,7 +15,7 @@ import numpy as np,torch,torch.nn.functional as F
 from fastai.basics import noop
 from PIL import Image
 from ..core import InputError,UNKNOWN,atomic_write
-from ..loss import attribute_loss,attribute_probabilities,category_loss
+from ..model.loss import attribute_loss,attribute_probabilities,category_loss
 from ..metrics import f1_per_image,known_values
 from ..data.groups import AttributeGroup
 from ..data.labels import Vocab
