@@ -39,7 +39,7 @@ def worker(data, cache, precision, height, width, batch_size):
     if world > 1:
         dist.init_process_group('gloo')
         model = DistributedDataParallel(model)
-        model.broadcast_buffers = False # as in callback.parallel
+        model.broadcast_buffers = False # as in distributed.ddp
     def step():
         learn.loss_func(model(image), *targets).backward()
         learn.opt.step()

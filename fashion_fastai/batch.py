@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from .core import InputError,terminal_progress,track
-from .processes import TIMEOUT
+from .distributed.processes import TIMEOUT
 from .export import load_model
 from .catalogue import Catalogue,Store,import_pyarrow,is_remote
 from .shards import Job,describe_job,known_precision,merge_parts,open_job,part_name,predict_part

@@ -18,7 +18,7 @@ from .core import InputError,atomic_write,batch_advice,locked,oom_hint,remove_le
 from .metrics import label_scores,mean_interval
 from .ranking import average_precision,f1_scores,recall_at_k,recall_per_type,top_k_accuracy
 from .recipes import Recipe,read_recorded_recipe,write_recipe
-from .processes import ALONE,Processes,check_batch_size
+from .distributed.processes import ALONE,Processes,check_batch_size
 from .data.labels import LabelTable,read_labels
 from .data.loader import RunData,read_data
 from .decision.tune import Decision
@@ -26,7 +26,7 @@ from .callback.history import progress_or_log
 from .callback.checkpoint import Checkpoint,Diverged,fingerprint
 from .callback.profile import PhaseTimer
 from .callback.tracking import check_logger,logger_callbacks
-from .callback.parallel import DataParallel
+from .distributed.ddp import DataParallel
 from .learner import FashionLearner,recipe_learner
 from .interpret.core import FashionInterpretation
 from .export import MODEL_FILES,save_model,versions

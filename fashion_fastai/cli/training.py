@@ -59,9 +59,9 @@ def _process_options(p):
 @contextmanager
 def _processes(args, recipe):
     "The processes of the command: starts them if --processes asks for it, and then exits as they do"
-    from fashion_fastai.distributed import is_started,joined
+    from fashion_fastai.distributed.group import is_started,joined
     if args.processes and not is_started():
-        from fashion_fastai.launch import count_processes,start_processes
+        from fashion_fastai.distributed.launch import count_processes,start_processes
         raise SystemExit(start_processes(args.words, count_processes(args.processes, recipe.batch_size), args.timeout))
     with joined(args.timeout) as processes: yield processes
 
@@ -136,7 +136,7 @@ def _train_folds(args, recipe):
 
 def _require_one_process(args):
     "Refuse folds in several processes that share a training"
-    from fashion_fastai.distributed import is_started
+    from fashion_fastai.distributed.group import is_started
     if args.processes or is_started():
         raise InputError("folds cannot be combined with --processes or torchrun; to train several folds at once, start each with --fold")
 
