@@ -12,7 +12,7 @@ import numpy as np,pandas as pd
 from ..core import InputError,SPLITS
 from ..data.table import clean_name
 from .core import select_labels
-from .source import SourceTable
+from ..data.source import SourceTable
 
 # %% ../../nbs/44_convert.columns.ipynb #482c8d74
 def cell_text(

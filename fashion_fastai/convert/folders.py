@@ -15,7 +15,7 @@ from ..core import IMAGE_SUFFIXES,InputError,SPLITS,name_problem,require_empty
 from ..data.split import join_groups,product_folders
 from .core import (BOX,ConversionSummary,SourceImages,check_margin,parse_boxes,random_splits)
 from .write import write_images
-from .source import SourceTable
+from ..data.source import SourceTable
 from .columns import FlagColumn,cell_text,encode_categories,join_attributes,split_of
 
 # %% ../../nbs/47_convert.folders.ipynb #8d359b8d

@@ -17,7 +17,7 @@ from ..data.split import join_groups
 from .core import (BOX,ConversionSummary,SourceImages,check_margin,image_suffix,
     is_labelled,parse_boxes,random_splits)
 from .write import write_images
-from .source import SourceTable
+from ..data.source import SourceTable
 from .columns import attribute_columns,column_texts,encode_categories,join_attributes,split_of
 
 # %% ../../nbs/48_convert.table.ipynb #acf62dff
