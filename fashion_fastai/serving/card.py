@@ -13,7 +13,7 @@ import yaml
 from ..core import fmt_size
 from ..data.stats import label_counts,read_stats
 from ..data.cache import stored_size
-from .rules import decide_sets
+from ..decision.sets import decide_sets
 from .int8 import Int8Check
 from ..report.dataset import DataCard
 
@@ -100,7 +100,7 @@ def _server(config):
     return '\n'.join([code, *(shown[o] for o in parts)])
 
 def _rules_source():
-    "The code of `serving.rules`, which needs nothing but NumPy"
+    "The code of `decision.sets`, which needs nothing but NumPy"
     cells = re.split(r'# %% .*\n', inspect.getsource(inspect.getmodule(decide_sets)))[2:]
     code = ''.join(o + '\n'*(not o.endswith('\n')) for o in cells)
     return re.sub(r'from .*core import InputError', 'InputError = ValueError', code).strip()

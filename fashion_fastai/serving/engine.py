@@ -15,7 +15,7 @@ from fastcore.basics import chunked,defaults
 from fastcore.meta import delegates
 from PIL import Image
 from ..core import InputError,UNKNOWN,batch_advice,oom_hint,prefetch_map,terminal_progress,track
-from .rules import decide_sets
+from ..decision.sets import decide_sets
 from ..data.labels import Vocab
 from ..data.image import load_pixels
 from ..data.cache import stored_size

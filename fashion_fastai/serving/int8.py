@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 from ..core import InputError,UNKNOWN,prefetch_map
-from .rules import decide_sets
+from ..decision.sets import decide_sets
 from ..data.image import load_pixels
 from ..data.labels import LabelTable
 from ..data.cache import PackedImages
