@@ -49,7 +49,7 @@ from .serving.engine import OnnxModel
 from .inference import predict_images,predict_run,write_submission
 from .ensemble import load_ensemble
 from .suspects import find_suspects
-from .report.score import score_submission
+from .outputs.score import score_submission
 from .report.dataset import DataCard,check_data
 from .report.compare import compare_runs,format_runs,read_run
 from .report.run import write_report

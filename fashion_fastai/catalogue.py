@@ -17,7 +17,7 @@ from .core import InputError,atomic_write,name_problem
 from .data.paths import find_images,find_root,table_roots
 from .data.table import iter_cells
 from .data.labels import read_test_list
-from .serving.submission import ImageList,image_list,require_images
+from .outputs.submission import ImageList,image_list,require_images
 
 # %% ../nbs/56_catalogue.ipynb #f3b0ada7
 def is_remote(

@@ -12,7 +12,7 @@ from .recipes import Recipe
 from .data.table import read_rows
 from .data.synthetic import draw_garments
 from .inference import predict_run
-from .report.score import score_submission
+from .outputs.score import score_submission
 from .train import train_run
 
 # %% ../nbs/81_demo.ipynb #a85db1f7

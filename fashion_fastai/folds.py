@@ -22,7 +22,7 @@ from .data.loader import RunData,read_data
 from .decision.tune import decide
 from .interpret.core import FashionInterpretation
 from .export import load_model,versions
-from .serving.submission import read_bad_images,write_bad_images
+from .outputs.submission import read_bad_images,write_bad_images
 from .ensemble import ENSEMBLE_FILE,FOLDS_FILE,save_ensemble
 from .report.compare import read_metrics
 from .report.run import machine,write_report

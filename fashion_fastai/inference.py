@@ -17,9 +17,9 @@ from fastcore.meta import delegates
 from .core import batch_advice,oom_hint,prefetch_map,terminal_progress,track
 from .data.cache import stored_size
 from .callback.tta import predict_with_flip
-from fashion_fastai.serving.submission import (CountedBatches,ImageList,Predictions,bad_rows,fill_prior,open_cache,read_image_list,
+from fashion_fastai.outputs.submission import (CountedBatches,ImageList,Predictions,bad_rows,fill_prior,open_cache,read_image_list,
     write_submission)
-from .prediction import require_numbers
+from .outputs.prediction import require_numbers
 from .learner import FashionLearner
 from .export import load_model
 

@@ -44,7 +44,7 @@ from .callback.tta import FlipTTA
 from .callback.history import History
 from .callback.mixup import CutMix,MixUp
 from .callback.ema import EMA
-from .prediction import Prediction,make_prediction,require_numbers,show_prediction,to_cpu
+from .outputs.prediction import Prediction,make_prediction,require_numbers,show_prediction,to_cpu
 
 # %% ../nbs/50_learner.ipynb #00f180bc
 class _ModelWithDecision:

@@ -31,7 +31,7 @@ from .learner import FashionLearner,recipe_learner
 from .interpret.core import FashionInterpretation
 from .export import MODEL_FILES,save_model,versions
 from .ensemble import FOLDS_FILE
-from .serving.submission import read_bad_images,write_bad_images
+from .outputs.submission import read_bad_images,write_bad_images
 from .report.run import machine,save_report
 from .plan import announced,plan_training
 

@@ -9,7 +9,7 @@ from fashion_fastai.data import cache
 from fashion_fastai.data.loader import read_data
 from fashion_fastai.export import load_model
 from fashion_fastai.recipes import read_recipe
-from fashion_fastai.report.score import score_submission
+from fashion_fastai.outputs.score import score_submission
 
 def test_help_imports_nothing_heavy():
     code = ("import sys; from fashion_fastai.cli.main import main\n"

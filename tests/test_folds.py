@@ -12,7 +12,7 @@ from fashion_fastai.core import InputError
 from fashion_fastai.export import load_model
 from fashion_fastai.plan import Plan
 from fashion_fastai.recipes import read_recipe
-from fashion_fastai.report.score import score_submission
+from fashion_fastai.outputs.score import score_submission
 from fashion_fastai.suspects import SUSPECT_COLUMNS,write_suspects
 
 pytestmark = pytest.mark.slow

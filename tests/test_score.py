@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given,settings,strategies as st
 from conftest import refused,run_cli,run_inprocess
 from fashion_fastai.core import InputError
-from fashion_fastai.report.score import compare_rows,score_submission,submission_scores
+from fashion_fastai.outputs.score import compare_rows,score_submission,submission_scores
 
 def write(folder, categories, attributes, predicted, sets, order, compact=False):
     "Labels and a submission in another order; -1 is an empty cell"

@@ -15,7 +15,7 @@ import numpy as np,pandas as pd
 from PIL import Image
 from ..core import IMAGE_SUFFIXES,InputError,name_problem
 from ..data.image import MAX_DECODED,image_file,largest_image,open_image
-from ..prediction import Prediction
+from ..outputs.prediction import Prediction
 from ..serving.engine import OnnxModel
 
 # %% ../../nbs/70_app.uploads.ipynb #5b6a640e

@@ -174,7 +174,7 @@ def _score_options(p):
         help='folder with category.csv, attribute.csv or both; or one of the files')
 
 def _score(args):
-    from fashion_fastai.report.score import require_equal_rows,submission_scores
+    from fashion_fastai.outputs.score import require_equal_rows,submission_scores
     scores = submission_scores(args.labels, args.submission)
     for o in scores: print(o, flush=True)
     require_equal_rows(scores, args.labels)

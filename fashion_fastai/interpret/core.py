@@ -23,7 +23,7 @@ from ..data.loader import get_image
 from ..decision.rules import Grouped,Threshold
 from ..decision.tune import Decision
 from ..serving.folder import are_members,is_text
-from ..prediction import to_cpu
+from ..outputs.prediction import to_cpu
 from ..learner import FashionLearner
 
 # %% ../../nbs/51_interpret.core.ipynb #e2cecda7

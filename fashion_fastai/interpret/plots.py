@@ -18,7 +18,7 @@ from sklearn.metrics import confusion_matrix,precision_recall_curve
 from ..core import InputError
 from ..metrics import label_scores
 from ..data.loader import GarmentImage
-from ..prediction import COLORS,make_prediction,show_prediction
+from ..outputs.prediction import COLORS,make_prediction,show_prediction
 from ..learner import FashionLearner
 from .core import FashionInterpretation,grad_cam,network_input
 

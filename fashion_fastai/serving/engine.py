@@ -20,9 +20,9 @@ from ..data.labels import Vocab
 from ..data.image import load_pixels
 from ..data.cache import stored_size
 from .folder import ONNX_FILES,PARTS,config_path,read_config,read_file
-from fashion_fastai.serving.submission import (CountedBatches,Predictions,bad_rows,fill_prior,open_cache,
+from fashion_fastai.outputs.submission import (CountedBatches,Predictions,bad_rows,fill_prior,open_cache,
     read_image_list,write_submission)
-from ..prediction import Prediction,make_prediction,require_numbers
+from ..outputs.prediction import Prediction,make_prediction,require_numbers
 
 # %% ../../nbs/55_serving.engine.ipynb #b186d690
 def _onnxruntime():
