@@ -17,7 +17,7 @@ from .data.augment import squish
 from .decision.rules import rule_from_params,rule_params
 from .decision.tune import decide
 from .callback.tta import mean_logits,predict_with_flip
-from .serving.folder import are_temperatures,check_values,is_list_of,is_plain_name,is_rule,read_json
+from .folders.model import are_temperatures,check_values,is_list_of,is_plain_name,is_rule,read_json
 from .learner import FashionLearner
 from .interpret.core import FashionInterpretation
 from .export import load_folder,load_model

@@ -26,7 +26,7 @@ from .model.multitask import multi_task_model
 from .model.precision import set_precision
 from .model.optimizer import fused_adamw
 from .callback.tta import FlipTTA
-from .serving.folder import CONFIG_FILES,FORMAT,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
+from .folders.model import CONFIG_FILES,FORMAT,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
 from .learner import FashionLearner
 
 # %% ../nbs/53_export.ipynb #f51c68af

@@ -14,7 +14,7 @@ from fashion_fastai.interpret.core import FashionInterpretation
 from fashion_fastai.recipes import parse_stages
 from fashion_fastai.report.compare import read_run
 from fashion_fastai.serving.engine import OnnxModel
-from fashion_fastai.serving.folder import file_hash,read_config
+from fashion_fastai.folders.model import file_hash,read_config
 
 class Canary:
     "A pickle that writes a file when it is loaded"

@@ -22,7 +22,7 @@ from ..data.labels import Vocab
 from ..data.loader import get_image
 from ..decision.rules import Grouped,Threshold
 from ..decision.tune import Decision
-from ..serving.folder import are_members,is_text
+from ..folders.model import are_members,is_text
 from ..outputs.prediction import to_cpu
 from ..learner import FashionLearner
 

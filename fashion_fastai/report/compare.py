@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 import pandas as pd
 from ..core import InputError,read_regular
-from ..serving.folder import check_values,is_dict_of,is_flag,is_list_of,is_number,is_text,read_json
+from ..folders.model import check_values,is_dict_of,is_flag,is_list_of,is_number,is_text,read_json
 
 # %% ../../nbs/63_report.compare.ipynb #7751d0db
 class Run(NamedTuple):

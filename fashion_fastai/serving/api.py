@@ -20,7 +20,7 @@ from fastcore.basics import defaults
 from PIL import Image
 import fashion_fastai
 from ..core import InputError
-from .folder import config_path,read_config
+from ..folders.model import config_path,read_config
 from .engine import OnnxModel,load_engine
 from ..app.server import KnownHosts
 from ..app.uploads import MAX_BYTES,MAX_PIXELS,check_image

@@ -19,7 +19,7 @@ from ..decision.sets import decide_sets
 from ..data.labels import Vocab
 from ..data.image import load_pixels
 from ..data.cache import stored_size
-from .folder import ONNX_FILES,PARTS,config_path,read_config,read_file
+from ..folders.model import ONNX_FILES,PARTS,config_path,read_config,read_file
 from fashion_fastai.outputs.submission import (CountedBatches,Predictions,bad_rows,fill_prior,open_cache,
     read_image_list,write_submission)
 from ..outputs.prediction import Prediction,make_prediction,require_numbers

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from torch import nn
 from ..core import InputError
-from .folder import ONNX_FILES,WEIGHTS_FILE,config_path,expected_hash,read_config,read_file
+from ..folders.model import ONNX_FILES,WEIGHTS_FILE,config_path,expected_hash,read_config,read_file
 from ..outputs.prediction import Prediction
 from ..learner import FashionLearner
 from ..export import load_model,save_model

@@ -15,7 +15,7 @@ from ..core import InputError,atomic_write
 from ..data.cache import stored_size
 from ..data.augment import JitterNormalize
 from ..callback.tta import predict_with_flip
-from .folder import PARTS,file_hash
+from ..folders.model import PARTS,file_hash
 from ..learner import FashionLearner
 from .engine import open_session
 

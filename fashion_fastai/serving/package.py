@@ -16,7 +16,7 @@ from ..recipes import read_recorded_recipe
 from ..data.cache import stored_size
 from ..data.labels import read_tables
 from ..data.loader import read_data
-from .folder import ONNX_FILES,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
+from ..folders.model import ONNX_FILES,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
 from ..export import load_folder
 from ..report.compare import read_metrics
 from .onnx import export_onnx
