@@ -52,9 +52,9 @@ def throughput(args, data, folder):
 
 def plan(folder, n):
     "Seconds to identify a list of `n` paths, to copy it for Ray, and to find the parts that are missing"
-    from fashion_fastai.batch import _copy_paths,count_parts
-    from fashion_fastai.catalogue import Catalogue,Store
-    from fashion_fastai.shards import Job,open_job,part_name
+    from fashion_fastai.predict.cluster import _copy_paths,count_parts
+    from fashion_fastai.predict.catalogue import Catalogue,Store
+    from fashion_fastai.predict.parts import Job,open_job,part_name
     folder,n = Path(folder),int(n)
     with (folder/'list.csv').open('w') as file:
         file.write('file_path\n')
@@ -75,9 +75,9 @@ def plan(folder, n):
 def write_parts(folder, n_parts):
     "Made-up predictions in all parts; every ten thousandth image is bad"
     import pyarrow.parquet as pq
-    from fashion_fastai.catalogue import Catalogue,Store
-    from fashion_fastai.inference import Predictions
-    from fashion_fastai.shards import part_name,predictions_table,read_job,shard_rows
+    from fashion_fastai.predict.catalogue import Catalogue,Store
+    from fashion_fastai.predict.core import Predictions
+    from fashion_fastai.predict.parts import part_name,predictions_table,read_job,shard_rows
     store,n_parts = Store(Path(folder)/'parts'),int(n_parts)
     job,rng = read_job(store),np.random.default_rng(0)
     paths,start = iter(Catalogue(Path(folder)/'list.csv').paths()),time.perf_counter()
@@ -91,7 +91,7 @@ def write_parts(folder, n_parts):
 
 def merge(folder):
     "Seconds to join all parts"
-    from fashion_fastai.shards import merge_parts
+    from fashion_fastai.predict.parts import merge_parts
     start = time.perf_counter()
     n = merge_parts(Path(folder)/'parts', Path(folder)/'submission')
     return n,time.perf_counter() - start

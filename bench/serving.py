@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np, torch
 from fashion_fastai.data.image import load_pixels
 from fashion_fastai.data.labels import read_labels
-from fashion_fastai.export import load_model
-from fashion_fastai.inference import predict_batches
+from fashion_fastai.predict.model import load_model
+from fashion_fastai.predict.core import predict_batches
 from fashion_fastai.recipes import read_recipe
-from fashion_fastai.serving.engine import OnnxModel
+from fashion_fastai.predict.onnx import OnnxModel
 from fashion_fastai.serving.int8 import MAX_DROP
 from fashion_fastai.serving.onnx import ServingGraph
 from fashion_fastai.serving.package import export_folder

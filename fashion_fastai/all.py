@@ -44,10 +44,10 @@ from .learner import FashionLearner,fashion_learner,recipe_learner
 from .interpret.core import FashionInterpretation,grad_cam
 from .interpret.plots import (plot_calibration,plot_confusion,plot_correlations,plot_history,
     plot_precision_recall,plot_results,plot_top_losses,show_grad_cam)
-from .export import load_model,save_model
-from .serving.engine import OnnxModel
-from .inference import predict_images,predict_run,write_submission
-from .ensemble import load_ensemble
+from .predict.model import load_model,save_model
+from .predict.onnx import OnnxModel
+from .predict.core import predict_images,predict_run,write_submission
+from .predict.ensemble import load_ensemble
 from .suspects import find_suspects
 from .outputs.score import score_submission
 from .report.dataset import DataCard,check_data

@@ -11,7 +11,7 @@ from .core import InputError,terminal_progress
 from .recipes import Recipe
 from .data.table import read_rows
 from .data.synthetic import draw_garments
-from .inference import predict_run
+from .predict.core import predict_run
 from .outputs.score import score_submission
 from .train import train_run
 

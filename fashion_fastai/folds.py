@@ -21,9 +21,9 @@ from .data.duplicates import near_duplicate_groups
 from .data.loader import RunData,read_data
 from .decision.tune import decide
 from .interpret.core import FashionInterpretation
-from .export import load_model,versions
+from .predict.model import load_model,versions
 from .outputs.submission import read_bad_images,write_bad_images
-from .ensemble import ENSEMBLE_FILE,FOLDS_FILE,save_ensemble
+from .predict.ensemble import ENSEMBLE_FILE,FOLDS_FILE,save_ensemble
 from .report.compare import read_metrics
 from .report.run import machine,write_report
 from .train import RUN_FILES,check_recipe,locked_run,planned_recipe,run_scores,train_run

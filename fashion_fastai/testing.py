@@ -24,7 +24,7 @@ from .data.image import open_image
 from .data.loader import fashion_dls
 from .data.synthetic import draw_garments
 from .learner import FashionLearner,fashion_learner
-from .export import load_model
+from .predict.model import load_model
 from .train import train_run
 
 # %% ../nbs/85_testing.ipynb #3e310017

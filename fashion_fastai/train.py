@@ -29,8 +29,8 @@ from .callback.tracking import check_logger,logger_callbacks
 from .distributed.ddp import DataParallel
 from .learner import FashionLearner,recipe_learner
 from .interpret.core import FashionInterpretation
-from .export import MODEL_FILES,save_model,versions
-from .ensemble import FOLDS_FILE
+from .predict.model import MODEL_FILES,save_model,versions
+from .predict.ensemble import FOLDS_FILE
 from .outputs.submission import read_bad_images,write_bad_images
 from .report.run import machine,save_report
 from .plan import announced,plan_training

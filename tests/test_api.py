@@ -19,7 +19,7 @@ pytest.importorskip('fastapi')
 SERVE = WITHOUT_TORCH + """
 import os,time
 from fashion_fastai.cli.main import main
-from fashion_fastai.serving.engine import OnnxModel
+from fashion_fastai.predict.onnx import OnnxModel
 predict,seconds = OnnxModel.predict,float(os.environ.get('SLOW', 0))
 def slow(*args, **kwargs):
     time.sleep(seconds)

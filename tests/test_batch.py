@@ -4,14 +4,14 @@ from pathlib import Path
 import numpy as np,pandas as pd
 import pytest,torch
 from conftest import FASHION,refused,run_cli,run_inprocess,spawn
-import fashion_fastai.catalogue as catalogue_module,fashion_fastai.model.precision as precision_module
+import fashion_fastai.predict.catalogue as catalogue_module,fashion_fastai.model.precision as precision_module
 from fashion_fastai.callback.tta import FlipTTA
-from fashion_fastai.catalogue import Catalogue,Store
+from fashion_fastai.predict.catalogue import Catalogue,Store
 from fashion_fastai.data.augment import JitterNormalize
 from fashion_fastai.decision.rules import Threshold
-from fashion_fastai.ensemble import load_ensemble
-from fashion_fastai.export import load_model
-from fashion_fastai.shards import model_identity
+from fashion_fastai.predict.ensemble import load_ensemble
+from fashion_fastai.predict.model import load_model
+from fashion_fastai.predict.parts import model_identity
 from fashion_fastai.testing import tiny_learner
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from conftest import FASHION,SHORT,run_cli,run_inprocess,refused
 from fashion_fastai.cli.main import main
 from fashion_fastai.data import cache
 from fashion_fastai.data.loader import read_data
-from fashion_fastai.export import load_model
+from fashion_fastai.predict.model import load_model
 from fashion_fastai.recipes import read_recipe
 from fashion_fastai.outputs.score import score_submission
 

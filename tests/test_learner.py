@@ -17,7 +17,7 @@ from fashion_fastai.callback.profile import PhaseTimer
 from fashion_fastai.model.multitask import multi_task_model
 from fashion_fastai.callback.ema import EMA
 from fashion_fastai.decision.rules import Threshold
-from fashion_fastai.export import load_model
+from fashion_fastai.predict.model import load_model
 
 @pytest.fixture(scope='module')
 def table(garments): return read_labels(garments)

@@ -5,7 +5,7 @@ import pytest,torch
 from conftest import FASHION,SHORT,run_cli,run_inprocess,refused,spawn,train
 from fashion_fastai import learner
 from fashion_fastai.callback.checkpoint import Checkpoint
-from fashion_fastai.export import load_model
+from fashion_fastai.predict.model import load_model
 
 pytestmark = pytest.mark.slow
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from conftest import SHORT,refused,run_cli,run_inprocess,train
 from fashion_fastai.data.labels import read_labels
-from fashion_fastai.export import load_model
-from fashion_fastai.inference import predict_images
-from fashion_fastai.serving.engine import OnnxModel
+from fashion_fastai.predict.model import load_model
+from fashion_fastai.predict.core import predict_images
+from fashion_fastai.predict.onnx import OnnxModel
 
 # a process in which importing PyTorch, or what a serving environment does not have, fails
 WITHOUT_TORCH = """

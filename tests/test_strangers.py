@@ -8,12 +8,12 @@ from safetensors.numpy import load_file,save
 from conftest import SHORT,refused,run_inprocess,train
 from fashion_fastai.core import InputError,read_regular
 from fashion_fastai.data.image import open_image
-from fashion_fastai.ensemble import save_ensemble
-from fashion_fastai.export import load_folder,load_model
+from fashion_fastai.predict.ensemble import save_ensemble
+from fashion_fastai.predict.model import load_folder,load_model
 from fashion_fastai.interpret.core import FashionInterpretation
 from fashion_fastai.recipes import parse_stages
 from fashion_fastai.report.compare import read_run
-from fashion_fastai.serving.engine import OnnxModel
+from fashion_fastai.predict.onnx import OnnxModel
 from fashion_fastai.folders.model import file_hash,read_config
 
 class Canary:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from hypothesis import HealthCheck,given,settings,strategies as st
 from fashion_fastai.core import InputError
-from fashion_fastai.catalogue import Catalogue
+from fashion_fastai.predict.catalogue import Catalogue
 from fashion_fastai.data.corrections import apply_corrections
 from fashion_fastai.data.labels import read_groups,read_labels,read_tables,read_test_list,write_labels
 from fashion_fastai.app.review import Review

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable
 from fastcore.meta import delegates
 from ..core import IMAGE_SUFFIXES,InputError,stopped_by_signals
-from ..serving.engine import load_engine
+from ..predict.onnx import load_engine
 from .uploads import MAX_UPLOAD
 from .service import PredictionService,TABLE_COLUMNS,example_images
 

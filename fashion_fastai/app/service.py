@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 from ..core import IMAGE_SUFFIXES,InputError,atomic_write,name_problem
 from ..data.synthetic import draw_garment
-from ..serving.engine import OnnxModel
+from ..predict.onnx import OnnxModel
 from .uploads import check_image,heat_map,is_image_name,predict_upload,predict_uploads
 
 # %% ../../nbs/71_app.service.ipynb #bb6e291a

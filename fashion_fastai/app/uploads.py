@@ -16,7 +16,7 @@ from PIL import Image
 from ..core import IMAGE_SUFFIXES,InputError,name_problem
 from ..data.image import MAX_DECODED,image_file,largest_image,open_image
 from ..outputs.prediction import Prediction
-from ..serving.engine import OnnxModel
+from ..predict.onnx import OnnxModel
 
 # %% ../../nbs/70_app.uploads.ipynb #5b6a640e
 MAX_BYTES = 50_000_000 # of one image
@@ -202,7 +202,7 @@ def _batch_table(predictions, folder, images):
 def _predict_folder(model, folder, progress):
     "The predictions of a folder of images, by either engine"
     if isinstance(model, OnnxModel): return model.predict_batches(folder, progress=progress)
-    from fashion_fastai.inference import predict_batches # here, since an ONNX graph is served without PyTorch
+    from fashion_fastai.predict.core import predict_batches # here, since an ONNX graph is served without PyTorch
     return predict_batches(model, folder, progress=progress)
 
 def predict_uploads(

@@ -54,14 +54,14 @@ def _ray_options(p):
 
 def _predict_part(args):
     "Predict one part of a list"
-    from fashion_fastai.shards import predict_shard
+    from fashion_fastai.predict.parts import predict_shard
     file,n = predict_shard(args.model, args.test, args.out, args.shard, args.precision or 'auto', tta=args.tta,
         batch_size=args.batch_size, workers=args.workers, strict=args.strict)
     print(f"{n:,} images: {file}; when all parts are there: {program_name()} merge {args.out} --out submission")
 
 def _predict_by_ray(args):
     "Predict a list by Ray"
-    from fashion_fastai.batch import predict_catalogue
+    from fashion_fastai.predict.cluster import predict_catalogue
     n = predict_catalogue(args.model, args.test, args.out, args.precision or 'auto', tta=args.tta, batch_size=args.batch_size,
         workers=args.workers, strict=args.strict, address=args.address, actors=args.actors, merge=args.merge, timeout=args.timeout)
     parts = f"{args.out.rstrip('/')}/parts"
@@ -72,10 +72,10 @@ def _predict_here(args, engine, out):
     "Predict in this process; returns the number of images"
     options = dict(tta=args.tta, batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict)
     if engine != 'torch':
-        from fashion_fastai.serving.engine import onnx_run
+        from fashion_fastai.predict.onnx import onnx_run
         return onnx_run(args.model, args.test, out, int8=engine == 'int8', **options)
-    from fashion_fastai.ensemble import is_ensemble,load_ensemble # here, since they import PyTorch
-    from fashion_fastai.inference import predict_run
+    from fashion_fastai.predict.ensemble import is_ensemble,load_ensemble # here, since they import PyTorch
+    from fashion_fastai.predict.core import predict_run
     model,precision = args.model,args.precision or 'auto'
     if args.others or is_ensemble(model):
         # the networks average with the mirror image themselves
@@ -102,7 +102,7 @@ def _predict(args):
     _check_options(args)
     if args.shard: return _predict_part(args)
     if args.engine == 'ray': return _predict_by_ray(args)
-    from fashion_fastai.serving.engine import choose_engine
+    from fashion_fastai.predict.onnx import choose_engine
     out = Path(args.out)
     print(_written(_predict_here(args, choose_engine(args.engine, args.precision), out), out))
 
@@ -141,7 +141,7 @@ def _merge_options(p):
         help='folder for category.csv, attribute.csv and predictions.csv')
 
 def _merge(args):
-    from fashion_fastai.shards import merge_parts
+    from fashion_fastai.predict.parts import merge_parts
     print(_written(merge_parts(args.parts, args.out), Path(args.out)))
 
 MERGE = Command('join the parts of a prediction into the submission files', _merge_options, _merge)

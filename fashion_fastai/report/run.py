@@ -17,7 +17,7 @@ from ..learner import FashionLearner
 from ..interpret.core import FashionInterpretation
 from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall
 from ..interpret.plots import plot_results,plot_top_losses,show_grad_cam
-from ..export import load_folder
+from ..predict.model import load_folder
 from .html import MAX_ROWS,Table,figure_image,render_page,settings_table
 from .compare import Run,read_run
 

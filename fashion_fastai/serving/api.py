@@ -21,7 +21,7 @@ from PIL import Image
 import fashion_fastai
 from ..core import InputError
 from ..folders.model import config_path,read_config
-from .engine import OnnxModel,load_engine
+from ..predict.onnx import OnnxModel,load_engine
 from ..app.server import KnownHosts
 from ..app.uploads import MAX_BYTES,MAX_PIXELS,check_image
 

@@ -13,7 +13,7 @@ from ..core import InputError
 from ..folders.model import ONNX_FILES,WEIGHTS_FILE,config_path,expected_hash,read_config,read_file
 from ..outputs.prediction import Prediction
 from ..learner import FashionLearner
-from ..export import load_model,save_model
+from ..predict.model import load_model,save_model
 
 try: from huggingface_hub import PyTorchModelHubMixin,snapshot_download
 except ImportError as e:

@@ -15,7 +15,7 @@ from ..decision.sets import decide_sets
 from ..data.image import load_pixels
 from ..data.labels import LabelTable
 from ..data.cache import PackedImages
-from .engine import open_session,run_graph
+from ..predict.onnx import open_session,run_graph
 
 # %% ../../nbs/59_serving.int8.ipynb #92db2028
 class _Batches:

@@ -17,7 +17,7 @@ from ..data.augment import JitterNormalize
 from ..callback.tta import predict_with_flip
 from ..folders.model import PARTS,file_hash
 from ..learner import FashionLearner
-from .engine import open_session
+from ..predict.onnx import open_session
 
 # %% ../../nbs/58_serving.onnx.ipynb #ea82dfa1
 def resize_weights(
