@@ -48,11 +48,11 @@ from .predict.model import load_model,save_model
 from .predict.onnx import OnnxModel
 from .predict.core import predict_images,predict_run,write_submission
 from .predict.ensemble import load_ensemble
-from .suspects import find_suspects
+from .report.suspects import find_suspects
 from .outputs.score import score_submission
 from .report.dataset import DataCard,check_data
 from .report.compare import compare_runs,format_runs,read_run
-from .report.run import write_report
+from .report.page import write_report
 from .app.server import serve_page
 from .serving.package import export_folder
 from .plan import plan_recipe

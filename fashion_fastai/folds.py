@@ -25,7 +25,7 @@ from .predict.model import load_model,versions
 from .outputs.submission import read_bad_images,write_bad_images
 from .predict.ensemble import ENSEMBLE_FILE,FOLDS_FILE,save_ensemble
 from .report.compare import read_metrics
-from .report.run import machine,write_report
+from .report.page import machine,write_report
 from .train import RUN_FILES,check_recipe,locked_run,planned_recipe,run_scores,train_run
 
 # %% ../nbs/82_folds.ipynb #51737579

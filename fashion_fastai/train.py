@@ -32,7 +32,7 @@ from .interpret.core import FashionInterpretation
 from .predict.model import MODEL_FILES,save_model,versions
 from .predict.ensemble import FOLDS_FILE
 from .outputs.submission import read_bad_images,write_bad_images
-from .report.run import machine,save_report
+from .report.page import machine,save_report
 from .plan import announced,plan_training
 
 # %% ../nbs/80_train.ipynb #d16653ab

@@ -13,7 +13,7 @@ from fashion_fastai.predict.model import load_model
 from fashion_fastai.plan import Plan
 from fashion_fastai.recipes import read_recipe
 from fashion_fastai.outputs.score import score_submission
-from fashion_fastai.suspects import SUSPECT_COLUMNS,write_suspects
+from fashion_fastai.report.suspects import SUSPECT_COLUMNS,write_suspects
 
 pytestmark = pytest.mark.slow
 

@@ -52,7 +52,7 @@ def imports_of(path):
 
 def test_imports_point_to_lower_numbers():
     found = [(module_of(path), used) for path in MODULES for used,_ in imports_of(path)]
-    for o in (('train', 'learner'), ('data.cache', 'data.image'), ('cli.results', 'report.run')): assert o in found # the pattern finds what there is
+    for o in (('train', 'learner'), ('data.cache', 'data.image'), ('cli.results', 'report.page')): assert o in found # the pattern finds what there is
     wrong = [(module, used) for module,used in found if used in NUMBERS and NUMBERS[used] >= NUMBERS[module]]
     assert wrong == []
     assert {used for _,used in found} <= {*NUMBERS, ''}
@@ -162,7 +162,7 @@ def pictures(path):
 def test_notebooks_have_figures():
     with_figure = {o.stem.split('_', 1)[1] for o in NOTEBOOKS if o.name[0].isdigit() and pictures(o)}
     assert len(with_figure) >= 20
-    assert {'model.loss','decision.rules','callback.progressive','data.split','report.run','data.labels','callback.checkpoint'} <= with_figure
+    assert {'model.loss','decision.rules','callback.progressive','data.split','report.page','data.labels','callback.checkpoint'} <= with_figure
 
 def test_tutorials_begin_with_one_import():
     for path in ROOT.glob('nbs/tutorials/*.ipynb'):

@@ -76,7 +76,7 @@ def test_names_that_look_like_formulas_are_drawn_as_they_are(garments, tmp_path)
 
 @pytest.mark.slow
 def test_a_report_that_fails_costs_no_training(garments, tmp_path):
-    broken = "import sys; import fashion_fastai.report.run as r; from fashion_fastai.cli.main import main\ndef fail(*args): raise RuntimeError('no ink')\nr.write_report = fail\nsys.exit(main(sys.argv[1:]))"
+    broken = "import sys; import fashion_fastai.report.page as r; from fashion_fastai.cli.main import main\ndef fail(*args): raise RuntimeError('no ink')\nr.write_report = fail\nsys.exit(main(sys.argv[1:]))"
     done = run_cli('train', garments, '--out', tmp_path/'run', *SHORT, '--epochs', 1, '--report', 'yes', command=(sys.executable, '-W', 'ignore', '-c', broken))
     assert done.returncode == 0 and len(done.stderr.splitlines()) == 1 and 'the run is saved, but its report could not be written (RuntimeError: no ink)' in done.stderr, done.stderr
     assert (tmp_path/'run'/'metrics.json').is_file() and not (tmp_path/'run'/'report.html').exists() and not (tmp_path/'run'/'checkpoint.pt').exists()

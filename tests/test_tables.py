@@ -15,7 +15,7 @@ from fashion_fastai.convert.folders import read_folder_attributes
 from fashion_fastai.folds import read_folds
 from fashion_fastai.outputs.score import score_submission,submission_scores
 from fashion_fastai.outputs.submission import read_image_list
-from fashion_fastai.suspects import read_suspects
+from fashion_fastai.report.suspects import read_suspects
 
 CLASSES = ['shirt','trousers','skirt']
 ATTRIBUTES = ['red','long sleeve','wool']

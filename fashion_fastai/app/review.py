@@ -14,7 +14,7 @@ from ..core import InputError,atomic_write,locked
 from ..data.table import read_texts,reject_rows
 from ..data.image import open_image
 from ..data.corrections import CORRECTION_COLUMNS,DECISIONS
-from ..suspects import read_suspects
+from ..report.suspects import read_suspects
 from .server import import_gradio,open_page,run_page
 
 # %% ../../nbs/78_app.review.ipynb #2ddc13aa

@@ -130,7 +130,7 @@ def _check(args):
     from pathlib import Path
     from fashion_fastai.report.dataset import check_data
     if not args.run: return check_data(args.data, args.out, args.strict, args.workers)
-    from fashion_fastai.suspects import find_suspects,write_suspects
+    from fashion_fastai.report.suspects import find_suspects,write_suspects
     suspects,file = find_suspects(args.data, args.run),Path(args.out or '').parent/'suspects.csv'
     write_suspects(suspects, file)
     print(f"{len(suspects):,} labels that are probably wrong: {file}; next: {program_name()} review {file}", flush=True)

@@ -152,7 +152,7 @@ SERVE = Command('open a web page to try a model, or serve it over HTTP', _serve_
 def _report_options(p): p.add_argument('run', metavar='RUN', help='run folder, finished or not')
 
 def _report(args):
-    from fashion_fastai.report.run import write_report
+    from fashion_fastai.report.page import write_report
     print(write_report(args.run))
 
 def _runs_options(p):
