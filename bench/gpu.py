@@ -8,9 +8,9 @@ from fashion_fastai.data.loader import pack_table
 from fashion_fastai.data.labels import LabelTable,read_labels
 from fashion_fastai.learner import recipe_learner
 from fashion_fastai.model.multitask import ARCHS
-from fashion_fastai.plan import announced,plan_training
+from fashion_fastai.train.plan import announced,plan_training
 from fashion_fastai.recipes import read_recipe
-from fashion_fastai.train import train_run
+from fashion_fastai.train.core import train_run
 from peer import peer_dls,peer_learner
 from record import arguments,data_folder,ratio,rounds,save
 from step import bare_steps,train_epoch

@@ -12,7 +12,7 @@ from fashion_fastai.predict.onnx import OnnxModel
 from fashion_fastai.serving.int8 import MAX_DROP
 from fashion_fastai.serving.onnx import ServingGraph
 from fashion_fastai.serving.package import export_folder
-from fashion_fastai.train import train_run
+from fashion_fastai.train.core import train_run
 from record import arguments,data_folder,ratio,rounds,save,seconds
 from predict import drain
 

@@ -22,7 +22,7 @@ def plain_fastai(data, seed, epochs):
 def ours(data, seed, recipe, *overrides):
     "Train ours with an empty cache; its scores and seconds"
     from fashion_fastai.recipes import read_recipe
-    from fashion_fastai.train import train_run
+    from fashion_fastai.train.core import train_run
     with tempfile.TemporaryDirectory() as tmp:
         start = time.perf_counter()
         keys = {'seed': seed, 'cache': f'{tmp}/cache', **dict(o.split('=', 1) for o in overrides)}

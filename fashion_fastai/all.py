@@ -55,9 +55,9 @@ from .report.compare import compare_runs,format_runs,read_run
 from .report.page import write_report
 from .app.server import serve_page
 from .serving.package import export_folder
-from .plan import plan_recipe
-from .train import lr_find_run,train_run
-from .folds import train_folds
+from .train.plan import plan_recipe
+from .train.core import lr_find_run,train_run
+from .train.folds import train_folds
 from .testing import example_data
 
 # all names above, except for the package fastai, which the side-effect import binds

@@ -13,7 +13,7 @@ from .data.table import read_rows
 from .data.synthetic import draw_garments
 from .predict.core import predict_run
 from .outputs.score import score_submission
-from .train import train_run
+from .train.core import train_run
 
 # %% ../nbs/81_demo.ipynb #a85db1f7
 def demo_run(

@@ -25,7 +25,7 @@ from .data.loader import fashion_dls
 from .data.synthetic import draw_garments
 from .learner import FashionLearner,fashion_learner
 from .predict.model import load_model
-from .train import train_run
+from .train.core import train_run
 
 # %% ../nbs/85_testing.ipynb #3e310017
 @lru_cache

@@ -86,7 +86,7 @@ def test_sigterm_ends_all_as_ctrl_c_does(garments, tmp_path):
     until(process, 'epoch 1/')
     process.send_signal(signal.SIGTERM)
     ended(process, 143, rf'^fashion: stopped after .*; {run} is kept, use --resume to continue$')
-    code = "import os,signal,fashion_fastai.train as train\ndef end(*args): os.kill(os.getpid(), signal.SIGTERM)\ntrain._finish = end"
+    code = "import os,signal,fashion_fastai.train.core as train\ndef end(*args): os.kill(os.getpid(), signal.SIGTERM)\ntrain._finish = end"
     done,lines = patched(code, 2, 'train', garments, '--out', tmp_path/'last', *KEYS)
     assert done.returncode and lines == [] and 'Terminated' not in done.stderr, done.stderr
     assert sorted(o.name for o in (tmp_path/'last').iterdir()) == ['checkpoint.pt','history.csv','settings.ini']

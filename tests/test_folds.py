@@ -6,11 +6,11 @@ import numpy as np,pandas as pd
 import pytest
 from filelock import FileLock
 from conftest import FASHION,SHORT,run_inprocess,refused,spawn
-import fashion_fastai.folds as folds_module,fashion_fastai.train as training_module
+import fashion_fastai.train.folds as folds_module,fashion_fastai.train.core as training_module
 from fashion_fastai.app.review import Review
 from fashion_fastai.core import InputError
 from fashion_fastai.predict.model import load_model
-from fashion_fastai.plan import Plan
+from fashion_fastai.train.plan import Plan
 from fashion_fastai.recipes import read_recipe
 from fashion_fastai.outputs.score import score_submission
 from fashion_fastai.report.suspects import SUSPECT_COLUMNS,write_suspects

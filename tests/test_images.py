@@ -13,7 +13,7 @@ from fashion_fastai.app.uploads import check_image
 from fashion_fastai.convert.core import image_suffix
 from fashion_fastai.data import image as data_image
 from fashion_fastai.data.image import open_image
-from fashion_fastai.plan import typical_size
+from fashion_fastai.train.plan import typical_size
 
 def saved(image, format, **kwargs):
     file = io.BytesIO()

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import refused,run_cli,run_inprocess
 from fashion_fastai.recipes import read_recipe,read_recorded_recipe
-from fashion_fastai.train import planned_recipe
+from fashion_fastai.train.core import planned_recipe
 
 KEYS = ['--precision','fp32','--report','no','--workers',1]
 

@@ -159,7 +159,7 @@ def test_a_training_that_diverges(garments, tmp_path):
     assert refused(done, 'no weights are kept') and names(tmp_path/'other') == ['settings.ini']
 
 def test_a_batch_too_large_for_the_memory(garments, tmp_path):
-    code = ("import resource,sys,torch,fashion_fastai.train\nfrom pathlib import Path\nfrom fashion_fastai.cli.main import main\n"
+    code = ("import resource,sys,torch,fashion_fastai.train.core\nfrom pathlib import Path\nfrom fashion_fastai.cli.main import main\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2_000_000_000,)*2)\nsys.exit(main(sys.argv[1:]))")
     done = run_cli('train', garments, '--out', tmp_path/'run', *SHORT[:2], '--stages', '600x450:1', '--precision', 'fp32', '--batch-size', 64, '--workers', 1, command=[sys.executable, '-W', 'ignore', '-c', code])

@@ -12,7 +12,7 @@ from fashion_fastai.data.labels import read_groups,read_labels,read_tables,read_
 from fashion_fastai.app.review import Review
 from fashion_fastai.cli.main import main
 from fashion_fastai.convert.folders import read_folder_attributes
-from fashion_fastai.folds import read_folds
+from fashion_fastai.train.folds import read_folds
 from fashion_fastai.outputs.score import score_submission,submission_scores
 from fashion_fastai.outputs.submission import read_image_list
 from fashion_fastai.report.suspects import read_suspects

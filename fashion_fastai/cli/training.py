@@ -127,7 +127,7 @@ def _score_texts(metrics):
 
 def _train_folds(args, recipe):
     "Train in folds; returns metrics, None while folds are missing"
-    from fashion_fastai.folds import train_folds
+    from fashion_fastai.train.folds import train_folds
     metrics = train_folds(args.data, args.out, recipe, args.folds, args.recipe, args.overwrite, args.resume, args.fold)
     if not metrics: print(f"fold {args.fold} of {args.folds} is finished, others are not; the last one writes the summary")
     else:
@@ -144,7 +144,7 @@ def _recorded_folds(args):
     "The number of folds: that of --folds, or else of the run that is resumed; None to train without folds"
     recorded = Path(args.out)/'folds.csv'
     if args.folds or not args.resume or not recorded.is_file(): return args.folds
-    from fashion_fastai.folds import read_folds
+    from fashion_fastai.train.folds import read_folds
     return int(read_folds(recorded).max())
 
 def _train(args):
@@ -156,7 +156,7 @@ def _train(args):
         _require_one_process(args)
         if not (metrics := _train_folds(args, recipe)): return
     else:
-        from fashion_fastai.train import train_run
+        from fashion_fastai.train.core import train_run
         with _processes(args, recipe) as processes:
             metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume, processes=processes)
         if not processes.is_first: return
@@ -176,7 +176,7 @@ def _lr_find_options(p):
 
 def _lr_find(args):
     recipe = read_command_recipe(args)
-    from fashion_fastai.train import lr_find_run
+    from fashion_fastai.train.core import lr_find_run
     with _processes(args, recipe) as processes: suggestion = lr_find_run(args.data, recipe, args.out, processes)
     if not processes.is_first: return
     curve = f" (curve: {Path(args.out)/'lr_find.png'})" if args.out else ''
