@@ -54,7 +54,7 @@ from .report.dataset import DataCard,check_data
 from .report.compare import compare_runs,format_runs,read_run
 from .report.page import write_report
 from .app.server import serve_page
-from .serving.package import export_folder
+from .export.package import export_folder
 from .train.plan import plan_recipe
 from .train.core import lr_find_run,train_run
 from .train.folds import train_folds

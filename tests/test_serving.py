@@ -137,7 +137,7 @@ LOAD = """
 import socket,sys,torch
 def refuse(*args, **kwargs): raise OSError('no network')
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from fashion_fastai.serving.hub import HubModel
+from fashion_fastai.export.hub import HubModel
 model = HubModel.from_pretrained(sys.argv[1]).eval()
 with torch.inference_mode(): torch.save(model(torch.load(sys.argv[2])), sys.argv[3])
 """
@@ -145,7 +145,7 @@ with torch.inference_mode(): torch.save(model(torch.load(sys.argv[2])), sys.argv
 def test_a_saved_model_is_loaded_offline_bit_for_bit(run, folder, tmp_path):
     pytest.importorskip('huggingface_hub')
     import torch
-    from fashion_fastai.serving.hub import HubModel
+    from fashion_fastai.export.hub import HubModel
     model,images = HubModel.from_run(run).eval(),torch.randn(8, 3, 48, 36, generator=torch.Generator().manual_seed(0))
     model.save_pretrained(tmp_path/'saved')
     HubModel.from_pretrained(folder).save_pretrained(tmp_path/'card')

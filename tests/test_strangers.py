@@ -84,7 +84,7 @@ def test_a_pickle_is_loaded_where_it_is_named(run, garments, tmp_path):
 
 def test_a_hub_folder_is_copied_into_its_target_alone(exported, tmp_path):
     pytest.importorskip('huggingface_hub')
-    from fashion_fastai.serving.hub import HubModel
+    from fashion_fastai.export.hub import HubModel
     stranger = copy(exported, tmp_path/'stranger')
     (tmp_path/'evil').write_bytes(b'evil')
     (stranger/'Makefile').write_bytes(b'evil')
@@ -171,7 +171,7 @@ def test_epochs_without_end_are_no_stage():
 # ---- the model card
 
 def test_names_on_the_card_are_shown_as_they_are(run, tmp_path):
-    from fashion_fastai.serving.card import model_card
+    from fashion_fastai.export.card import model_card
     config,metrics = (json.loads((run/o).read_text()) for o in ('model.json','metrics.json'))
     bad = '<script>alert(1)</script>','a\nb\n## heading','[link](javascript:x)','`code` | $x$','snow_white _x_'
     names = [*bad, *config['attributes'][len(bad):]]

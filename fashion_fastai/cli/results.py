@@ -190,7 +190,7 @@ def _export_options(p):
     p.add_argument('--license', metavar='ID', default='other', help='identifier of the licence, for the card (default: other)')
 
 def _export(args):
-    from fashion_fastai.serving.package import export_folder
+    from fashion_fastai.export.package import export_folder
     check = export_folder(args.run, args.out, args.onnx, args.int8, args.card, args.license)
     if check: print(check)
     for o in sorted(Path(args.out).iterdir()): print(f'{o}  {o.stat().st_size/1e6:,.2f} MB')
