@@ -11,14 +11,14 @@ demo: .venv/ready    ## the whole loop on synthetic garments: data, training, sc
 	$(BIN)/fashion demo --out fashion_demo --overwrite
 
 # Tests run in two processes of one thread each: most are short and dominated by imports. The notebooks of the web page need its environment.
-WEB_NOTEBOOKS = $(wildcard nbs/*_app.*.ipynb)
+WEB_NOTEBOOKS = $(wildcard nbs/*_serve.*.ipynb)
 TEST_NB = -c "import sys; from nbdev.test import test_nb; sys.exit(not all([test_nb(o)[0] for o in sys.argv[1:]]))"
 
 test test-fast soak gpu: export XDG_CACHE_HOME = $(CURDIR)/.venv/cache
 test test-fast soak gpu: export OMP_NUM_THREADS = 1
 
 test: .venv/web/ready    ## all notebooks, the tests, the web page in a browser, the site
-	$(BIN)/nbdev-test --n-workers 2 --skip-file-re '_app\.'
+	$(BIN)/nbdev-test --n-workers 2 --skip-file-re '_serve\.'
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not soak' --ignore tests/test_app.py tests
 	.venv/web/bin/python -m pytest -q tests/test_app.py
 	.venv/web/bin/python $(TEST_NB) $(WEB_NOTEBOOKS)

@@ -53,7 +53,7 @@ from .outputs.score import score_submission
 from .report.dataset import DataCard,check_data
 from .report.compare import compare_runs,format_runs,read_run
 from .report.page import write_report
-from .app.server import serve_page
+from .serve.page import serve_page
 from .export.package import export_folder
 from .train.plan import plan_recipe
 from .train.core import lr_find_run,train_run

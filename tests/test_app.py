@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from conftest import run_inprocess,spawn
 from fashion_fastai.predict import core as predict_core
-from fashion_fastai.app import server
+from fashion_fastai.serve import page as server
 from fashion_fastai.data.corrections import apply_corrections
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.predict.model import load_model
@@ -21,8 +21,8 @@ def needs(name):
 # the command in a process that prints its network lookups, accepts small uploads only, and predicts lists slowly
 SERVE = """
 import socket,sys,time
-import fashion_fastai.app.server,fashion_fastai.cli.main,fashion_fastai.predict.core
-fashion_fastai.app.server.MAX_UPLOAD = 200*2**10
+import fashion_fastai.serve.page,fashion_fastai.cli.main,fashion_fastai.predict.core
+fashion_fastai.serve.page.MAX_UPLOAD = 200*2**10
 look_up,batches = socket.getaddrinfo,fashion_fastai.predict.core.predict_batches
 def told(host, *args, **kwargs):
     if host not in ('127.0.0.1', 'localhost'): print(f'looked up {host}', file=sys.stderr, flush=True)

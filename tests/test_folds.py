@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 from conftest import FASHION,SHORT,run_inprocess,refused,spawn
 import fashion_fastai.train.folds as folds_module,fashion_fastai.train.core as training_module
-from fashion_fastai.app.review import Review
+from fashion_fastai.serve.review import Review
 from fashion_fastai.core import InputError
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.train.plan import Plan

@@ -9,7 +9,7 @@ from conftest import run_inprocess
 from fashion_fastai.data.duplicates import read_info
 from fashion_fastai.core import InputError
 from fashion_fastai.data.synthetic import draw_garment
-from fashion_fastai.app.uploads import check_image
+from fashion_fastai.serve.uploads import check_image
 from fashion_fastai.convert.core import image_suffix
 from fashion_fastai.data import image as data_image
 from fashion_fastai.data.image import open_image

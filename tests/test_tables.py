@@ -9,7 +9,7 @@ from fashion_fastai.core import InputError
 from fashion_fastai.predict.catalogue import Catalogue
 from fashion_fastai.data.corrections import apply_corrections
 from fashion_fastai.data.labels import read_groups,read_labels,read_tables,read_test_list,write_labels
-from fashion_fastai.app.review import Review
+from fashion_fastai.serve.review import Review
 from fashion_fastai.cli.main import main
 from fashion_fastai.convert.folders import read_folder_attributes
 from fashion_fastai.train.folds import read_folds

@@ -2,8 +2,8 @@
 import csv,io,resource,shutil,struct,zipfile
 from types import SimpleNamespace
 import pytest
-from fashion_fastai.app import uploads
-from fashion_fastai.app.service import PredictionService,example_images
+from fashion_fastai.serve import uploads
+from fashion_fastai.serve.service import PredictionService,example_images
 from fashion_fastai.core import InputError
 from fashion_fastai.data.labels import Vocab
 

@@ -145,7 +145,7 @@ def _review_options(p):
         help='do not open a browser (default: open one if there is a screen)')
 
 def _review(args):
-    from fashion_fastai.app.review import review_suspects
+    from fashion_fastai.serve.review import review_suspects
     review_suspects(args.suspects, args.out, args.browser, args.port)
 
 REVIEW = Command('decide about suspicious labels on a web page, one after the other', _review_options, _review)

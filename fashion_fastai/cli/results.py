@@ -128,10 +128,10 @@ def _serve_options(p):
 
 def _serve(args):
     if args.api:
-        from fashion_fastai.serving.api import serve_api
+        from fashion_fastai.serve.api import serve_api
         return serve_api(args.model, args.host, args.port or 8000, args.engine, args.precision, args.queue,
             hosts=args.hosts)
-    from fashion_fastai.app.server import serve_run
+    from fashion_fastai.serve.page import serve_run
     serve_run(args.model, args.browser, host=args.host, port=args.port, precision=args.precision,
         examples=args.examples, engine=args.engine, hosts=args.hosts)
 
