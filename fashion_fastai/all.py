@@ -58,7 +58,7 @@ from .export.package import export_folder
 from .train.plan import plan_recipe
 from .train.core import lr_find_run,train_run
 from .train.folds import train_folds
-from .testing import example_data
+from .examples import example_data
 
 # all names above, except for the package fastai, which the side-effect import binds
 __all__ = [o for o in dir() if not o.startswith('_') and o != 'fastai']

@@ -12,7 +12,7 @@ from fashion_fastai.decision.rules import Threshold
 from fashion_fastai.predict.ensemble import load_ensemble
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.predict.parts import model_identity
-from fashion_fastai.testing import tiny_learner
+from fashion_fastai.examples import tiny_learner
 
 pytestmark = pytest.mark.slow
 needs_ray = pytest.mark.skipif(importlib.util.find_spec('ray') is None, reason='Ray is not installed (the extra [ray], 600 MB)')

@@ -15,7 +15,7 @@ from fashion_fastai.interpret.core import grad_cam
 from fashion_fastai.learner import recipe_learner
 from fashion_fastai.model.precision import compile_if_faster,supported_precisions,time_precisions
 from fashion_fastai.recipes import read_recipe
-from fashion_fastai.testing import quiet
+from fashion_fastai.examples import quiet
 from fashion_fastai.train.timing import time_training
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
