@@ -21,8 +21,8 @@ from .core import atomic_dir,cache_home
 from .recipes import SHIPPED,read_recipe
 from .data.labels import LabelTable,read_labels
 from .data.image import open_image
-from .data.loader import fashion_dls
 from .data.synthetic import draw_garments
+from .data.loader import fashion_dls
 from .learner import FashionLearner,fashion_learner
 from .predict.model import load_model
 from .train.core import train_run
