@@ -3,7 +3,7 @@ import math
 import numpy as np
 from hypothesis import given,settings,strategies as st
 from sklearn.metrics import average_precision_score,f1_score,top_k_accuracy_score
-from fashion_fastai.ranking import average_precision,f1_scores,mean_average_precision,recall_at_k,recall_per_type,top_k_accuracy
+from fashion_fastai.metrics import average_precision,f1_scores,mean_average_precision,recall_at_k,recall_per_type,top_k_accuracy
 
 def same(a, b): return (math.isnan(a) and math.isnan(b)) or abs(a - b) <= 1e-12
 

@@ -16,7 +16,7 @@ from fastcore.meta import delegates
 from matplotlib import pyplot as plt
 from ..core import InputError,atomic_write,batch_advice,locked,oom_hint,remove_leftovers
 from ..recipes import Recipe,read_recorded_recipe,write_recipe
-from ..ranking import average_precision,f1_scores,recall_at_k,recall_per_type,top_k_accuracy
+from ..metrics import average_precision,f1_scores,recall_at_k,recall_per_type,top_k_accuracy
 from ..metrics import label_scores,mean_interval
 from ..distributed.processes import ALONE,Processes,check_batch_size
 from ..distributed.ddp import DataParallel
