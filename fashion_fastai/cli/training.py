@@ -75,7 +75,7 @@ def _demo_options(p):
     add_recipe_options(p, 'demo')
 
 def _demo(args):
-    from fashion_fastai.demo import demo_run
+    from fashion_fastai.examples import demo_run
     scores = demo_run(args.out, read_command_recipe(args), args.n, args.overwrite, args.resume)
     out,fashion = Path(args.out),program_name()
     print(f"""
