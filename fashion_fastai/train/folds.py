@@ -22,11 +22,12 @@ from ..data.loader import RunData,read_data
 from ..decision.tune import decide
 from ..outputs.submission import read_bad_images,write_bad_images
 from ..interpret.core import FashionInterpretation
+from ..interpret.scores import run_scores
 from ..predict.model import load_model,versions
 from ..predict.ensemble import ENSEMBLE_FILE,FOLDS_FILE,save_ensemble
 from ..report.compare import read_metrics
 from ..report.page import machine,write_report
-from .core import RUN_FILES,check_recipe,locked_run,planned_recipe,run_scores,train_run
+from .core import RUN_FILES,check_recipe,locked_run,planned_recipe,train_run
 
 # %% ../../nbs/74_train.folds.ipynb #51737579
 def _new_folds(table, n, seed, workers):
