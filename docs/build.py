@@ -1,5 +1,5 @@
-"Write the notebooks as markdown pages for mkdocs, with documented arguments, into _proc/site; nothing is executed"
-import ast,base64,importlib,inspect,re,shutil,textwrap,typing
+"Write the notebooks as pages for mkdocs, with documented arguments, into _proc/site; nothing is executed. `--tree`: print the packages"
+import ast,base64,importlib,inspect,re,shutil,sys,textwrap,typing
 from collections import Counter
 from pathlib import Path
 from types import UnionType
@@ -264,6 +264,13 @@ def sections():
         else: found.append((package, [path]))
     return found
 
+def tree():
+    "The packages from the ground up, a line each: the modules of a package, or what a module outside of packages is for"
+    def line(package, paths):
+        if not package: return f'{module_name(paths[0]):<15}{title_and_description(paths[0])[1]}'
+        return f"{package + '/':<15}{' · '.join(module_name(o).rpartition('.')[2] for o in paths)}"
+    return '\n'.join(line(*o) for o in sections())
+
 def navigation():
     "The site's navigation"
     reference = ['reference/index.md']
@@ -298,4 +305,6 @@ def main():
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     (OUT.parent/'mkdocs.yml').write_text(text, encoding='utf-8')
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    if sys.argv[1:] == ['--tree']: print(tree())
+    else: main()

@@ -1,7 +1,7 @@
 "The site: a page for each notebook, without directives and prompts, with documented arguments, loading nothing from elsewhere"
 import ast,html,os,re,subprocess,sys
 from pathlib import Path
-import nbformat,pytest
+import nbformat,pytest,yaml
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = [o for o in sorted(ROOT.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoints' not in o.parts]
@@ -37,6 +37,15 @@ def test_every_notebook_has_a_page_and_is_in_the_navigation(site):
         page = page_of(site, o)
         assert page.is_file(), o
         assert o.stem == 'index' or f'href="{page.relative_to(site).as_posix()}"' in front, o
+
+def test_each_package_has_one_section_and_one_line_of_the_tree(site):
+    modules = [o.stem.split('_', 1)[1] for o in MODULES]
+    packages = list(dict.fromkeys(o.rpartition('.')[0] or o for o in modules))
+    navigation = yaml.safe_load((ROOT/'_proc'/'mkdocs.yml').read_text())['nav']
+    _,*sections = next(o['Reference'] for o in navigation if 'Reference' in o)
+    assert [name for o in sections for name in o] == packages
+    done = subprocess.run([sys.executable, 'docs/build.py', '--tree'], cwd=ROOT, capture_output=True, text=True)
+    assert re.findall(r'^\w+', done.stdout, re.M) == packages and 'conv · graphs · multitask' in done.stdout, done.stderr
 
 def test_modules_and_tutorials_are_listed_with_their_descriptions(site):
     for name,notebooks in (('reference', MODULES), ('tutorials', TUTORIALS)):

@@ -1,5 +1,7 @@
 "The project's own rules: notebooks and modules agree, imports point one way, plain language, the README is the index notebook"
 import ast,filecmp,re,shutil,subprocess,sys,tokenize
+from collections import defaultdict
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 import nbformat
@@ -56,6 +58,21 @@ def test_imports_point_to_lower_numbers():
     wrong = [(module, used) for module,used in found if used in NUMBERS and NUMBERS[used] >= NUMBERS[module]]
     assert wrong == []
     assert {used for _,used in found} <= {*NUMBERS, ''}
+
+def package_of(module): return module.rpartition('.')[0] or module
+
+def test_the_numbers_of_a_package_are_consecutive():
+    numbers = defaultdict(list)
+    for module,number in NUMBERS.items(): numbers[package_of(module)].append(number)
+    assert [(package, sorted(o)) for package,o in numbers.items() if max(o) - min(o) + 1 != len(o)] == []
+
+def test_no_package_imports_one_that_imports_it():
+    imported = defaultdict(set)
+    for path in MODULES:
+        package = package_of(module_of(path))
+        imported[package] |= {package_of(used) for used,_ in imports_of(path) if used} - {package}
+    assert imported['train'] >= {'learner','predict'}
+    TopologicalSorter(imported).prepare() # a CycleError names the packages of a ring
 
 def test_no_private_name_is_imported_from_another_module():
     assert [(module_of(o), names) for o in MODULES for _,names in imports_of(o) if re.search(r'(?:^|[ ,])_[a-z]', names)] == []
