@@ -109,7 +109,10 @@ def are_members(
     are_indices = is_list_of(value, lambda o: type(o) is int and 0 <= o < n_attributes)
     return are_indices and bool(value) and len(set(value)) == len(value)
 
-def _is_label_set(value, n): return is_list_of(value, lambda o: type(o) is int and o in (0, 1), n)
+def _is_label_set(value, n):
+    "Whether a value is multi-hot; there can be millions of numbers, so they are not checked one by one"
+    return isinstance(value, list) and len(value) == n and set(map(type, value)) <= {int} and set(value) <= {0, 1}
+
 def _are_thresholds(value, n): return is_number(value) or is_list_of(value, is_number, n)
 
 def _is_rule_group(value, n):
