@@ -1,5 +1,5 @@
 "Training in folds and ensembles from the command line, and what folds survive"
-import json,random,re,shutil,signal,time
+import json,os,random,re,shutil,signal,time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 import numpy as np,pandas as pd
@@ -11,6 +11,7 @@ from fashion_fastai.serve.review import Review
 from fashion_fastai.core import InputError
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.train.plan import Plan
+from fashion_fastai.train.folds import _clear
 from fashion_fastai.recipes import read_recipe
 from fashion_fastai.outputs.score import score_submission
 from fashion_fastai.report.suspects import SUSPECT_COLUMNS,write_suspects
@@ -121,6 +122,26 @@ def test_ensembles_that_are_refused(garments, folds, run, tmp_path):
     (tmp_path/'plain').mkdir()
     (tmp_path/'plain'/'model.json').touch()
     assert refused(run_inprocess('train', garments, '--out', tmp_path/'plain', '--folds', 3, *KEYS), 'contains a run without folds')
+
+@pytest.mark.parametrize('fold', ['999999999','0','4'])
+def test_a_number_that_is_no_fold_makes_no_folder(garments, folds, tmp_path, fold):
+    "A damaged folds.csv: each of a thousand million folds would get a folder"
+    (tmp_path/'run').mkdir()
+    shutil.copy(folds/'settings.ini', tmp_path/'run')
+    first,*lines = (folds/'folds.csv').read_text().splitlines()
+    lines = [o.replace(',3', f',{fold}') for o in lines] if fold == '4' else [lines[0].rpartition(',')[0] + f',{fold}', *lines[1:]]
+    (tmp_path/'run'/'folds.csv').write_text('\n'.join([first, *lines]))
+    for keys in ([], ['--folds', 3]):
+        done = run_inprocess('train', garments, '--out', tmp_path/'run', '--resume', *keys)
+        assert refused(done, 'folds.csv: has the folds ') and sorted(os.listdir(tmp_path/'run')) == ['folds.csv','settings.ini'], done.stderr
+
+def test_overwrite_replaces_a_fold_that_is_a_link(garments, folds, tmp_path):
+    "A fold on another disk is not taken for one of the new run, and not written to"
+    shutil.copytree(folds, tmp_path/'run')
+    shutil.move(tmp_path/'run'/'fold_1', tmp_path/'other')
+    (tmp_path/'run'/'fold_1').symlink_to(tmp_path/'other')
+    _clear(tmp_path/'run')
+    assert not list((tmp_path/'run').iterdir()) and (tmp_path/'other'/'metrics.json').is_file()
 
 def test_an_unreadable_image_is_left_out(garments, tmp_path):
     data = tmp_path/'garments'

@@ -49,7 +49,11 @@ def read_folds(
     texts = rows.texts.get('fold', [''])
     if not all(o.isdecimal() and len(o) < 10 for o in texts):
         raise InputError(f"{path}: has no fold for some images; use --overwrite to restart")
-    return pd.Series(list(map(int, texts)), rows.texts['file_path'])
+    folds = pd.Series(list(map(int, texts)), rows.texts['file_path'])
+    # each becomes a folder
+    if sorted(folds.unique()) != list(range(1, folds.nunique() + 1)):
+        raise InputError(f"{path}: has the folds {folds.min()} to {folds.max()}, but not all from 1 to that; use --overwrite to restart")
+    return folds
 
 def fold_table(
     data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional
@@ -135,7 +139,9 @@ def _clear(out):
     with ExitStack() as stack:
         for o in filter(Path.is_dir, out.glob('fold_*')): stack.enter_context(locked_run(o)) # nobody trains a fold
         (out/'metrics.json').unlink(missing_ok=True) # first: it marks a run as finished
-        for o in out.glob('fold_*'): shutil.rmtree(o, ignore_errors=True)
+        for o in out.glob('fold_*'):
+            if o.is_symlink(): o.unlink() # the folder on another disk is kept
+            else: shutil.rmtree(o, ignore_errors=True)
         for o in (*_SUMMARY_FILES, *RUN_FILES): (out/o).unlink(missing_ok=True)
 
 class _Begun(NamedTuple):
