@@ -71,11 +71,21 @@ def test_no_kept_name_leads_out_of_the_data_folder(tmp_path, name):
     images = SourceImages([tmp_path/'a.jpg']*3, ['a.jpg','b.jpg',name], np.zeros(3, int), None, np.arange(3), np.array(['train','val','test']))
     before = sorted(tmp_path.rglob('*'))
     for copy in (False, True):
-        with pytest.raises(InputError, match='is not a path inside of the data folder; do not keep the names'):
+        with pytest.raises(InputError, match='(is not a path inside of the data folder;|has a control character; rename it, or) do not keep the names'):
             write_images(tmp_path/'deep'/'data', images, ['tee'], [], keep_names=True, copy=copy)
     assert [o for o in sorted(tmp_path.rglob('*')) if o.name != 'deep'] == before
     images = images._replace(names=['a.jpg','./a.jpg','folder/b.jpg'], splits=np.array(['train','train','val']))
     with pytest.raises(InputError, match='two images would be called train/a.jpg'): write_images(tmp_path/'data', images, ['tee'], [], keep_names=True)
+
+def test_a_kept_name_that_gets_a_suffix_overwrites_no_other_image(tmp_path):
+    "A name without a suffix is saved as .jpg when it is cropped"
+    Image.new('RGB', (4,4)).save(tmp_path/'a.jpg')
+    splits,boxes = np.array(['train','train','val']),np.array([[0,0,2,2.]]*3)
+    images = SourceImages([tmp_path/'a.jpg']*3, ['a','a.jpg','b'], np.zeros(3, int), None, np.arange(3), splits, boxes=boxes)
+    with pytest.raises(InputError, match='two images would be called train/a.jpg; do not keep the names'):
+        write_images(tmp_path/'data', images, ['tee'], [], keep_names=True)
+    write_images(tmp_path/'data', images._replace(names=['a','c.jpg','b']), ['tee'], [], keep_names=True)
+    assert pd.read_csv(tmp_path/'data'/'train.csv').file_path.tolist() == ['data/train/c.jpg','data/train/a.jpg'] and (tmp_path/'data'/'val'/'b.jpg').is_file()
 
 def test_a_benchmark_whose_names_lead_out_of_it_is_refused(deepfashion, tmp_path):
     src = tmp_path/'src'

@@ -49,7 +49,7 @@ class _Writer:
             suffix = image_suffix(source)
             is_intact = suffix is not None
             name = with_suffix(name, suffix)
-        elif not os.path.splitext(name)[1]: name += '.jpg' if self.boxes is not None else Path(source).suffix.lower()
+        elif not os.path.splitext(name)[1]: name += Path(source).suffix.lower()
         target = os.path.join(self.folder, name)
         parent = os.path.dirname(target)
         if parent not in self.made: # for hundreds of thousands of links, asking each time takes longer than linking
@@ -91,6 +91,7 @@ def _target_names(images, order, keep_names):
         has_suffix = images.boxes is None and images.contents is None
         number = f'{n_images[split]:06}{Path(images.paths[i]).suffix.lower() if has_suffix else ""}'
         names[i] = f"{split}/{_kept_name(images.names[i]) if keep_names else number}"
+        if images.boxes is not None and not os.path.splitext(names[i])[1]: names[i] += '.jpg' # as which they are saved
     for o in names:
         if problem := name_problem(o): raise InputError(f"the name {o!r} {problem}, or do not keep the names")
     if keep_names and len(set(names)) < len(names):
