@@ -114,6 +114,13 @@ def test_other_labels_are_another_run(garments, run, tmp_path):
     lines = (data/'train.csv').read_text().splitlines()
     (data/'train.csv').write_text('\n'.join(lines[:-1]))
     assert refused(run_inprocess('train', data, '--out', out, '--resume'), 'checkpoint.pt: is of a training with')
+    state = torch.load(out/'checkpoint.pt', weights_only=True)
+    (data/'train.csv').write_text('\n'.join(lines))
+    bad = [('format', torch.zeros(3)), ('epoch', -1), ('n_seen', -1), ('train_iter', 'x'), ('first_loss', []), ('seconds', None), ('pct_train', {})]
+    for key,value in [*bad, ('about', {**state['about'], 'epochs': torch.zeros(3)})]: # somebody else's
+        torch.save({**state, key: value}, out/'checkpoint.pt')
+        assert refused(run_inprocess('train', data, '--out', out, '--resume'), 'checkpoint.pt: is '), key
+    torch.save(state, out/'checkpoint.pt')
     (out/'checkpoint.pt').write_bytes((out/'checkpoint.pt').read_bytes()[:1000])
     (data/'train.csv').write_text('\n'.join(lines))
     assert refused(run_inprocess('train', data, '--out', out, '--resume'), 'checkpoint.pt: is damaged, or no checkpoint')

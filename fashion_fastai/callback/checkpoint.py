@@ -130,15 +130,16 @@ class Checkpoint(Callback):
         except OSError as e: raise InputError(f"{self.file}: cannot be read ({e.strerror})") from None
         except Exception as e: # nearly anything, for a damaged file
             raise InputError(f"{self.file}: is damaged, or no checkpoint ({type(e).__name__})") from None
-        kinds = dict(about=dict, epoch=int, n_seen=int)
-        if not isinstance(state, dict) or 'format' not in state: raise InputError(f"{self.file}: is no checkpoint")
+        kinds = dict(about=dict, epoch=int, n_seen=int, train_iter=int, pct_train=float, seconds=float)
+        if not isinstance(state, dict) or type(state.get('format')) is not int: raise InputError(f"{self.file}: is no checkpoint")
         if state['format'] != self.FORMAT:
             raise InputError(f"{self.file}: has format {state['format']}, and this version reads format {self.FORMAT}")
-        if not all(type(state.get(k)) is o for k,o in kinds.items()) or 'epochs' not in state['about']:
+        is_valid = all(type(state.get(k)) is o for k,o in kinds.items()) and isinstance(state.get('first_loss'), float | None)
+        if not is_valid or min(state['epoch'], state['n_seen']) < 0 or 'epochs' not in state['about']:
             raise InputError(f"{self.file}: is no checkpoint")
         own = self._about()
         for key,value in state['about'].items():
-            if key in own and own[key] != value:
+            if key in own and (type(own[key]) is not type(value) or own[key] != value):
                 raise InputError(f"{self.file}: is of a training with {key} {value}, and this one has {own[key]}")
         return state
 
