@@ -158,6 +158,42 @@ def test_parts_of_another_job_and_of_a_changed_list(run, garments, tmp_path):
     assert same_files(tmp_path/'out', tmp_path/'one', FILES[:3])
     assert refused(run_inprocess('merge', tmp_path/'one', '--out', tmp_path/'two'), 'has no job.json, so it is no folder of parts')
 
+def test_a_folder_of_parts_that_somebody_else_made_ends_in_one_line(run, garments, tmp_path):
+    "Whatever is in job.json, and in a part that this package did not write"
+    import pyarrow as pa
+    parts,name = tmp_path/'parts','part-00001-of-00001.parquet'
+    predict = 'predict',run,garments/'test.csv',*OPTIONS,'--shard','1/1','--out'
+    assert run_inprocess(*predict, parts).returncode == 0
+    job,table = json.loads((parts/'job.json').read_text()),pa.parquet.read_table(parts/name)
+    bad = tmp_path/'bad'
+    bad.mkdir()
+    def merge(): return run_inprocess('merge', bad, '--out', tmp_path/'out')
+    shutil.copy(parts/name, bad)
+    for key in job:
+        for value in (None, [], 'x', -1, [1], {}):
+            if job[key] == value: continue
+            (bad/'job.json').write_text(json.dumps({**job, key: value}))
+            for done in (merge(), run_inprocess(*predict, bad)): assert done.returncode in (0, 2), (key, value, done)
+    (bad/'job.json').write_text(json.dumps({**job, 'precision': []}))
+    assert refused(merge(), 'job.json: is not the description of a job: precision is []')
+    shutil.copy(parts/'job.json', bad)
+    def changed(column, values, kind): return table.set_column(table.column_names.index(column), column, pa.array(values*len(table), kind))
+    damaged = [table.replace_schema_metadata({b'job': o}) for o in (b'[]', b'{', b'{"x": 1}', b'\xff')]
+    damaged += [table.drop_columns(['category']), changed('row', ['x'], pa.string()), changed('row', [None], pa.int64()), changed('file_path', [None], pa.string())]
+    damaged += [changed('category', [o], pa.int32()) for o in (999, -1, None)] + [changed('attributes', [[o]], pa.list_(pa.int32())) for o in (999, -1)]
+    for o in damaged:
+        pa.parquet.write_table(o, bad/name)
+        assert refused(merge(), f'{name}: is no'), o.schema
+
+def test_a_row_of_a_parquet_list_without_a_path_has_no_name(run, garments, tmp_path):
+    import pyarrow as pa
+    paths = pd.read_csv(garments/'test.csv').file_path.tolist()
+    os.symlink(garments, tmp_path/'garments')
+    pa.parquet.write_table(pa.table(dict(file_path=[None, *paths])), tmp_path/'list.parquet')
+    assert next(Catalogue(tmp_path/'list.parquet').paths()) == ''
+    assert predict_rows(run, 'list.parquet', tmp_path/'out', tmp_path).returncode == 0
+    assert pd.read_csv(tmp_path/'out'/'merged'/'category.csv', keep_default_na=False).file_path.tolist() == ['', *paths]
+
 def test_whatever_changes_an_answer_changes_the_identity_of_the_model():
     learn = tiny_learner()
     loss,crop,normalize = learn.loss_func,learn.dls.valid.crop,next(o for o in learn.dls.valid.after_batch.fs if isinstance(o, JitterNormalize))

@@ -248,7 +248,7 @@ class _ParquetList:
 
     def paths(self, rows=None):
         rows = rows or range(sum(self.n_rows))
-        for table in self.tables(rows, [self.path]): yield from map(str, table[self.path].to_pylist())
+        for table in self.tables(rows, [self.path]): yield from ('' if o is None else str(o) for o in table[self.path].to_pylist())
 
     def image_paths(self):
         "The path of each image of a list with bytes, None where there is none; the bytes are not read"

@@ -16,6 +16,7 @@ import numpy as np
 from ..core import InputError,UNKNOWN,batch_advice,oom_hint,terminal_progress
 from ..model.multitask import DTYPES,MultiTaskModel
 from ..data.labels import Vocab
+from ..folders.model import check_values,is_flag,is_list_of,is_text
 from ..learner import FashionLearner
 from .model import describe_model,load_model
 from .core import Predictions,predict_batches,write_submission
@@ -41,6 +42,16 @@ class Job:
     def vocab(self)->Vocab: "Names of the labels"; return Vocab(tuple(self.categories), tuple(self.attributes))
 
 _JOB = 'job.json'
+_DESCRIPTION = 'the description of a job'
+
+def _is_positive(value): return type(value) is int and value > 0
+def _are_names(value): return is_list_of(value, is_text)
+_CHECKS = [(key, is_valid, expected) for keys,is_valid,expected in ( # a folder of parts may be somebody else's
+    (('rows','batch_size'), _is_positive, 'a whole number above 0'),
+    (('test','identity','model','precision'), is_text, 'a text'),
+    (('categories','attributes'), _are_names, 'a list of names'),
+    (('tta',), lambda o: o is None or is_flag(o), 'true, false or null'),
+    (('channels_last',), is_flag, 'true or false')) for key in keys]
 _OPTIONS = dict(model='model', tta='--tta', batch_size='--batch-size', precision='--precision')
 
 def model_identity(
@@ -75,10 +86,12 @@ def read_job(
     "The job of which a folder has parts"
     if not store.exists(_JOB): raise InputError(f"{store}: has no {_JOB}, so it is no folder of parts")
     try: job = Job(**json.loads(store.read(_JOB)))
-    except (ValueError, TypeError) as e:
-        raise InputError(f"{store.place(_JOB)}: is not the description of a job ({e})") from None
-    if job.format == Job.format: return job
-    raise InputError(f"{store.place(_JOB)}: has format {job.format}, and this version needs {Job.format}; choose another folder")
+    except (ValueError, TypeError, RecursionError) as e:
+        raise InputError(f"{store.place(_JOB)}: is not {_DESCRIPTION} ({e})") from None
+    if job.format != Job.format:
+        raise InputError(f"{store.place(_JOB)}: has format {job.format}, and this version needs {Job.format}; choose another folder")
+    check_values(store.place(_JOB), _DESCRIPTION, asdict(job), _CHECKS)
+    return job
 
 def known_precision(
     store:Store, # of parts
@@ -243,14 +256,35 @@ def predict_shard(
     return store.place(part_name(k, n)),n_rows
 
 # %% ../../nbs/63_predict.parts.ipynb #0c4f2226
+def _not_readable(store, name, reason):
+    return InputError(f"{store.place(name)}: is not a readable Parquet file of predictions ({str(reason).splitlines()[0]})")
+
 def _open_part(store, name):
     try: return import_pyarrow().parquet.ParquetFile(store.open(name))
-    except (OSError, ValueError) as e: # PyArrow's errors are ValueErrors
-        raise InputError(f"{store.place(name)}: is not a readable Parquet file ({str(e).splitlines()[0]})") from None
+    except (OSError, ValueError) as e: raise _not_readable(store, name, e) from None # PyArrow's errors are ValueErrors
+
+def _are_labels(labels, n):
+    "Whether all numbers of a column are from 0 to `n`-1"
+    return not labels.null_count and (not len(labels) or 0 <= labels.to_numpy().min() <= labels.to_numpy().max() < n)
+
+def _read_group(store, name, file, number, vocab):
+    "The rows of a row group; refuses what `table_predictions` does not expect"
+    schema = _schema(vocab)
+    try: table = file.read_row_group(number).cast(schema)
+    except (OSError, ValueError, TypeError) as e: raise _not_readable(store, name, e) from None
+    labels = [(table['category'], len(vocab.categories))] if vocab.categories else []
+    if vocab.attributes: labels.append((table['attributes'].combine_chunks().flatten(), len(vocab.attributes)))
+    has_all = not any(table[o].null_count for o in schema.names if o != 'bad')
+    if has_all and all(_are_labels(*o) for o in labels): return table
+    raise _not_readable(store, name, 'empty cells, or unknown labels')
 
 def _check_part(job, place, file):
     "Refuse a part of another job: a folder may have been put together from those of several machines"
-    known = json.loads((file.schema_arrow.metadata or {}).get(b'job', b'{}'))
+    try: known = json.loads((file.schema_arrow.metadata or {}).get(b'job', b'{}'))
+    except (ValueError, RecursionError): known = None
+    has_keys = isinstance(known, dict) and known.keys() <= asdict(job).keys()
+    if not has_keys or file.schema_arrow.names != _schema(job.vocab).names:
+        raise InputError(f"{place}: is no part of the job in {_JOB}; remove it, or predict it again")
     for key,value in known.items():
         if value == getattr(job, key): continue
         other = f"a job whose {_OPTIONS.get(key, key)} is {value}, but that of {_JOB} is {getattr(job, key)}"
@@ -267,7 +301,9 @@ def _row_groups(store, job):
         column = file.schema_arrow.names.index('row')
         for i in range(file.num_row_groups):
             group = file.metadata.row_group(i)
-            if group.num_rows: groups.append((group.column(column).statistics.min, name, i))
+            statistics = group.column(column).statistics
+            if group.num_rows and type(statistics and statistics.min) is not int: raise _not_readable(store, name, 'no row numbers')
+            if group.num_rows: groups.append((statistics.min, name, i))
     return sorted(groups)
 
 def _missing(store, job, first, end):
@@ -297,10 +333,10 @@ def iter_parts(
     "The predictions of all parts, in bounded memory"
     pa,job = import_pyarrow(),read_job(store)
     groups = _row_groups(store, job)
-    schema,waiting,expected,opened = _schema(job.vocab),[],0,(None,None)
+    waiting,expected,opened = [],0,(None,None)
     for i,(_,name,number) in enumerate(groups):
         if opened[0] != name: opened = name,_open_part(store, name)
-        table = opened[1].read_row_group(number).cast(schema)
+        table = _read_group(store, name, opened[1], number, job.vocab)
         waiting.append(table.append_column('file', pa.array([name]*len(table))))
         limit = groups[i+1][0] if i+1 < len(groups) else job.rows
         table = pa.concat_tables(waiting).sort_by('row')
