@@ -1842,6 +1842,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                            'fashion_fastai/predict/catalogue.py'),
                                                   'fashion_fastai.predict.catalogue._ParquetList.cells': ( 'predict.catalogue.html#_parquetlist.cells',
                                                                                                            'fashion_fastai/predict/catalogue.py'),
+                                                  'fashion_fastai.predict.catalogue._ParquetList.has_content': ( 'predict.catalogue.html#_parquetlist.has_content',
+                                                                                                                 'fashion_fastai/predict/catalogue.py'),
                                                   'fashion_fastai.predict.catalogue._ParquetList.identity': ( 'predict.catalogue.html#_parquetlist.identity',
                                                                                                               'fashion_fastai/predict/catalogue.py'),
                                                   'fashion_fastai.predict.catalogue._ParquetList.image_paths': ( 'predict.catalogue.html#_parquetlist.image_paths',

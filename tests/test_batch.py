@@ -299,11 +299,12 @@ def test_half_of_a_list_without_an_image_is_refused_whatever_kind_of_list_it_is(
         pa.parquet.write_table(pa.table(dict(file_path=paths)), folder/'paths.parquet')
         contents = [None]*n_missing + [(folder/o).read_bytes() for o in paths[n_missing:]]
         write_images(folder/'bytes.parquet', contents, pa.binary())
+        write_images(folder/'empty.parquet', [o or b'' for o in contents], pa.binary())
         write_images(folder/'structs.parquet', [dict(bytes=o, path=path) for o,path in zip(contents, paths)])
         reason = f'{n_missing} of 20 images are missing, the first being '
         def check(done): assert refused(done, reason) if is_refused else done.returncode == 0 and f'{n_missing} of 20 images' in done.stderr, done
         check(run_inprocess('predict', run, 'list.csv', '--out', folder/'out', *OPTIONS, cwd=folder))
-        for o in ('list.csv','paths.parquet','bytes.parquet','structs.parquet'): check(predict_rows(run, o, folder/f'out-{o}', folder))
+        for o in ('list.csv','paths.parquet','bytes.parquet','empty.parquet','structs.parquet'): check(predict_rows(run, o, folder/f'out-{o}', folder))
 
 def test_a_full_disk_in_a_part_is_one_line_and_loses_nothing(run, catalogue, tmp_path):
     "A limit on the size of files stands in for a full disk"

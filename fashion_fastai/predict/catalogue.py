@@ -207,7 +207,7 @@ class _ParquetList:
         if not (self.bytes or self.path):
             expected = f"a path ({', '.join(_PATH_COLUMNS)}) or bytes ({', '.join(_BYTES_COLUMNS)})"
             raise InputError(f"{test}: has no column with {expected}; it has {', '.join(schema.names)}")
-        self.n_without_bytes = sum(_n_empty(o, self.bytes) for o in groups)
+        self.n_without_bytes,self.group_rows = sum(_n_empty(o, self.bytes) for o in groups),[o.num_rows for o in groups]
 
     def _content(self, name):
         "What tells the content of a file: itself, or blocks evenly spread over a large one; an ETag or the like of an object store"
@@ -249,6 +249,15 @@ class _ParquetList:
     def paths(self, rows=None):
         rows = rows or range(sum(self.n_rows))
         for table in self.tables(rows, [self.path]): yield from ('' if o is None else str(o) for o in table[self.path].to_pylist())
+
+    def has_content(self, n_groups=4):
+        "Whether most rows have bytes that are not empty, which no footer counts, in some row groups that are spread over the list"
+        ranges,start = [],0
+        for n in self.group_rows:
+            ranges.append(range(start, start + n))
+            start += n
+        cells = [bool(content) for rows in ranges[::max(1, len(ranges)//n_groups)] for *_,content,_ in self.cells(rows)]
+        return 2*sum(cells) > len(cells)
 
     def image_paths(self):
         "The path of each image of a list with bytes, None where there is none; the bytes are not read"
@@ -351,7 +360,7 @@ class Catalogue:
         n_looked_up:int=200, # rows whose images are looked up
     ): # raises `InputError` if half of the images are missing
         "Look up some images, evenly spread over the list"
-        if self.has_bytes and self.parquet.n_without_bytes < n/2: return
+        if self.has_bytes and self.parquet.n_without_bytes < n/2 and self.parquet.has_content(): return
         step = max(1, n//n_looked_up)
         rows = self.parquet.cells(range(n)) if self.has_bytes else self.paths()
         frame = self._frame([o for i,o in enumerate(rows) if i % step == 0])
