@@ -100,7 +100,8 @@ def test_a_hub_folder_is_copied_into_its_target_alone(exported, tmp_path):
     ('size', ['48',36], 'size is'), ('constant', [], 'constant is []'), ('temperatures', [0,1], 'temperatures is [0, 1]'),
     ('architecture', dict(arch='xresnet10', width=10**9), 'architecture is'), ('rule', 'half', "rule is 'half'"),
     ('rule', dict(name='LabelSets', sets=[[1]], log_weights=[0]), 'rule is'), ('rule', dict(name='exec'), "rule 'exec' is not known"),
-    ('categories', 'dress', "categories is 'dress'"), ('files', [], 'files is []'), ('versions', None, 'versions is None'), ('mean', [.5]*2, 'mean is')])
+    ('categories', 'dress', "categories is 'dress'"), ('categories', ['x']*10, 'but should be a list of names, each once'),
+    ('files', [], 'files is []'), ('versions', None, 'versions is None'), ('mean', [.5]*2, 'mean is')])
 def test_a_value_of_a_wrong_type_is_named_when_the_description_is_read(run, tmp_path, key, value, reason):
     stranger = copy(run, tmp_path/'stranger')
     edit_json(stranger/'model.json', lambda o: {**o, key: value})

@@ -157,6 +157,8 @@ def are_temperatures(
 # %% ../../nbs/52_folders.model.ipynb #b8a38b52
 _DESCRIPTION = "a model's description"
 
+def _are_names(value): return is_list_of(value, is_text) and len(set(value)) == len(value)
+
 def _is_group(value, n):
     "Whether a value describes an `AttributeGroup`"
     has_keys = isinstance(value, dict) and set(value) == {'name','members','exactly_one'}
@@ -213,7 +215,7 @@ def read_config(
         advice = f"install the version that wrote it: {versions}"
         raise InputError(f"{path}: has format {found}, and this version reads format {FORMAT}; {advice}")
     labels = 'categories','attributes'
-    check_values(path, _DESCRIPTION, description, [(o, lambda names: is_list_of(names, is_text), 'a list of names') for o in labels])
+    check_values(path, _DESCRIPTION, description, [(o, _are_names, 'a list of names, each once') for o in labels])
     n,m = (len(description[o]) for o in labels)
     if not n + m: raise InputError(f"{path}: is not {_DESCRIPTION}: it has no categories and no attributes")
     check_values(path, _DESCRIPTION, description, _checks(n, m), _OPTIONAL)

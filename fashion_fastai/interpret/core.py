@@ -103,6 +103,7 @@ def _check_arrays(arrays, groups):
     if not n or not n_categories + n_attributes: raise ValueError('there are no predictions')
     texts = [arrays[o] for o in ('images','categories','attribute_names','types','rule') if o in arrays]
     if any(o.dtype.kind != 'U' or o.ndim != 1 or o.itemsize > _MAX_TEXT for o in texts): raise ValueError('a name is not a text')
+    if any(len(np.unique(arrays[o])) < len(arrays[o]) for o in ('categories','attribute_names')): raise ValueError('a label occurs twice')
     limits = dict(zip(_TENSORS, [('f', -1e9, 1e9)]*2 + [('i', UNKNOWN, n_categories-1)] + [('bi', UNKNOWN, 1)]*2))
     limits.update(temperatures=('f', 1e-3, 1e3), thresholds=('f', -1e9, 1e9), category_offsets=('f', -1e9, 1e9))
     lengths = dict(temperatures=(2, 1 + n_attributes), thresholds=(0, n_attributes))
