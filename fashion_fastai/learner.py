@@ -62,7 +62,8 @@ class _ModelWithDecision:
         decision = state.pop('decision', {})
         self.model.load_state_dict(state, strict=strict)
         if 'rule' in decision: decision['rule'] = rule_from_params(decision['rule'])
-        for name,o in decision.items(): setattr(self.loss, name, o)
+        for name in ('rule','temperatures','category_offsets'): # nothing else of a file that somebody else may have made
+            if name in decision: setattr(self.loss, name, decision[name])
 
 class FashionLearner(Learner):
     "A fastai `Learner` for two targets, a category and attributes"
