@@ -514,6 +514,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fashion_fastai.core.locked': ('core.html#locked', 'fashion_fastai/core.py'),
                                      'fashion_fastai.core.name_problem': ('core.html#name_problem', 'fashion_fastai/core.py'),
                                      'fashion_fastai.core.oom_hint': ('core.html#oom_hint', 'fashion_fastai/core.py'),
+                                     'fashion_fastai.core.optional': ('core.html#optional', 'fashion_fastai/core.py'),
                                      'fashion_fastai.core.prefetch_map': ('core.html#prefetch_map', 'fashion_fastai/core.py'),
                                      'fashion_fastai.core.read_regular': ('core.html#read_regular', 'fashion_fastai/core.py'),
                                      'fashion_fastai.core.remove_leftovers': ('core.html#remove_leftovers', 'fashion_fastai/core.py'),

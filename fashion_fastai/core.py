@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STOP_SIGNALS', 'UNKNOWN', 'SPLITS', 'IMAGE_SUFFIXES', 'RULES', 'OPTIMIZERS', 'LOGGERS', 'MAX_SIDE', 'InputError',
-           'Terminated', 'stopped_by_signals', 'remove_leftovers', 'atomic_write', 'locked', 'require_empty',
-           'atomic_dir', 'fmt_size', 'name_problem', 'usable_names', 'cache_home', 'terminal_progress', 'track',
-           'prefetch_map', 'oom_hint', 'batch_advice', 'read_regular']
+           'optional', 'Terminated', 'stopped_by_signals', 'remove_leftovers', 'atomic_write', 'locked',
+           'require_empty', 'atomic_dir', 'fmt_size', 'name_problem', 'usable_names', 'cache_home', 'terminal_progress',
+           'track', 'prefetch_map', 'oom_hint', 'batch_advice', 'read_regular']
 
 # %% ../nbs/00_core.ipynb #d9199f82
 import os,re,shutil,signal,sys,tempfile,threading,time,warnings
@@ -29,6 +29,18 @@ class InputError(ValueError):
         self.message = ' '.join(message.splitlines()) # text quoted from a file may contain line breaks
 
     def __str__(self): return self.message # fastai prepends the callback's name to `args`, as a second line
+
+# %% ../nbs/00_core.ipynb #8799d5cb
+@contextmanager
+def optional(
+    extra:str, # extra of this package that installs what is imported in the block
+    purpose:str, # subject of the message, such as `Parquet`
+): # raises `InputError` that names the missing package and the extra
+    "Import packages of an extra inside the block"
+    try: yield
+    except ImportError as e:
+        install = f"pip install 'fashion_fastai[{extra}]'"
+        raise InputError(f"{purpose} needs {e.name or 'a package'}, which is not installed here: {install}") from None
 
 # %% ../nbs/00_core.ipynb #e3b7f9a6
 STOP_SIGNALS = [getattr(signal, o) for o in ('SIGINT','SIGTERM','SIGHUP') if hasattr(signal, o)] # Windows has no SIGHUP
