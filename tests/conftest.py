@@ -3,16 +3,20 @@ import io,os,signal,subprocess,sys
 from contextlib import contextmanager,redirect_stderr,redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
-import pytest
+import forked,pytest
 from fashion_fastai.cli.main import main
 from fashion_fastai.data.synthetic import draw_garments
 
 FASHION = Path(sys.executable).with_name('fashion')
 SHORT = ['--recipe', 'demo', '--stages', '32x24:1 48x36:1', '--batch-size', '32', '--report', 'no']
 
-def run_cli(*words, cwd=None, command=(FASHION,), **kwargs):
-    "Run the installed `fashion` command, or another `command`, in a process, with its output captured"
-    return subprocess.run(list(map(str, [*command, *words])), cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+def run_cli(*words, command=(FASHION,), **kwargs):
+    "Run the installed `fashion` command, or another `command` of Python, in a process, with its output captured"
+    return forked.run([*command, *words], **kwargs)
+
+def run_python(*words, **kwargs):
+    "Run Python in a process of its own, which has imported nothing"
+    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=300, **kwargs)
 
 @contextmanager
 def working_directory(path):
@@ -35,9 +39,14 @@ def refused(done, reason):
     return True
 
 def spawn(*words, **kwargs):
-    "A process beside the test that Ctrl-C interrupts, even where the tests run in a shell's background, which ignores it"
+    "A process beside the test"
+    return forked.Forked(words, stdout=subprocess.PIPE, **kwargs)
+
+def spawn_python(*words, **kwargs):
+    "The same with a Python of its own, which Ctrl-C interrupts even where the tests run in a shell's background, which ignores it"
     def restore(): signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True, preexec_fn=restore, **kwargs)
+    command = [sys.executable, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=restore, **kwargs)
 
 @pytest.fixture(scope='session', autouse=True)
 def cache_home(tmp_path_factory):

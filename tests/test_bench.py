@@ -1,7 +1,7 @@
 "The benches run and record what they say they measure; how fast anything is, is not for tests to say"
-import json,subprocess,sys
+import json,sys
 from pathlib import Path
-import pytest
+import forked,pytest
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +14,7 @@ SMALL = ['--rounds', '1', '--height', '32', '--width', '24']
     ('time_to_quality', ['--recipe', 'demo', '--overrides', 'epochs=1', '--epochs', '1'])])
 def test_bench(name, options, garments, tmp_path):
     size = SMALL[:2] if name in ('time_to_quality','serving') else SMALL
-    done = subprocess.run([sys.executable, '-W', 'ignore', BENCH/f'{name}.py', garments, *size, *options, '--results', tmp_path/'results'], cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run([sys.executable, '-W', 'ignore', BENCH/f'{name}.py', garments, *size, *options, '--results', tmp_path/'results'], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path/'results'/f'{name}.json').read_text())
     assert result['figures'] and all(isinstance(o['value'], float) and o['value'] == o['value'] for o in result['figures'].values())
@@ -24,7 +24,7 @@ def test_bench(name, options, garments, tmp_path):
 def test_the_study_goes_on_where_it_was(garments, tmp_path):
     def study(*names):
         command = [sys.executable, '-W', 'ignore', BENCH/'what_helps.py', garments, '--only', *names, '--rounds', '1', '--stages', '32x24:1', '--images', '100', '--runs', tmp_path/'runs', '--results', tmp_path/'results']
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        done = forked.run(command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return [o for o in done.stdout.splitlines() if ', seed ' in o],(tmp_path/'results'/'what_helps.csv').read_text().splitlines()
     trained,rows = study('basic')
@@ -62,19 +62,19 @@ table = pd.read_csv(Path(sys.argv[1])/'results'/'study.csv')
 table,figures = study.summary(table)
 assert len(table) == 16 and all(value >= 0 for value,_ in figures.values())
 """
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, BENCH], cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run([sys.executable, '-W', 'ignore', '-c', code, BENCH], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 def test_scale(tmp_path):
     options = ['--rows', '3000', '--wide-rows', '500', '--attributes', '40', '--sketches', '2000', '--images', '2000']
-    done = subprocess.run([sys.executable, '-W', 'ignore', BENCH/'scale.py', *options, '--results', tmp_path/'results'], cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run([sys.executable, '-W', 'ignore', BENCH/'scale.py', *options, '--results', tmp_path/'results'], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path/'results'/'scale.json').read_text())
     assert len(result['figures']) == 5 and len(result['table']) == 6 and all(o['value'] > 0 for o in result['figures'].values())
 
 def test_the_full_benchmark(tmp_path):
     options = ['--rows', '400', '--attributes', '40', '--files', '40', '--predicted', '20']
-    done = subprocess.run([sys.executable, '-W', 'ignore', BENCH/'deepfashion.py', *options, '--results', tmp_path/'results'], cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run([sys.executable, '-W', 'ignore', BENCH/'deepfashion.py', *options, '--results', tmp_path/'results'], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path/'results'/'deepfashion.json').read_text())
     assert [o[0] for o in result['table'][1:]] == ['convert','check','train','report','predict 20 images'] and all(o['value'] > 0 for o in result['figures'].values())

@@ -3,7 +3,7 @@ import os,signal,subprocess,sys,time
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
-from conftest import SHORT,run_inprocess,spawn
+from conftest import SHORT,run_inprocess,spawn_python
 import fashion_fastai.data.cache as cache
 from fashion_fastai.data.cache import PackedImages
 from fashion_fastai.predict.catalogue import Store
@@ -28,7 +28,7 @@ if __name__ == '__main__':
 def packing(garments, folder, method='fork'):
     script = folder.parent/'pack.py' # spawn and forkserver import it
     script.write_text(PACK)
-    return spawn(sys.executable, script, garments, folder, method, stderr=subprocess.STDOUT)
+    return spawn_python(script, garments, folder, method, stderr=subprocess.STDOUT)
 
 def whole(garments, folder):
     "Whether what lies in `folder` is what the files say"
@@ -84,7 +84,7 @@ def test_eight_containers_share_a_folder(garments, tmp_path):
     os.utime(stale, (time.time() - 2*24*3600,)*2)
     live = tmp_path/'.shared.partial-4567.csv' # on another machine
     live.write_text('seco')
-    processes = [spawn(sys.executable, '-c', CONTAINER, garments, tmp_path, k, stderr=subprocess.STDOUT) for k in range(8)]
+    processes = [spawn_python('-c', CONTAINER, garments, tmp_path, k, stderr=subprocess.STDOUT) for k in range(8)]
     outputs = [o.communicate(timeout=120)[0] for o in processes]
     assert [o.returncode for o in processes] == [0]*8 and [o.splitlines()[-1] for o in outputs] == ['200']*8, outputs
     assert (tmp_path/'shared.csv').read_text() in [str(k)*50_000 for k in range(8)]
@@ -164,7 +164,7 @@ def start_and_press(self):
     if len(self._processes) == 1: os.kill(os.getpid(), signal.SIGINT)
 ProcessPoolExecutor._spawn_process = start_and_press
 if __name__""", 1))
-    process = spawn(sys.executable, script, garments, tmp_path/'packed', 'fork', stderr=subprocess.STDOUT)
+    process = spawn_python(script, garments, tmp_path/'packed', 'fork', stderr=subprocess.STDOUT)
     try: out,_ = process.communicate(timeout=60)
     finally: process.kill()
     assert process.returncode and out.rstrip().endswith('KeyboardInterrupt'), out

@@ -13,10 +13,7 @@ def guarded(self, address):
     return connect(self, address) if self.family == socket.AF_UNIX else refuse() # processes of one machine talk by these
 socket.socket.connect = socket.socket.connect_ex = guarded
 socket.getaddrinfo = socket.gethostbyname = socket.create_connection = refuse
-import pytest
 from fashion_fastai.cli.main import main
-
-pytestmark = pytest.mark.slow
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -1,5 +1,5 @@
 "What a training survives: kills, Ctrl-C, a full or read-only disk, divergence, another training beside it"
-import ctypes,json,random,re,resource,shutil,signal,sys,time
+import ctypes,json,random,re,resource,shutil,signal,subprocess,sys,time
 import numpy as np,pandas as pd
 import pytest,torch
 from conftest import FASHION,SHORT,run_cli,run_inprocess,refused,spawn,train
@@ -198,12 +198,12 @@ def test_hundreds_of_attributes_fit_in_memory(garments, tmp_path):
         hot = pd.DataFrame((rng.random((len(frame), 700)) < .01).astype(int), columns=[f'a{i}' for i in range(700)])
         hot.a0 = 1
         pd.concat([frame.iloc[:, :2], hot], axis=1).to_csv(data/f'{split}.csv', index=False)
-    limit = dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (9_000_000_000,)*2))
+    limit = dict(limit=(resource.RLIMIT_AS, 9_000_000_000))
     done = run_cli('train', data, '--out', tmp_path/'run', *SHORT, '--workers', 1, **limit)
     assert done.returncode == 0, done.stderr
     assert set(json.loads((tmp_path/'run'/'metrics.json').read_text())['decision']['cross_fitted']) == {'half','threshold','per_label','expected_f1','label_sets'}
 
-FULL = dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000,)*2)) # no file may be longer
+FULL = dict(limit=(resource.RLIMIT_FSIZE, 200_000)) # no file may be longer
 
 def test_a_full_disk(garments, run, whole, tmp_path):
     "Exit code 2 and a line; what was there before is still there"
@@ -218,7 +218,7 @@ def test_a_full_disk(garments, run, whole, tmp_path):
     before = {o: o.read_bytes() for o in out.iterdir()}
     assert refused(run_cli('predict', run, test_list, '--out', out, **FULL), 'cannot be written (File too large)')
     assert {o: o.read_bytes() for o in out.iterdir()} == before
-    assert refused(run_cli('demo', '--n', 100, '--out', tmp_path/'demo', preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000,)*2)), 'File too large')
+    assert refused(run_cli('demo', '--n', 100, '--out', tmp_path/'demo', limit=(resource.RLIMIT_FSIZE, 1000)), 'File too large')
 
 def test_folders_that_cannot_be_written(garments, run, tmp_path):
     (tmp_path/'file').touch()
@@ -232,7 +232,8 @@ def test_a_read_only_folder(garments, run, tmp_path):
     closed.mkdir()
     (closed/'category.csv').write_text('an earlier submission')
     closed.chmod(0o555)
-    bound = dict(preexec_fn=lambda: ctypes.CDLL(None).prctl(24, 1)) # drops CAP_DAC_OVERRIDE, by which root writes everywhere
-    assert refused(run_cli('predict', run, garments/'test.csv', '--out', closed, **bound), 'cannot be written (Permission denied)')
-    assert refused(run_cli('train', garments, '--out', closed/'run', *SHORT, '--no-cache', **bound), 'cannot be written (Permission denied)')
+    def drop(): ctypes.CDLL(None).prctl(24, 1) # CAP_DAC_OVERRIDE, by which root writes everywhere, for the program that is started next
+    def run_real(*words): return subprocess.run(list(map(str, [FASHION, *words])), capture_output=True, text=True, preexec_fn=drop)
+    assert refused(run_real('predict', run, garments/'test.csv', '--out', closed), 'cannot be written (Permission denied)')
+    assert refused(run_real('train', garments, '--out', closed/'run', *SHORT, '--no-cache'), 'cannot be written (Permission denied)')
     assert names(closed) == ['category.csv'] and (closed/'category.csv').read_text() == 'an earlier submission'

@@ -1,9 +1,9 @@
 "Model folders in processes without PyTorch: the same predictions, the card's own program, the hub"
-import json,re,sys
+import json,re
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHORT,refused,run_cli,run_inprocess,train
+from conftest import SHORT,refused,run_inprocess,run_python,train
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.predict.core import predict_images
@@ -18,7 +18,7 @@ for o in ('torch','torchvision','fastai','fastprogress','scipy','sklearn','matpl
 
 def without_torch(code, *words, **kwargs):
     "The result of `code` in such a process"
-    done = run_cli('-W', 'ignore', '-c', WITHOUT_TORCH + code, *words, command=(sys.executable,), **kwargs)
+    done = run_python('-W', 'ignore', '-c', WITHOUT_TORCH + code, *words, **kwargs)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -54,7 +54,7 @@ def test_predict_without_torch_writes_the_same_files(run, folder, garments, tmp_
 
 def test_torch_is_not_imported_where_it_is_installed(folder, garments, tmp_path):
     code = "import sys\nfrom fashion_fastai.cli.main import main\nassert main(sys.argv[1:]) == 0\nprint([o for o in sys.modules if o.split('.')[0] in ('torch','fastai')])"
-    done = run_cli('-c', code, 'predict', folder, garments/'test', '--out', tmp_path, '--engine', 'onnx', command=(sys.executable,))
+    done = run_python('-c', code, 'predict', folder, garments/'test', '--out', tmp_path, '--engine', 'onnx')
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == '[]', done.stdout + done.stderr
 
 def test_engines_that_are_not_there_are_named(run, folder, garments, tmp_path):
@@ -153,7 +153,7 @@ def test_a_saved_model_is_loaded_offline_bit_for_bit(run, folder, tmp_path):
     torch.save(images, tmp_path/'images.pt')
     with torch.inference_mode(): expected = model(images)
     for name in ('saved','card'):
-        done = run_cli('-W', 'ignore', '-c', LOAD, tmp_path/name, tmp_path/'images.pt', tmp_path/'out.pt', command=(sys.executable,))
+        done = run_python('-W', 'ignore', '-c', LOAD, tmp_path/name, tmp_path/'images.pt', tmp_path/'out.pt')
         assert done.returncode == 0, done.stderr
         for a,b in zip(expected, torch.load(tmp_path/'out.pt')): assert torch.equal(a, b)
 
