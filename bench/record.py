@@ -95,6 +95,8 @@ PURPOSES = dict(loader='Batches that reach the network', step='Training steps', 
     what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU',
     study='Study: image size, epochs and data')
 
+SCRIPTS = dict(catalogue_rows='catalogue') # the bench of a record, where it has another name
+
 def load_records():
     "Name -> record, in alphabetical order"
     return {o.stem: json.loads(o.read_text()) for o in sorted(RESULTS.glob('*.json'))}
@@ -116,8 +118,10 @@ def _section(name, record):
     versions = f"torch {m['torch'].split('+')[0]}, fastai {m['fastai']}"
     about = f"{record['data']}; {m['gpu'] or cpu}; {versions}; {record['date']}; {record['rounds']} rounds"
     header,*rows = record['table']
-    figures = _markdown(['figure', 'value'], [[what, f"{o['value']:.2f}"] for what,o in record['figures'].items()])
-    return f"## {PURPOSES.get(name, name)}\n\n`bench/{name}.py`: {about}.\n\n{_markdown(header, rows)}\n\n{figures}\n"
+    tables = [_markdown(header, rows)]
+    figures = [[what, f"{o['value']:.2f}"] for what,o in record['figures'].items()]
+    if figures: tables.append(_markdown(['figure', 'value'], figures))
+    return '\n\n'.join([f"## {PURPOSES.get(name, name)}", f"`bench/{SCRIPTS.get(name, name)}.py`: {about}.", *tables]) + '\n'
 
 INTRODUCTION = """# Benchmarks
 

@@ -204,3 +204,6 @@ def test_the_bench_page_is_that_of_the_records():
     command = [sys.executable, '-c', 'import record; print(record.page(), end="")']
     done = subprocess.run(command, cwd=ROOT/'bench', capture_output=True, text=True, check=True)
     assert done.stdout == (ROOT/'bench'/'README.md').read_text()
+    for name in re.findall(r'`(bench/\w+\.py)`', done.stdout): assert (ROOT/name).exists(), name
+    tables = re.findall(r'(?:^\|.*\n)+', done.stdout, re.M)
+    assert tables and all(o.count('\n') > 2 for o in tables), 'a table without rows'
