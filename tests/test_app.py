@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 import pytest
 from PIL import Image
-from conftest import run_inprocess,spawn
+from conftest import run_inprocess,spawn_python
 from fashion_fastai.predict import core as predict_core
 from fashion_fastai.serve import page as server
 from fashion_fastai.data.corrections import apply_corrections
@@ -49,7 +49,7 @@ def served(run, folder, *options, code=SERVE):
     temporary,err = folder/'temporary',folder/'err'
     temporary.mkdir()
     with open(err, 'a') as file:
-        process = spawn(sys.executable, '-W', 'ignore', '-c', code, run, *options, stderr=file, env={**os.environ, 'TMPDIR': str(temporary), 'http_proxy': 'http://127.0.0.1:9'})
+        process = spawn_python('-W', 'ignore', '-c', code, run, *options, stderr=file, env={**os.environ, 'TMPDIR': str(temporary), 'http_proxy': 'http://127.0.0.1:9'})
         try:
             line = process.stdout.readline()
             assert ' is at http://' in line, line + err.read_text()
@@ -314,7 +314,7 @@ def test_a_review_in_a_browser(width, browser, garments, tmp_path):
 def reviewed(folder):
     "The address of the page of the command, which Ctrl-C ends"
     code = 'import sys; from fashion_fastai.cli.main import main; sys.exit(main(sys.argv[1:]))'
-    process = spawn(sys.executable, '-W', 'ignore', '-c', code, 'review', folder/'suspects.csv', stderr=-1)
+    process = spawn_python('-W', 'ignore', '-c', code, 'review', folder/'suspects.csv', stderr=-1)
     try:
         line = process.stdout.readline()
         assert ' is at http://' in line, line + process.stderr.read()
