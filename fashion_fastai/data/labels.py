@@ -15,7 +15,8 @@ from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write,usable_names
 from .paths import find_images,find_rows
-from .table import clean_name,label_frame,read_header,read_rows,reject_rows
+from .records import clean_name,list_names
+from .table import label_frame,read_header,read_rows,reject_rows
 from .groups import complete_group,read_attribute_info
 from .split import grouped_split,join_groups,product_folders,stratified_split
 
@@ -94,7 +95,9 @@ def _read_classes(path):
     "Names in classes.txt, or None if there is no such file"
     if not path.is_file(): return None
     try: text = path.read_bytes().decode('utf-8-sig')
-    except UnicodeDecodeError as e: raise InputError(f"{path}: is not a text file ({e})") from None
+    except UnicodeDecodeError as e:
+        line = 1 + e.object.count(b'\n', 0, e.start)
+        raise InputError(f"{path}, line {line}: the byte 0x{e.object[e.start]:02x} is not UTF-8; save the file as UTF-8") from None
     except OSError as e: raise InputError(f"{path}: cannot be read ({e.strerror})") from None
     if not text.strip(): return None
     # not `splitlines`, which also splits at other characters than line ends
@@ -112,7 +115,8 @@ def _check_columns(path):
     similar = [] if 'category_label' in columns else get_close_matches('category_label', [o.lower() for o in labels], 1, .6)
     if similar: raise InputError(f"{path}: has no column category_label, but one named '{similar[0]}'; rename it")
     is_compact = labels == ['attribute_label']
-    reserved = [o for o in columns if o in ('', 'is_valid') or (o == 'attribute_label' and not is_compact)]
+    if 'Unnamed: 0' in columns: raise InputError(f"{path}: column 'Unnamed: 0' is pandas' index; leave it out: to_csv(index=False)")
+    reserved = [o for o in columns if o == 'is_valid' or (o == 'attribute_label' and not is_compact)]
     if reserved: raise InputError(f"{path}: '{reserved[0]}' cannot be the name of an attribute column")
     return columns
 
@@ -132,9 +136,9 @@ def read_tables(
     files = [train_csv]
     if val_csv.is_file():
         files.append(val_csv)
-        val_columns = ', '.join(read_header(val_csv))
-        if val_columns != ', '.join(columns):
-            raise InputError(f"{val_csv}: its columns are not those of train.csv, in the same order: {val_columns}")
+        val_columns = read_header(val_csv)
+        if val_columns != columns:
+            raise InputError(f"{val_csv}: its columns are not those of train.csv, in the same order: {list_names(val_columns)}")
     tables = [read_rows(o, ['file_path','category_label','attribute_label']) for o in files]
     frame,attributes = label_frame(tables, classes and len(classes))
     frame['is_valid'] = np.arange(len(frame)) >= len(tables[0].lines)
@@ -158,7 +162,7 @@ def read_groups(
     file_paths = list(file_paths)
     if not path.is_file(): return product_folders(file_paths, n_categories)
     columns = read_header(path)
-    if 'group' not in columns: raise InputError(f"{path}: has no column group; it has {', '.join(columns)}")
+    if 'group' not in columns: raise InputError(f"{path}: has no column group; it has {list_names(columns)}")
     rows = read_rows(path, ['file_path','group'])
     names,places = rows.texts['file_path'],[(path, rows.lines)]
     found = find_rows(names, file_paths, images, path)
