@@ -179,4 +179,7 @@ def write_images(
         frame = _label_frame(images, rows, [targets[i] for i in rows], attributes)
         _write_tables(folder, images, rows, frame, categories, info)
     left_out = {**(left_out or {}), **({'whose image is missing': n - len(rows)} if len(rows) < n else {})}
-    return _summary(images, rows, categories, attributes, left_out, n_uncropped)
+    summary = _summary(images, rows, categories, attributes, left_out, n_uncropped)
+    first = dict(images.first_left_out)
+    if len(rows) < n and images.where: first['whose image is missing'] = images.where(min(set(range(n)) - targets.keys()))
+    return summary._replace(n_rows=images.n_rows, n_joined=images.n_joined, first=first)
