@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Iterable
 import numpy as np
 from ..core import IMAGE_SUFFIXES,InputError,optional
-from .records import Records,clean_name,file_kind,list_names,open_bytes,open_content,read_json,read_sheet,unique_names
+from .records import READ_ERRORS,Records,clean_name,file_kind,list_names,open_bytes,open_content,read_json,read_sheet,unique_names
 
 # %% ../../nbs/15_data.source.ipynb #c2a740ac
 _BOMS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe\0\0': 'utf-32', b'\0\0\xfe\xff': 'utf-32', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
@@ -67,7 +67,7 @@ class CsvFile:
         except UnicodeDecodeError: raise self._undecodable() from None
         except LookupError: raise InputError(f"{self.path}: there is no encoding '{self.encoding}'; such as cp1252") from None
         except csv.Error as e: raise InputError(f"{self.path}: is not a readable CSV file (line {line}: {self._reason(e)})") from None
-        except (OSError, EOFError) as e: raise InputError(f"{self.path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
+        except READ_ERRORS as e: raise InputError(f"{self.path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
         if cells is None: raise InputError(f"{self.path}: is empty")
 
     def _reason(self, error):
@@ -256,12 +256,13 @@ class SourceTable:
         n:int=2000, # rows at a time
     )->Iterable: # (number of the first row, {column: values}) of each batch
         "The values of `columns`, batch by batch"
+        is_folder = not isinstance(self.path, str) and self.path.is_dir()
         parts = {o: (o,) if o in self.columns else tuple(o.split('.')) for o in columns}
         names = list(dict.fromkeys(o[0] for o in parts.values()))
         self.starts,row = [],0
         for file in self.files:
             self.starts.append(row)
-            has_folder = Path(str(file.path)).name in _IN_FOLDERS and file.path != self.path
+            has_folder = is_folder and Path(file.path).name in _IN_FOLDERS
             folder = Path(file.path).parent.relative_to(self.path).as_posix() if has_folder else '.'
             for batch in file.batches(names, n):
                 if folder != '.':
