@@ -701,6 +701,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'fashion_fastai.data.labels.Vocab': ('data.labels.html#vocab', 'fashion_fastai/data/labels.py'),
                                             'fashion_fastai.data.labels._check_columns': ( 'data.labels.html#_check_columns',
                                                                                            'fashion_fastai/data/labels.py'),
+                                            'fashion_fastai.data.labels._listed_paths': ( 'data.labels.html#_listed_paths',
+                                                                                          'fashion_fastai/data/labels.py'),
                                             'fashion_fastai.data.labels._read_classes': ( 'data.labels.html#_read_classes',
                                                                                           'fashion_fastai/data/labels.py'),
                                             'fashion_fastai.data.labels._warn_of_shared_groups': ( 'data.labels.html#_warn_of_shared_groups',

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write,usable_names
+from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write,name_problem,usable_names
 from .paths import find_images,find_rows
 from .records import clean_name,list_names
-from .table import label_frame,read_header,read_rows,reject_rows
+from .source import CsvFile,SourceTable
+from .table import cell_text,label_frame,read_header,read_rows,reject_rows
 from .groups import complete_group,read_attribute_info
 from .split import grouped_split,join_groups,product_folders,stratified_split
 
@@ -237,14 +238,26 @@ def write_labels(
     with atomic_write(Path(folder)/'classes.txt') as f: f.write_text(text, encoding='utf-8', newline='\n')
 
 # %% ../../nbs/19_data.labels.ipynb #de86ac8d
+def _listed_paths(test):
+    "The column file_path of a list"
+    table = SourceTable(test)
+    if isinstance(table.files[0], CsvFile): return read_rows(test, ['file_path']).texts['file_path'].tolist()
+    column = next((o for o in ('file_path','file_name','path') if o in table.columns), 'file_path')
+    if column not in table.columns: raise InputError(f"{test}: has no column file_path; it has {list_names(table.columns)}")
+    paths = [(i, cell_text(o)) for start,batch in table.batches([column]) for i,o in enumerate(batch[column], start)]
+    for i,o in paths:
+        if problem := name_problem(o): raise InputError(f"{table.where(i)}: {column} {o!r} {problem}")
+    if not paths: raise InputError(f"{test}: has no rows")
+    return [o for _,o in paths]
+
 def read_test_list(
-    test:str|Path, # CSV with a column file_path, or a folder that is searched for images
+    test:str|Path, # CSV, Parquet, JSON lines or .xlsx with a column file_path, or a folder that is searched for images
     strict:bool=True, # refuse a list with missing images; otherwise their path is None
 )->pd.DataFrame: # columns file_path (as in the list) and image (its path), in the order of the list
     "The images to predict; those of a folder are named by their path inside it, in alphabetical order"
     test = Path(test)
     if not test.is_dir():
-        file_paths = read_rows(test, ['file_path']).texts['file_path'].tolist()
+        file_paths = _listed_paths(test)
         images = find_images(file_paths, test.parent, strict, test)
         return pd.DataFrame(dict(file_path=file_paths, image=images))
     images = sorted(o for o in test.rglob('*') if o.suffix.lower() in IMAGE_SUFFIXES and o.is_file())

@@ -87,7 +87,8 @@ def open_content(
         head = file.read(_HEAD)
         file.seek(0)
         if not head.startswith(b'\x1f\x8b'): return file,head
-        file = gzip.GzipFile(fileobj=file)
+        raw,file = file,gzip.GzipFile(fileobj=file)
+        file.myfileobj = raw # closed with it
         head = file.read(_HEAD)
         file.seek(0)
         return file,head
@@ -128,7 +129,7 @@ def _annotation_row(path, i, o, images, names):
     "The row of an annotation: image, category, attributes and box, as far as it has them"
     def named(what, key):
         if str(key) in names[what] or not names[what]: return names[what].get(str(key), str(key))
-        raise InputError(f"{path}, annotation {i}: there is no {what[:-1]} {key!r} in its list of {what}")
+        raise InputError(f"{path}, annotation {i}: there is no {key!r} in its list of {what}")
     image = str(o.get('image_id', o.get('imageId')))
     if image not in images: raise InputError(f"{path}, annotation {i}: there is no image {image!r} in its list of images")
     row = dict(file_name=images[image])

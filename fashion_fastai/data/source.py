@@ -123,7 +123,9 @@ class CsvFile:
         next(rows)
         for line,cells in rows:
             if not needed <= len(cells) <= width:
-                if not self.lenient: raise InputError(f"{self.path}, line {line}: has {len(cells)} cells, and the header {width}")
+                if not self.lenient:
+                    advice = '; a cell with a comma needs quotation marks' if len(cells) > width else ''
+                    raise InputError(f"{self.path}, line {line}: has {len(cells)} cells, and the header {width}{advice}")
                 if len(cells) < needed:
                     self.short.append(line)
                     continue
