@@ -107,7 +107,7 @@ def test_products_and_check(garments, tmp_path):
     (shop/'styles.csv').write_text('\n'.join(['id,gender,articleType,baseColour,usage,productDisplayName', *rows, 'copy,Men,Tees,Red,Casual,Another name', '5,Men'])+'\n')
     done = run_inprocess('convert', 'products', shop, tmp_path/'data', '--copy')
     assert done.returncode == 0 and done.stderr == '', done.stderr
-    assert '161 images of 160 products' in done.stdout and '1 lines have more fields' in done.stdout and '1 in lines with too few fields' in done.stdout
+    assert '161 images of 160 products' in done.stdout and '1 lines have more cells' in done.stdout and '1 in lines with too few cells (the first: ' in done.stdout
     table = table_of(tmp_path/'data')
     assert len(table) == 161 and not any((tmp_path/o).is_symlink() for o in table.file_path)
     done = run_inprocess('check', tmp_path/'data', '--strict', cwd=tmp_path)

@@ -219,7 +219,7 @@ def test_a_name_of_several_images_is_no_product(tmp_path):
     def convert(*ids):
         (tmp_path/'styles.csv').write_text('id,articleType,baseColour\n' + ''.join(f'{o},tee,red\n' for o in ids))
         return run_inprocess('convert', 'products', tmp_path, tmp_path/'data', '--attributes', 'baseColour')
-    several = f"styles.csv: id '1' is the name of several images, {tmp_path/'images'/'a'/'1.png'} and {tmp_path/'images'/'b'/'1.png'}"
+    several = f"styles.csv, line 3: '1' is the name of several images, {tmp_path/'images'/'a'/'1.png'} and {tmp_path/'images'/'b'/'1.png'}"
     assert refused(convert('3', '1'), several)
     assert refused(convert('3', '2.png', 'a/1.png'), '3 images of') # whole names are names of one image; these are too few to split
 

@@ -7,7 +7,7 @@ __all__ = ['column_texts', 'encode_categories', 'split_of', 'find_separator', 'A
            'attribute_columns', 'join_attributes']
 
 # %% ../../nbs/43_convert.columns.ipynb #026ecc6f
-import ast,json
+import ast,json,re
 from collections import Counter
 from typing import Callable
 import numpy as np,pandas as pd
@@ -77,6 +77,8 @@ def split_of(
 def _parse_list(text):
     "The items of a list as JSON or Python writes it, or as NumPy prints it; None if it is no list"
     if not (text[:1] in '[({' and text[-1:] in '])}' and len(text) > 1): return None
+    if re.search(r"""['"]\s+['"]""", text): # as NumPy prints them; Python would join these
+        return [a or b for a,b in re.findall(r"""'([^']*)'|"([^"]*)\"""", text)]
     for parse in (json.loads, ast.literal_eval):
         try: found = parse(text)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError): continue
@@ -123,12 +125,13 @@ class AttributeColumn:
         "Read some more cells"
         for i,o in enumerate(values):
             if isinstance(o, (list,np.ndarray)):
-                key = tuple(cell_text(part) for part in _flat(o))
-                if isinstance(next(iter(_flat(o)), None), dict):
-                    raise InputError(f"{place(i)}: '{self.column}' has objects; name a part of them, such as {self.column}.{next(iter(_flat(o)[0]))}")
-            elif isinstance(o, dict):
-                raise InputError(f"{place(i)}: '{self.column}' is an object; name a part of it, such as {self.column}.{next(iter(o), 'name')}")
-            else: key = cell_text(o)
+                items = _flat(o)
+                key = tuple(map(cell_text, items))
+            else: items,key = [o],cell_text(o)
+            objects = [item for item in items if isinstance(item, dict)]
+            if objects:
+                part = f"{self.column}.{next(iter(objects[0]), 'name')}"
+                raise InputError(f"{place(i)}: '{self.column}' has objects; name a part of them, such as {part}")
             code = self.values.setdefault(key, len(self.values))
             if code == len(self.places): self.places.append(place(i))
             self.codes.append(code)

@@ -83,7 +83,8 @@ class ConversionSummary(NamedTuple):
         else:
             joined = f", {self.n_joined:,} of them joined with others of the same image" if self.n_joined else ''
             n_out = sum(self.left_out.values())
-            lines.append(f"{self.n_rows:,} rows = {n_images + self.n_joined:,} used{joined} + {n_out:,} left out{': ' if n_out else ''}{left_out}")
+            reasons = f": {left_out}" if n_out else ''
+            lines.append(f"{self.n_rows:,} rows = {n_images + self.n_joined:,} used{joined} + {n_out:,} left out{reasons}")
         if products: lines.append(f"{self.shared:.1%} of the test images show a product of the training set")
         if self.uncropped: lines.append(f"{self.uncropped:,} images cannot be read, and were copied as they are")
         return '\n'.join(lines)

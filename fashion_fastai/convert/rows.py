@@ -14,7 +14,6 @@ from ..core import InputError
 from ..data.paths import ImageNames,example_image,find_images
 from ..data.records import list_names
 from ..data.source import SourceTable
-from ..data.table import MISSING,cell_text
 from .core import BOX,Selection,image_suffix,parse_boxes
 from .columns import column_texts,split_of
 
@@ -29,7 +28,8 @@ def image_column(
     lower = {o.lower(): o for o in reversed(table.columns)}
     column = given or next((lower[o] for o in _IMAGE_COLUMNS if o in lower), 'image')
     if not given and not table.has(column) and sum(bool(re.match('pixel_?[0-9]', o)) for o in table.columns) > 10:
-        raise InputError(f"{table.path}: its columns are pixels ({list_names(table.columns, 4)}), not images; save each row as an image file")
+        listed = list_names(table.columns, 4)
+        raise InputError(f"{table.path}: its columns are pixels ({listed}), not images; save each row as an image file")
     table.require(column, 'image')
     if table.kinds.get(column) != 'list': return column
     raise InputError(f"{table.path}: column '{column}' has lists, neither paths nor bytes")
@@ -72,7 +72,7 @@ class TableRows:
         if not self.n: raise InputError(f"{table.path}: has no rows")
         self.boxes = parse_boxes(list(cells.values()), table.where) if boxes else None # shape (n, 4)
 
-    def splits(self)->np.ndarray|None: # train, val or test, shape (n,); None if the table does not say; raises `InputError` for another name
+    def splits(self)->np.ndarray|None: # train, val or test, shape (n,); None if the table does not say
         "Split of each row by a column, or by the names of files or of their folders if there are at least two"
         if 'split' not in self.texts:
             files = [Path(str(o.path)) for o in self.table.files]
@@ -104,10 +104,12 @@ def find_row_images(
     is_missing = np.array([o is None for o in files])
     if (is_missing | ~selection.keep).all() and selection.keep.any():
         i = int(selection.keep.argmax())
-        if '://' in texts[i]: raise InputError(f"{table.where(i)}: '{texts[i]}' is a URL; download the images, and name their folder with --images")
+        if '://' in texts[i]:
+            raise InputError(f"{table.where(i)}: '{texts[i]}' is a URL; download the images, and name their folder with --images")
         example = example_image(images)
         there = f"; in {images} there is {example}" if example else f"; {images} has no images"
-        raise InputError(f"{table.where(i)}: there is no image {texts[i] or '(empty cell)'}; name the folder of the images with --images{there}")
+        sought = texts[i] or '(empty cell)'
+        raise InputError(f"{table.where(i)}: there is no image {sought}; name the folder of the images with --images{there}")
     selection.drop(is_missing, 'without an image')
     return files
 
@@ -185,7 +187,7 @@ def join_rows(
     if labels is not None and (pair := disagree(labels)):
         i,j = pair
         both = f"'{names[labels[j]]}', but '{names[labels[i]]}' in {where(i)}"
-        raise InputError(f"{where(j)}: the category of {files[j]} is {both}; an image has one: --rows first or --rows largest chooses a row")
+        raise InputError(f"{where(j)}: the category of {files[j]} is {both}; --rows first or --rows largest chooses one of the rows")
     rows = order[starts]
     if labels is not None: # the row that knows the category
         known_first = np.lexsort((np.arange(len(codes)), labels < 0, codes))

@@ -8,7 +8,7 @@ __all__ = ['ROWS', 'convert_table', 'convert_products']
 # %% ../../nbs/47_convert.table.ipynb #ec85b088
 import os
 from pathlib import Path
-from typing import Callable
+from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np,pandas as pd
 from ..core import InputError,require_empty
@@ -41,6 +41,39 @@ def _group_rows(texts, files, n, group_fn):
         groupings.append(codes)
         if group_fn: groupings.append(np.asarray(group_fn(list(unique)))[codes])
     return join_groups(*groupings)
+
+class _ChosenLabels(NamedTuple):
+    "The labels of the rows that are used, n of them"
+    rows:np.ndarray # their numbers
+    categories:np.ndarray|None # shape (n,); -1 for unknown
+    attributes:np.ndarray|None # multi-hot, shape (n, n_attributes); -1 for unknown
+    category_names:list
+    attribute_names:list
+    info:pd.DataFrame|None # which attributes exclude one another
+
+def _choose_labels(found, selection, category, categories, collectors, splits, complete):
+    "Choose and count the labels among the rows that have an image, and drop the rows without any"
+    labels,names,path = None,[],found.table.path
+    if category:
+        kept,labels = np.flatnonzero(selection.keep),np.full(found.n, -1)
+        texts = [found.texts['category'][i] for i in kept]
+        labels[kept],names = encode_categories(texts, categories, found.table.class_names.get(category), path)
+        selection.drop(labels == -2, 'of other categories')
+        if complete: selection.drop(labels == -1, 'without a category')
+    kept,multi_hot,attribute_names,info = np.flatnonzero(selection.keep),None,[],None
+    if collectors:
+        multi_hot,attribute_names,groups = join_attributes(collectors, path, kept)
+        if complete: multi_hot = (multi_hot == 1).astype(np.int8)
+        info = attribute_info(multi_hot, attribute_names, groups)
+    is_used = is_labelled(None if labels is None else labels[kept], multi_hot)
+    if splits is not None: is_used |= splits[kept] == 'test' # which needs no label
+    if complete and collectors: is_used &= multi_hot.any(1)
+    is_bad = np.zeros(found.n, bool)
+    is_bad[kept] = ~is_used
+    selection.drop(is_bad, 'without one of the attributes' if complete else 'without a label')
+    selection.require_some(path)
+    kept,multi_hot = kept[is_used],None if multi_hot is None else multi_hot[is_used]
+    return _ChosenLabels(kept, None if labels is None else labels[kept], multi_hot, names, attribute_names, info)
 
 @delegates(write_images, but=['dst','images','categories','attributes','seed','margin','left_out','info'])
 def convert_table(
@@ -86,34 +119,17 @@ def convert_table(
     selection.require_some(table.path)
     folder = images or (table.path if Path(str(table.path)).is_dir() else Path(str(table.path)).parent)
     files = None if has_bytes else find_row_images(found, folder, selection)
-    labels,multi_hot,names,attribute_names,info = None,None,[],[],None
-    if category:
-        kept,labels = np.flatnonzero(selection.keep),np.full(found.n, -1)
-        texts = [found.texts['category'][i] for i in kept]
-        labels[kept],names = encode_categories(texts, categories, table.class_names.get(category), table.path)
-        selection.drop(labels == -2, 'of other categories')
-        if complete: selection.drop(labels == -1, 'without a category')
-    kept = np.flatnonzero(selection.keep)
-    if collectors:
-        multi_hot,attribute_names,groups = join_attributes(collectors, table.path, kept)
-        if complete: multi_hot = (multi_hot == 1).astype(np.int8)
-        info = attribute_info(multi_hot, attribute_names, groups)
-    is_used = is_labelled(None if labels is None else labels[kept], multi_hot)
-    if splits is not None: is_used |= splits[kept] == 'test' # which needs no label
-    if complete and collectors: is_used &= multi_hot.any(1)
-    is_bad = np.zeros(found.n, bool)
-    is_bad[kept] = ~is_used
-    selection.drop(is_bad, 'without one of the attributes' if complete else 'without a label')
-    selection.require_some(table.path)
-    if multi_hot is not None: multi_hot = multi_hot[is_used]
-    kept = kept[is_used]
+    chosen = _choose_labels(found, selection, category, categories, collectors, splits, complete)
+    kept,labels,multi_hot = chosen.rows,chosen.categories,chosen.attributes
     def part(values): return None if values is None else np.asarray(values)[kept]
-    boxes,n_joined = part(found.boxes),0
+    boxes,splits,n_joined = part(found.boxes),part(splits),0
     if not has_bytes:
-        joined = join_rows(rows, [files[i] for i in kept], part(labels), multi_hot, boxes, part(splits), lambda i: table.where(kept[i]), names)
-        n_joined = len(kept) - len(joined.rows)
-        kept,multi_hot,boxes = kept[joined.rows],joined.attributes,joined.boxes
-    labels,splits = part(labels),part(splits)
+        def place(i): return table.where(kept[i])
+        paths = [files[i] for i in kept]
+        joined = join_rows(rows, paths, labels, multi_hot, boxes, splits, place, chosen.category_names)
+        n_joined,multi_hot,boxes = len(kept) - len(joined.rows),joined.attributes,joined.boxes
+        labels,splits = (o if o is None else o[joined.rows] for o in (labels, splits))
+        kept = kept[joined.rows]
     texts,paths = found.texts.get('group'),[] if has_bytes else [files[i] for i in kept]
     groups = _group_rows(texts and [texts[i] for i in kept], paths, len(kept), group_fn if splits is None else None)
     if splits is None: splits = random_splits(np.zeros(len(kept)) if labels is None else labels, groups, seed)
@@ -123,7 +139,8 @@ def convert_table(
         attributes=multi_hot, groups=groups, splits=splits, boxes=boxes, where=lambda i: table.where(kept[i]),
         contents=iter_contents(table, image, numbers, folder) if has_bytes else None,
         n_rows=found.n + found.n_short, n_joined=n_joined, first_left_out=selection.first)
-    summary = write_images(dst, to_write, names, attribute_names, seed=seed, margin=crop or 0., left_out=selection.left_out, info=info, **kwargs)
+    summary = write_images(dst, to_write, chosen.category_names, chosen.attribute_names, seed=seed, margin=crop or 0.,
+        left_out=selection.left_out, info=chosen.info, **kwargs)
     if found.n_long: print(f"{found.n_long:,} lines have more cells than the header; the surplus was joined to the last cell", flush=True)
     return summary
 

@@ -46,8 +46,9 @@ def unique_names(
 _KINDS = { # first bytes -> what the file is
     b'PAR1': 'a Parquet file', b'PK\x03\x04': 'a zip archive', b'\x1f\x8b': 'a gzip file',
     b'\xff\xd8\xff': 'a JPEG image', b'\x89PNG': 'a PNG image', b'GIF8': 'a GIF image', b'II*\0': 'a TIFF image', b'MM\0*': 'a TIFF image',
-    b'%PDF': 'a PDF document', b'\xd0\xcf\x11\xe0': 'a file of an old Excel (save it as .xlsx)', b'7z\xbc\xaf': 'a 7z archive', b'Rar!': 'a RAR archive',
-    b'BZh': 'a bzip2 file', b'\xfd7zXZ': 'an xz file', b'(\xb5/\xfd': 'a zstd file', b'SQLite format 3': 'an SQLite database',
+    b'%PDF': 'a PDF document', b'\xd0\xcf\x11\xe0': 'a file of an old Excel (save it as .xlsx)', b'7z\xbc\xaf': 'a 7z archive',
+    b'Rar!': 'a RAR archive', b'BZh': 'a bzip2 file', b'\xfd7zXZ': 'an xz file', b'(\xb5/\xfd': 'a zstd file',
+    b'SQLite format 3': 'an SQLite database',
     b'\x89HDF': 'an HDF5 file', b'\x93NUMPY': 'a NumPy file', b'ARROW1': 'an Arrow file', b'\x80\x04': 'a pickle', b'\x80\x05': 'a pickle'}
 
 def file_kind(
@@ -76,7 +77,8 @@ def open_bytes(
         import fsspec
         return fsspec.open(str(path), 'rb').open()
     except FileNotFoundError: raise InputError(f"{path}: no such file") from None
-    except (OSError, ImportError, ValueError) as e: raise InputError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
+    except (OSError, ImportError, ValueError) as e:
+        raise InputError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
 
 def open_content(
     path:str|Path, # or a URL
@@ -146,7 +148,7 @@ def _annotations(path, content):
     "A row for each annotation of COCO's layout, and for each image without one"
     def listed(what): return [o for o in content.get(what) or [] if isinstance(o, dict)]
     def key(o): return str(o.get('id', o.get('imageId')))
-    images = {key(o): str(o.get('file_name') or key(o)) for o in listed('images')}
+    images = {key(o): str(o['file_name'] if 'file_name' in o else key(o)) for o in listed('images')}
     names = {what: {key(o): clean_name(str(o.get('name', key(o))), path) for o in listed(what)} for what in ('categories','attributes')}
     rows = [(i, _annotation_row(path, i, o, images, names)) for i,o in enumerate(listed('annotations'), 1)]
     bare = set(images.values()) - {o['file_name'] for _,o in rows}

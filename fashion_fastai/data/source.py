@@ -189,7 +189,7 @@ class _ParquetFile:
     def where(self, i): "Row `i` for error messages"; return f'{self.path}, row {i+1}'
 
 # %% ../../nbs/15_data.source.ipynb #5865bd11
-_IN_FOLDERS = 'metadata.csv','metadata.jsonl','_classes.csv','_annotations.coco.json' # tables that name the images of the folder they are in
+_IN_FOLDERS = 'metadata.csv','metadata.jsonl','_classes.csv','_annotations.coco.json' # tables of the images beside them
 _TABLES = '.csv','.tsv','.json','.jsonl','.xlsx','.gz'
 
 def _table_files(path):
@@ -284,4 +284,5 @@ class SourceTable:
         option:str, # that names the column
     ): # raises `InputError` if there is no such column
         "Refuse a column that does not exist"
-        if not self.has(column): raise InputError(f"{self.path}: has no column '{column}'; name one with --{option}: {list_names(self.columns)}")
+        if self.has(column): return
+        raise InputError(f"{self.path}: has no column '{column}'; name one with --{option}: {list_names(self.columns)}")

@@ -7,7 +7,7 @@ __all__ = ['INVALID', 'MISSING', 'FLAGS', 'read_header', 'iter_cells', 'read_tex
            'reject_rows', 'reject_sparse', 'label_frame']
 
 # %% ../../nbs/16_data.table.ipynb #d07213b4
-import csv,re,warnings
+import re,warnings
 from itertools import islice
 from pathlib import Path
 from typing import Callable,NamedTuple
