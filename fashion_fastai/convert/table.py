@@ -49,7 +49,7 @@ class _ChosenLabels(NamedTuple):
     attributes:np.ndarray|None # multi-hot, shape (n, n_attributes); -1 for unknown
     category_names:list
     attribute_names:list
-    info:pd.DataFrame|None # which attributes exclude one another
+    attribute_columns:list # the column of each attribute that is a value of a column, '' for a flag
 
 def _choose_labels(found, selection, category, categories, collectors, splits, complete):
     "Choose and count the labels among the rows that have an image, and drop the rows without any"
@@ -60,11 +60,10 @@ def _choose_labels(found, selection, category, categories, collectors, splits, c
         labels[kept],names = encode_categories(texts, categories, found.table.class_names.get(category), path)
         selection.drop(labels == -2, 'of other categories')
         if complete: selection.drop(labels == -1, 'without a category')
-    kept,multi_hot,attribute_names,info = np.flatnonzero(selection.keep),None,[],None
+    kept,multi_hot,attribute_names,groups = np.flatnonzero(selection.keep),None,[],[]
     if collectors:
         multi_hot,attribute_names,groups = join_attributes(collectors, path, kept)
         if complete: multi_hot = (multi_hot == 1).astype(np.int8)
-        info = attribute_info(multi_hot, attribute_names, groups)
     is_used = is_labelled(None if labels is None else labels[kept], multi_hot)
     if splits is not None: is_used |= splits[kept] == 'test' # which needs no label
     if complete and collectors: is_used &= multi_hot.any(1)
@@ -73,7 +72,7 @@ def _choose_labels(found, selection, category, categories, collectors, splits, c
     selection.drop(is_bad, 'without one of the attributes' if complete else 'without a label')
     selection.require_some(path)
     kept,multi_hot = kept[is_used],None if multi_hot is None else multi_hot[is_used]
-    return _ChosenLabels(kept, None if labels is None else labels[kept], multi_hot, names, attribute_names, info)
+    return _ChosenLabels(kept, None if labels is None else labels[kept], multi_hot, names, attribute_names, groups)
 
 @delegates(write_images, but=['dst','images','categories','attributes','seed','margin','left_out','info'])
 def convert_table(
@@ -139,8 +138,9 @@ def convert_table(
         attributes=multi_hot, groups=groups, splits=splits, boxes=boxes, where=lambda i: table.where(kept[i]),
         contents=iter_contents(table, image, numbers, folder) if has_bytes else None,
         n_rows=found.n + found.n_short, n_joined=n_joined, first_left_out=selection.first)
+    info = None if multi_hot is None else attribute_info(multi_hot, chosen.attribute_names, chosen.attribute_columns)
     summary = write_images(dst, to_write, chosen.category_names, chosen.attribute_names, seed=seed, margin=crop or 0.,
-        left_out=selection.left_out, info=chosen.info, **kwargs)
+        left_out=selection.left_out, info=info, **kwargs)
     if found.n_long: print(f"{found.n_long:,} lines have more cells than the header; the surplus was joined to the last cell", flush=True)
     return summary
 
