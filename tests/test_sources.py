@@ -273,7 +273,7 @@ def converted(shelf, tmp_path, columns, *options, file='t.csv', kind='table', **
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     return None,done.stderr
 
-FLAG_SPELLINGS = [('1','0',''), ('1.0','0.0',''), ('True','False','nan'), ('yes','no','NA'), ('YES','No','None'), ('1','-1',''), ('1.0','-1.0','NaN'), (' 1 ','0 ','-'), ('1','0','-1'), ('true','0','null')]
+FLAG_SPELLINGS = [('1','0',''), ('1.0','0.0',''), ('True','False','nan'), ('yes','no','NA'), ('YES','No','None'), ('Y','N',''), ('1','-1',''), ('1.0','-1.0','NaN'), (' 1 ','0 ','-'), ('1','0','-1'), ('true','0','null')]
 
 @pytest.mark.parametrize('yes,no,unknown', FLAG_SPELLINGS)
 def test_flags_are_flags_in_any_usual_spelling(shelf, tmp_path, yes, no, unknown):

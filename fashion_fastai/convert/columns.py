@@ -147,7 +147,7 @@ class AttributeColumn:
         if self.wanted or self.class_names or not self.is_flag and len(texts) + ('' in self.values) < len(self.values): return None
         known = FLAGS | {'-1': UNKNOWN}
         if set(texts.values()) <= known.keys() and len(texts) + ('' in self.values) == len(self.values):
-            says_no = {'0','false','no'} & set(texts.values()) or set(texts.values()) == {'-1'}
+            says_no = {'0','false','no','n'} & set(texts.values()) or set(texts.values()) == {'-1'}
             return {'': UNKNOWN} | {o: UNKNOWN if low == '-1' and says_no else max(known[low], 0) for o,low in texts.items()}
         counts = np.bincount(self.codes, minlength=len(self.values))
         n_flags = sum(counts[self.values[o]] for o,low in texts.items() if low in known)

@@ -72,6 +72,7 @@ def respell_paths(
     missing:list, # paths that lead to no file
     roots:list, # folders from which they may start
     taken:set, # paths of the same table that lead to files
+    is_part:bool=False, # these are part of a list, so that the others may lead to files
 )->dict: # path -> a spelling of it that leads to a file, for those that have one
     "Spellings of paths that other systems use; without folders at the beginning if no path leads to a file as it is"
     @lru_cache(None)
@@ -89,7 +90,7 @@ def respell_paths(
     def cut(path, n): return '/'.join(path.replace('\\', '/').split('/')[n:]) if n else path
     depth = max((o.replace('\\', '/').count('/') for o in missing), default=0)
     sample = missing[::max(1, len(missing)//100)] # of millions of paths, none of which may lead anywhere
-    for n in range(1 if taken else min(depth, 9) + 1):
+    for n in range(1 if taken or is_part else min(depth, 9) + 1):
         if not any(find(cut(o, n)) for o in sample): continue
         spelled = {o: find(cut(o, n)) for o in missing}
         counts = Counter(spelled.values())
@@ -124,17 +125,17 @@ def find_images(
     roots:list|None=None, # folders from which they may start; None for `table_roots`
 )->list: # one path per row, None if missing; raises `InputError` for two roots, or if `strict` and images are missing
     "Resolve all of `file_paths` against one folder: `data`, else the parent of `data`, else the working directory"
-    file_paths,table,roots = list(file_paths),table or Path(data).absolute(),roots or table_roots(data)
+    file_paths,table,roots,is_part = list(file_paths),table or Path(data).absolute(),roots or table_roots(data),root is not None
     root,exists = find_root(file_paths, roots, table, root)
     missing = [o for o,there in zip(file_paths, exists) if o and not there]
     if missing:
         taken = {o for o,there in zip(file_paths, exists) if there}
-        if spelled := respell_paths(list(dict.fromkeys(missing)), [root] if taken else roots, taken):
+        if spelled := respell_paths(list(dict.fromkeys(missing)), [root] if taken or is_part else roots, taken, is_part):
             first = next(iter(spelled))
             warnings.warn(f"{table}: {len(spelled):,} of {len(file_paths):,} paths are used in another spelling, such as "
                           f"'{spelled[first]}' for '{first}'")
             file_paths = [spelled.get(o, o) for o in file_paths]
-            root,exists = find_root(file_paths, roots, table, root if taken else None)
+            root,exists = find_root(file_paths, roots, table, root if taken or is_part else None)
             missing = [o for o,there in zip(file_paths, exists) if not there]
     if missing and strict:
         counts = f"{len(missing):,} of {len(file_paths):,} images are missing"
