@@ -96,7 +96,7 @@ def find_row_images(
     used = [o if kept else '' for o,kept in zip(texts, selection.keep)]
     files = find_images(used, images, strict=False, table=table.path, roots=roots)
     missing = [i for i,(o,file) in enumerate(zip(used, files)) if o and file is None]
-    if missing:
+    if missing and os.path.isdir(images):
         names = ImageNames(images)
         for i in missing:
             name = used[i].rsplit('/', 1)[-1] if '://' in used[i] else used[i].removeprefix('./')

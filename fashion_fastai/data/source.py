@@ -164,7 +164,8 @@ class _ParquetFile:
         self.path = path
         with optional('parquet', f"{path}: Parquet"): import pyarrow,pyarrow.parquet
         self.arrow = pyarrow
-        try: self.file = pyarrow.parquet.ParquetFile(open_bytes(path))
+        source = open_bytes(path) if '://' in str(path) else path # which pyarrow closes
+        try: self.file = pyarrow.parquet.ParquetFile(source)
         except (pyarrow.ArrowException, OSError) as e: raise self._error(e) from None
         schema = self.file.schema_arrow
         self.columns,self.kinds = schema.names,{o.name: self._kind(o.type) for o in schema}
