@@ -116,7 +116,8 @@ class AttributeColumn:
         is_flag:bool=False, # refuse what is no flag
     ):
         self.column,self.wanted,self.class_names,self.separator,self.is_flag = column,wanted,class_names,separator,is_flag
-        self.codes,self.values,self.places,self.is_names = [],{},[],False # code of each cell; cell -> code; place of its first one
+        # code of each cell; cell -> code; place of its first one
+        self.codes,self.values,self.places,self.is_names = [],{},[],False
 
     def add(self,
         values:list, # of the next rows
@@ -144,7 +145,8 @@ class AttributeColumn:
     def _flags(self):
         "{cell: flag}, or None if these are names"
         texts = {o: o.lower() for o in self.values if isinstance(o, str) and o}
-        if self.wanted or self.class_names or not self.is_flag and len(texts) + ('' in self.values) < len(self.values): return None
+        if self.wanted or self.class_names or not self.is_flag and len(texts) + ('' in self.values) < len(self.values):
+            return None
         known = FLAGS | {'-1': UNKNOWN}
         if set(texts.values()) <= known.keys() and len(texts) + ('' in self.values) == len(self.values):
             says_no = {'0','false','no','n'} & set(texts.values()) or set(texts.values()) == {'-1'}
@@ -166,12 +168,14 @@ class AttributeColumn:
             try: separator = find_separator([o for o in texts if o not in listed])
             except ValueError as e:
                 which = "say so with --separator, such as --separator ' ', or --separator none for one name per cell"
-                raise InputError(f"{source}: column '{self.column}': '{e}' may be one name or several; {which}") from None
+                raise InputError(f"{source}: column '{self.column}': '{e}' may be one name or several; "
+                                 f"{which}") from None
         is_single = separator is None and not listed and len(texts) == len(self.values) - ('' in self.values)
         n_cells = sum(code != self.values.get('') for code in self.codes)
         if is_single and not (self.wanted or self.separator) and len(texts) > max(50, n_cells/2):
             seen = f"column '{self.column}' has {len(texts):,} different values in {n_cells:,} cells, such as '{texts[0]}'"
-            raise InputError(f"{source}: {seen}; are these lists? --separator ' '; or {self.column}:20 for the 20 most frequent ones")
+            raise InputError(f"{source}: {seen}; are these lists? --separator ' '; or {self.column}:20 for the "
+                             "20 most frequent ones")
         def parts(key):
             if isinstance(key, tuple): return key
             if key in listed: return map(cell_text, listed[key])

@@ -130,7 +130,8 @@ def random_splits(
         rest = np.flatnonzero(splits == 'train')
         splits[rest[grouped_split(categories[rest], groups[rest], pct, seed)]] = name
         if name not in splits:
-            raise InputError(f"{len(categories)} images of {len(np.unique(groups))} products are too few for three splits")
+            raise InputError(f"{len(categories)} images of {len(np.unique(groups))} products are too few for "
+                             "three splits")
     return splits
 
 # %% ../../nbs/42_convert.core.ipynb #c9357c79

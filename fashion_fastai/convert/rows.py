@@ -51,7 +51,7 @@ class TableRows:
         columns:dict, # what -> name of its column, such as category and split
         attributes:list=(), # `AttributeColumn`s to fill
         only:list=(), # conditions such as `masterCategory=Apparel|Footwear`, all of which must hold
-    ): # raises `InputError` for a missing column, for a number without a class, for what is no box, and if there are no rows
+    ): # raises `InputError` for a missing column, what is no class or no box, and if there are no rows
         conditions,boxes = _conditions(table, only),list(BOX) if set(BOX) <= set(table.columns) else []
         self.table,self.texts,self.n,cells,selected = table,{what: [] for what in columns},0,{o: [] for o in boxes},[]
         names = dict.fromkeys([*columns.values(), *(o.column for o in attributes), *boxes, *conditions])
@@ -82,14 +82,15 @@ class TableRows:
         splits = list(map(split_of, self.texts['split']))
         if None not in splits: return np.array(splits, dtype='<U5')
         i = splits.index(None)
-        raise InputError(f"{self.table.where(i)}: the split is '{self.texts['split'][i]}', but should be train, val or test")
+        raise InputError(f"{self.table.where(i)}: the split is '{self.texts['split'][i]}', but should be train, "
+                         "val or test")
 
 # %% ../../nbs/46_convert.rows.ipynb #98151342
 def find_row_images(
     rows:TableRows, # with the texts of `image`
     images:str|Path, # folder of the images
     selection:Selection, # of these rows; those without an image are dropped
-)->list: # path of each, None if there is none; raises `InputError` if no row has one, and for a name that fits two images
+)->list: # path of each, or None; raises `InputError` if no row has one, and for a name that fits two images
     "Find the images of all rows"
     texts,table = rows.texts['image'],rows.table
     roots = list(dict.fromkeys([str(images), os.path.dirname(str(images)) or '.', '.']))
@@ -105,11 +106,13 @@ def find_row_images(
     if (is_missing | ~selection.keep).all() and selection.keep.any():
         i = int(selection.keep.argmax())
         if '://' in texts[i]:
-            raise InputError(f"{table.where(i)}: '{texts[i]}' is a URL; download the images, and name their folder with --images")
+            raise InputError(f"{table.where(i)}: '{texts[i]}' is a URL; download the images, and name their "
+                             "folder with --images")
         example = example_image(images)
         there = f"; in {images} there is {example}" if example else f"; {images} has no images"
         sought = texts[i] or '(empty cell)'
-        raise InputError(f"{table.where(i)}: there is no image {sought}; name the folder of the images with --images{there}")
+        raise InputError(f"{table.where(i)}: there is no image {sought}; name the folder of the images with "
+                         f"--images{there}")
     selection.drop(is_missing, 'without an image')
     return files
 
@@ -167,7 +170,8 @@ def join_rows(
     order = np.argsort(codes, kind='stable')
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     if len(starts) == len(codes): return JoinedRows(np.arange(len(codes)), attributes, boxes)
-    if how == 'largest' and boxes is None: raise InputError(f"{where(0)}: there are no columns {','.join(BOX)} to tell the largest")
+    if how == 'largest' and boxes is None:
+        raise InputError(f"{where(0)}: there are no columns {','.join(BOX)} to tell the largest")
     def disagree(values):
         "(row, another row of the same image) that have other values, or None"
         known = np.flatnonzero(values >= 0)
@@ -177,24 +181,27 @@ def join_rows(
         return next(i for i in known if codes[i] == codes[j]),j
     if splits is not None and (pair := disagree(pd.factorize(splits)[0])):
         i,j = pair
-        raise InputError(f"{where(j)}: {files[j]} is in {splits[j]}, but in {splits[i]} in {where(i)}; an image belongs to one split")
+        raise InputError(f"{where(j)}: {files[j]} is in {splits[j]}, but in {splits[i]} in {where(i)}; an image "
+                         "belongs to one split")
     if how in ('first','largest'):
         if how == 'largest':
             area = (boxes[:,2] - boxes[:,0])*(boxes[:,3] - boxes[:,1])
             order = np.lexsort((np.arange(len(codes)), -area, codes))
         rows = np.sort(order[starts])
-        return JoinedRows(rows, None if attributes is None else attributes[rows], None if boxes is None else boxes[rows])
+        return JoinedRows(rows, *(o if o is None else o[rows] for o in (attributes, boxes)))
     if labels is not None and (pair := disagree(labels)):
         i,j = pair
         both = f"'{names[labels[j]]}', but '{names[labels[i]]}' in {where(i)}"
-        raise InputError(f"{where(j)}: the category of {files[j]} is {both}; --rows first or --rows largest chooses one of the rows")
+        raise InputError(f"{where(j)}: the category of {files[j]} is {both}; --rows first or --rows largest "
+                         "chooses one of the rows")
     rows = order[starts]
     if labels is not None: # the row that knows the category
         known_first = np.lexsort((np.arange(len(codes)), labels < 0, codes))
         rows = known_first[starts]
     joined = None if attributes is None else np.maximum.reduceat(attributes[order], starts, axis=0)
     sizes = np.diff([*starts, len(codes)])
-    if boxes is not None and how: boxes = np.where((sizes == 1)[:,None], boxes[rows], 0.) # several boxes: the whole image
+    # several boxes: the whole image
+    if boxes is not None and how: boxes = np.where((sizes == 1)[:,None], boxes[rows], 0.)
     elif boxes is not None: boxes = boxes[rows]
     position = np.argsort(rows)
-    return JoinedRows(rows[position], None if joined is None else joined[position], None if boxes is None else boxes[position])
+    return JoinedRows(*(o if o is None else o[position] for o in (rows, joined, boxes)))

@@ -27,10 +27,12 @@ ROWS = 'union','first','largest' # what becomes of several rows of one image
 def _label_columns(table, image, category, attributes):
     "The columns of category and attributes, which some tables name by their kind"
     if category or attributes: return category,attributes
-    if any(Path(str(o.path)).name == '_classes.csv' for o in table.files): return None,[o for o in table.columns if o != image]
+    if any(Path(str(o.path)).name == '_classes.csv' for o in table.files):
+        return None,[o for o in table.columns if o != image]
     if getattr(table.files[0], 'word', '') == 'annotation':
         return ('category' if table.has('category') else None), ['attributes'] if table.has('attributes') else None
-    raise InputError(f"{table.path}: name a column with --category, or columns with --attributes: {list_names(table.columns)}")
+    raise InputError(f"{table.path}: name a column with --category, or columns with --attributes: "
+                     f"{list_names(table.columns)}")
 
 def _group_rows(texts, files, n, group_fn):
     "Group of each of `n` rows: equal `texts`, the same file, or near-duplicates by `group_fn`"
@@ -108,7 +110,8 @@ def convert_table(
     for what,o in columns.items(): table.require(o, what)
     if crop is not None and not set(BOX) <= set(table.columns):
         raise InputError(f"{table.path}: has no columns {','.join(BOX)} to crop to; it has {list_names(table.columns)}")
-    if has_bytes and kwargs.get('keep_names'): raise InputError(f"{table.path}: images that are bytes in a table have no names to keep")
+    if has_bytes and kwargs.get('keep_names'):
+        raise InputError(f"{table.path}: images that are bytes in a table have no names to keep")
     print(f"reading {table.path}", flush=True)
     collectors = attribute_columns(table, attributes or '', separator)
     found = TableRows(table, columns, collectors, only)
@@ -161,7 +164,8 @@ def convert_products(
     "Convert a shop's table to a data folder: `convert_table` with a shop's defaults"
     require_empty(dst)
     table = SourceTable(src, encoding, lenient=True)
-    if len(table.columns) < 2: raise InputError(f"{table.path}: is not a table with a header of two or more columns, and rows")
+    if len(table.columns) < 2:
+        raise InputError(f"{table.path}: is not a table with a header of two or more columns, and rows")
     images = images or Path(str(table.files[0].path)).parent/'images'
     if not Path(images).is_dir(): raise InputError(f"{images}: no such folder of images")
     if image is None: image = next(o for o in table.columns if o != 'Unnamed: 0')

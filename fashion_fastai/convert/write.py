@@ -80,7 +80,8 @@ def _kept_name(name):
     "The path of an image inside its split's folder, as a stranger's list names it; refused if it would lead elsewhere"
     path = PurePath(name)
     if path.parts and not path.anchor and '..' not in path.parts: return path.as_posix()
-    raise InputError(f"an image is called {name!r}, which is not a path inside of the data folder; do not keep the names")
+    raise InputError(f"an image is called {name!r}, which is not a path inside of the data folder; do not keep "
+                     "the names")
 
 def _target_names(images, order, keep_names):
     "Path of each image inside the data folder, numbered per split; without a suffix if that is not known yet"

@@ -88,7 +88,8 @@ class LabelTable:
         return self._subset(keep)
 
     def _subset(self, keep):
-        images = [o for o,kept in zip(self.images, keep) if kept] # a part of a table does not tell the root of the whole
+        # a part of a table does not tell the root of the whole
+        images = [o for o,kept in zip(self.images, keep) if kept]
         return LabelTable(self.frame[keep].reset_index(drop=True), self.vocab, self.data, images)
 
 # %% ../../nbs/19_data.labels.ipynb #8627747d
@@ -98,7 +99,8 @@ def _read_classes(path):
     try: text = path.read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as e:
         line = 1 + e.object.count(b'\n', 0, e.start)
-        raise InputError(f"{path}, line {line}: the byte 0x{e.object[e.start]:02x} is not UTF-8; save the file as UTF-8") from None
+        raise InputError(f"{path}, line {line}: the byte 0x{e.object[e.start]:02x} is not UTF-8; save the file "
+                         "as UTF-8") from None
     except OSError as e: raise InputError(f"{path}: cannot be read ({e.strerror})") from None
     if not text.strip(): return None
     # not `splitlines`, which also splits at other characters than line ends
@@ -116,7 +118,8 @@ def _check_columns(path):
     similar = [] if 'category_label' in columns else get_close_matches('category_label', [o.lower() for o in labels], 1, .6)
     if similar: raise InputError(f"{path}: has no column category_label, but one named '{similar[0]}'; rename it")
     is_compact = labels == ['attribute_label']
-    if 'Unnamed: 0' in columns: raise InputError(f"{path}: column 'Unnamed: 0' is pandas' index; leave it out: to_csv(index=False)")
+    if 'Unnamed: 0' in columns:
+        raise InputError(f"{path}: column 'Unnamed: 0' is pandas' index; leave it out: to_csv(index=False)")
     reserved = [o for o in columns if o == 'is_valid' or (o == 'attribute_label' and not is_compact)]
     if reserved: raise InputError(f"{path}: '{reserved[0]}' cannot be the name of an attribute column")
     return columns
@@ -139,7 +142,8 @@ def read_tables(
         files.append(val_csv)
         val_columns = read_header(val_csv)
         if val_columns != columns:
-            raise InputError(f"{val_csv}: its columns are not those of train.csv, in the same order: {list_names(val_columns)}")
+            raise InputError(f"{val_csv}: its columns are not those of train.csv, in the same order: "
+                             f"{list_names(val_columns)}")
     tables = [read_rows(o, ['file_path','category_label','attribute_label']) for o in files]
     frame,attributes = label_frame(tables, classes and len(classes))
     frame['is_valid'] = np.arange(len(frame)) >= len(tables[0].lines)
@@ -243,7 +247,8 @@ def _listed_paths(test):
     table = SourceTable(test)
     if isinstance(table.files[0], CsvFile): return read_rows(test, ['file_path']).texts['file_path'].tolist()
     column = next((o for o in ('file_path','file_name','path') if o in table.columns), 'file_path')
-    if column not in table.columns: raise InputError(f"{test}: has no column file_path; it has {list_names(table.columns)}")
+    if column not in table.columns:
+        raise InputError(f"{test}: has no column file_path; it has {list_names(table.columns)}")
     paths = [(i, cell_text(o)) for start,batch in table.batches([column]) for i,o in enumerate(batch[column], start)]
     for i,o in paths:
         if problem := name_problem(o): raise InputError(f"{table.where(i)}: {column} {o!r} {problem}")

@@ -20,7 +20,8 @@ from ..core import IMAGE_SUFFIXES,InputError,usable_names
 def _exist(root, file_paths):
     "Whether each of `file_paths` is a file below `root`"
     @lru_cache(None)
-    def has(folder): return os.path.isdir(os.path.join(root, folder)) # asked once, where a million images are not below `root`
+    # asked once, where a million images are not below `root`
+    def has(folder): return os.path.isdir(os.path.join(root, folder))
     def is_there(o): return has(o.rpartition('/')[0]) and os.path.isfile(os.path.join(root, o))
     return np.fromiter(map(is_there, file_paths), bool, len(file_paths))
 
@@ -169,7 +170,8 @@ class ImageNames:
         "The image that a name means"
         if name in self.others:
             both = f"{self.paths[name]} and {self.others[name]}"
-            raise InputError(f"{place()}: '{name}' is the name of several images, {both}; write the folder, too, or name it with --images")
+            raise InputError(f"{place()}: '{name}' is the name of several images, {both}; write the folder, "
+                             "too, or name it with --images")
         return self.paths.get(name)
 
 # %% ../../nbs/14_data.paths.ipynb #adff7cc6

@@ -21,7 +21,8 @@ def clean_name(
 )->str: # raises `InputError` for a control character
     "A name on one line: white space is joined"
     name = ' '.join(name.split())
-    if _CONTROL.search(name): raise InputError(f"{place}: {name!r} contains a control character; remove it from the name")
+    if _CONTROL.search(name):
+        raise InputError(f"{place}: {name!r} contains a control character; remove it from the name")
     return name
 
 def list_names(
@@ -45,11 +46,13 @@ def unique_names(
 # %% ../../nbs/02_data.records.ipynb #a150774b
 _KINDS = { # first bytes -> what the file is
     b'PAR1': 'a Parquet file', b'PK\x03\x04': 'a zip archive', b'\x1f\x8b': 'a gzip file',
-    b'\xff\xd8\xff': 'a JPEG image', b'\x89PNG': 'a PNG image', b'GIF8': 'a GIF image', b'II*\0': 'a TIFF image', b'MM\0*': 'a TIFF image',
-    b'%PDF': 'a PDF document', b'\xd0\xcf\x11\xe0': 'a file of an old Excel (save it as .xlsx)', b'7z\xbc\xaf': 'a 7z archive',
+    b'\xff\xd8\xff': 'a JPEG image', b'\x89PNG': 'a PNG image', b'GIF8': 'a GIF image', b'II*\0': 'a TIFF image',
+    b'MM\0*': 'a TIFF image', b'%PDF': 'a PDF document', b'7z\xbc\xaf': 'a 7z archive',
+    b'\xd0\xcf\x11\xe0': 'a file of an old Excel (save it as .xlsx)',
     b'Rar!': 'a RAR archive', b'BZh': 'a bzip2 file', b'\xfd7zXZ': 'an xz file', b'(\xb5/\xfd': 'a zstd file',
     b'SQLite format 3': 'an SQLite database',
-    b'\x89HDF': 'an HDF5 file', b'\x93NUMPY': 'a NumPy file', b'ARROW1': 'an Arrow file', b'\x80\x04': 'a pickle', b'\x80\x05': 'a pickle'}
+    b'\x89HDF': 'an HDF5 file', b'\x93NUMPY': 'a NumPy file', b'ARROW1': 'an Arrow file',
+    b'\x80\x04': 'a pickle', b'\x80\x05': 'a pickle'}
 
 def file_kind(
     head:bytes, # the first bytes of a file, 512 or more if it has them
@@ -133,12 +136,15 @@ def _annotation_row(path, i, o, images, names):
         if str(key) in names[what] or not names[what]: return names[what].get(str(key), str(key))
         raise InputError(f"{path}, annotation {i}: there is no {key!r} in its list of {what}")
     image = str(o.get('image_id', o.get('imageId')))
-    if image not in images: raise InputError(f"{path}, annotation {i}: there is no image {image!r} in its list of images")
+    if image not in images:
+        raise InputError(f"{path}, annotation {i}: there is no image {image!r} in its list of images")
     row = dict(file_name=images[image])
     if o.get('category_id') is not None: row['category'] = named('categories', o['category_id'])
     listed = next((o[key] for key in ('attribute_ids','attributes','labelId') if o.get(key) is not None), None)
     if isinstance(listed, dict): listed = [key for key,value in listed.items() if value is True]
-    if listed is not None: row['attributes'] = [named('attributes', key) for key in (listed if isinstance(listed, list) else [listed])]
+    if listed is not None:
+        listed = listed if isinstance(listed, list) else [listed]
+        row['attributes'] = [named('attributes', key) for key in listed]
     if isinstance(o.get('bbox'), list) and len(o['bbox']) == 4:
         x,y,width,height = o['bbox']
         row |= dict(x1=x, y1=y, x2=x+width, y2=y+height)
@@ -149,7 +155,8 @@ def _annotations(path, content):
     def listed(what): return [o for o in content.get(what) or [] if isinstance(o, dict)]
     def key(o): return str(o.get('id', o.get('imageId')))
     images = {key(o): str(o['file_name'] if 'file_name' in o else key(o)) for o in listed('images')}
-    names = {what: {key(o): clean_name(str(o.get('name', key(o))), path) for o in listed(what)} for what in ('categories','attributes')}
+    def named(what): return {key(o): clean_name(str(o.get('name', key(o))), path) for o in listed(what)}
+    names = {what: named(what) for what in ('categories','attributes')}
     rows = [(i, _annotation_row(path, i, o, images, names)) for i,o in enumerate(listed('annotations'), 1)]
     bare = set(images.values()) - {o['file_name'] for _,o in rows}
     return rows + [(f'of no image {o}', dict(file_name=o)) for o in images.values() if o in bare]
@@ -173,7 +180,9 @@ def read_json(
                 line,content = 0,json.loads(text) # one object over several lines
             if isinstance(content, dict) and isinstance(content.get('images'), list) and 'annotations' in content:
                 return Records(path, _annotations(path, content), 'annotation')
-            if not line: raise InputError(f"{path}: is one JSON object; JSON lines, a list of objects, or images with annotations are read")
+            if not line:
+                raise InputError(f"{path}: is one JSON object; JSON lines, a list of objects, or images with "
+                                 "annotations are read")
             if content is not None: rows.append((line, _record(path, f'line {line}', content)))
         return Records(path, rows, 'line')
     except (ValueError, TypeError, RecursionError, *READ_ERRORS) as e:
@@ -190,11 +199,14 @@ def read_sheet(
     try:
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         for sheet in book.worksheets:
-            rows = [(i, o) for i,o in enumerate(sheet.iter_rows(values_only=True), 1) if any(cell not in (None, '') for cell in o)]
+            rows = enumerate(sheet.iter_rows(values_only=True), 1)
+            rows = [(i, o) for i,o in rows if any(cell not in (None, '') for cell in o)]
             if rows: break
     except Exception as e: # openpyxl raises nearly anything for damaged files
-        raise InputError(f"{path}: cannot be read as a spreadsheet ({type(e).__name__}: {' '.join(str(e).split())[:100]})") from None
+        raise InputError(f"{path}: cannot be read as a spreadsheet ({type(e).__name__}: "
+                         f"{' '.join(str(e).split())[:100]})") from None
     if not rows: raise InputError(f"{path}: is empty")
-    if len(book.worksheets) > 1: print(f"{path}: the sheet '{sheet.title}' is read, one of {len(book.worksheets)}", flush=True)
+    if len(book.worksheets) > 1:
+        print(f"{path}: the sheet '{sheet.title}' is read, one of {len(book.worksheets)}", flush=True)
     header = unique_names(['' if o is None else str(o) for o in rows[0][1]], path)
     return Records(path, [(i, {k: o for k,o in zip(header, cells) if k}) for i,cells in rows[1:]], 'row')

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Iterable
 import numpy as np
 from ..core import IMAGE_SUFFIXES,InputError,optional
-from .records import READ_ERRORS,Records,clean_name,file_kind,list_names,open_bytes,open_content,read_json,read_sheet,unique_names
+from .records import READ_ERRORS,Records,clean_name,file_kind,list_names,open_bytes,open_content
+from .records import read_json,read_sheet,unique_names
 
 # %% ../../nbs/15_data.source.ipynb #c2a740ac
-_BOMS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe\0\0': 'utf-32', b'\0\0\xfe\xff': 'utf-32', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
+_BOMS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe\0\0': 'utf-32', b'\0\0\xfe\xff': 'utf-32',
+    b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
 
 def _separator(line):
     "What separates the cells of a header; | only where nothing else does"
@@ -31,21 +33,23 @@ def _shape(text):
     return re.sub(r'[^\W_]+', lambda word: '9' if any(map(str.isdigit, word[0])) else 'a', text)
 
 class CsvFile:
-    "A CSV file with a header, also compressed by gzip: separated by comma, semicolon or tab; in UTF-8 or with a byte-order mark"
+    "A CSV file with a header, also compressed by gzip; separated by comma, semicolon or tab"
     class_names = {}
     def __init__(self,
         path:str|Path, # or a URL
         encoding:str|None=None, # None for UTF-8, or what the byte-order mark tells
-        lenient:bool=False, # `batches` leaves out rows with too few cells, and joins the surplus of longer ones to the last cell
+        lenient:bool=False, # leave out rows with too few cells, and join the surplus of longer ones
     ): # raises `InputError` if it is no text
         self.path,self.encoding,self.lenient = path if '://' in str(path) else Path(path),encoding,lenient
-        self.lines,self.short,self.n_long = [],[],0 # line of each row; lines with too few cells; number of rows with too many
+        # line of each row; lines with too few cells; number of rows with too many
+        self.lines,self.short,self.n_long = [],[],0
         file,head = open_content(path)
         file.close()
         if kind := file_kind(head): raise InputError(f"{path}: is {kind}, not a CSV file")
         if not encoding: self.encoding = next((o for bom,o in _BOMS.items() if head.startswith(bom)), 'utf-8')
         if self.encoding == 'utf-8' and b'\0' in head:
-            raise InputError(f"{path}: contains zero bytes; if it is a table in UTF-16, name the encoding: --encoding utf-16-le")
+            raise InputError(f"{path}: contains zero bytes; if it is a table in UTF-16, name the encoding: "
+                             "--encoding utf-16-le")
 
     def rows(self)->Iterable:
         "Yield (line, cells) of each row that is not empty, the header first; raises `InputError` that names the line"
@@ -55,7 +59,8 @@ class CsvFile:
             with io.TextIOWrapper(file, self.encoding, newline='') as text:
                 first = text.readline()
                 self.separator = _separator(first)
-                if re.fullmatch(r'sep=.[\r\n]*', first, re.I): self.separator,first,shift,line = first[4],'',1,2 # as Excel writes it
+                if re.fullmatch(r'sep=.[\r\n]*', first, re.I): # as Excel writes it
+                    self.separator,first,shift,line = first[4],'',1,2
                 lines = chain([first] if first else [], text)
                 reader = csv.reader(lines, delimiter=self.separator, skipinitialspace=True, strict=True)
                 for row in reader:
@@ -65,9 +70,12 @@ class CsvFile:
                         cells = row
                     line = reader.line_num + shift + 1
         except UnicodeDecodeError: raise self._undecodable() from None
-        except LookupError: raise InputError(f"{self.path}: there is no encoding '{self.encoding}'; such as cp1252") from None
-        except csv.Error as e: raise InputError(f"{self.path}: is not a readable CSV file (line {line}: {self._reason(e)})") from None
-        except READ_ERRORS as e: raise InputError(f"{self.path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
+        except LookupError:
+            raise InputError(f"{self.path}: there is no encoding '{self.encoding}'; such as cp1252") from None
+        except csv.Error as e:
+            raise InputError(f"{self.path}: is not a readable CSV file (line {line}: {self._reason(e)})") from None
+        except READ_ERRORS as e:
+            raise InputError(f"{self.path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
         if cells is None: raise InputError(f"{self.path}: is empty")
 
     def _reason(self, error):
@@ -76,7 +84,7 @@ class CsvFile:
         return error
 
     def _check_line_breaks(self, line, cells, before):
-        "Refuse a cell that has swallowed rows, as after a stray quotation mark: lines in it look like rows of this table"
+        "Refuse a cell that has swallowed rows: lines in it look like rows of this table"
         usual = before or cells
         key = next((k for k,o in enumerate(usual) if re.search(r'[\d./]', o) and '\n' not in o), 0)
         for cell in cells:
@@ -117,7 +125,8 @@ class CsvFile:
         "The values of `columns`, batch by batch"
         index,part = [self.columns.index(o) for o in columns],[]
         width = len(self.columns)
-        needed = max((k for k,o in enumerate(self.columns, 1) if o), default=0) # columns without a name may lack their cells
+        # columns without a name may lack their cells
+        needed = max((k for k,o in enumerate(self.columns, 1) if o), default=0)
         self.lines,self.short,self.n_long = [],[],0
         rows = self.rows()
         next(rows)
@@ -125,7 +134,8 @@ class CsvFile:
             if not needed <= len(cells) <= width:
                 if not self.lenient:
                     advice = '; a cell with a comma needs quotation marks' if len(cells) > width else ''
-                    raise InputError(f"{self.path}, line {line}: has {len(cells)} cells, and the header {width}{advice}")
+                    raise InputError(f"{self.path}, line {line}: has {len(cells)} cells, and the header "
+                                     f"{width}{advice}")
                 if len(cells) < needed:
                     self.short.append(line)
                     continue
@@ -143,7 +153,7 @@ class CsvFile:
 
 # %% ../../nbs/15_data.source.ipynb #0e4c636a
 def _class_names(feature, name=''):
-    "{column: names of its classes} in a feature as the library `datasets` describes it; a part of a struct is `column.part`"
+    "{column or column.part: names of its classes} in a feature as the library `datasets` describes it"
     if isinstance(feature, list): feature = feature[0] if feature else {}
     if not isinstance(feature, dict): return {}
     if feature.get('_type') == 'ClassLabel': return {name: feature['names']} if feature['names'] else {}
@@ -156,7 +166,8 @@ def _read_class_names(path, description):
         found = _class_names(dict(json.loads(description).get('info', {}).get('features', {}).items()))
         if all(isinstance(o, str) for names in found.values() for o in names): return found
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError): pass
-    raise InputError(f"{path}: its description of the columns, named huggingface, is damaged; save the table again without it")
+    raise InputError(f"{path}: its description of the columns, named huggingface, is damaged; save the table "
+                     "again without it")
 
 class _ParquetFile:
     "A Parquet file"
@@ -196,7 +207,8 @@ _TABLES = '.csv','.tsv','.json','.jsonl','.xlsx','.gz'
 def _table_files(path):
     "The files of a table: `path`, or the Parquet files, the tables of image folders, or else the one table in a folder"
     if '://' in str(path) or not Path(path).is_dir(): return [path]
-    files = sorted(o for o in Path(path).rglob('*') if not any(p.startswith(('.','__MACOSX')) for p in o.relative_to(path).parts))
+    def is_hidden(o): return any(p.startswith(('.','__MACOSX')) for p in o.relative_to(path).parts)
+    files = sorted(o for o in Path(path).rglob('*') if not is_hidden(o))
     for is_wanted in (lambda o: o.suffix == '.parquet', lambda o: o.name in _IN_FOLDERS):
         found = [o for o in files if is_wanted(o) and o.is_file()]
         if found: return found
@@ -228,11 +240,11 @@ def _part_of(value, parts):
     return _part_of(value.get(parts[0]), parts[1:]) if isinstance(value, dict) else None
 
 class SourceTable:
-    "A table in one file, or in several files of a folder: CSV, Parquet, JSON lines or a spreadsheet, recognised by its content"
+    "A table in one file, or in several files of a folder, in any format"
     def __init__(self,
-        path:str|Path, # file; a folder of Parquet files, or of folders with metadata.csv, metadata.jsonl or _classes.csv; or a URL
+        path:str|Path, # file, folder, or URL
         encoding:str|None=None, # of CSV files; None for UTF-8, or what the byte-order mark tells
-        lenient:bool=False, # of CSV files: leave out rows with too few cells, and join the surplus of longer ones to the last cell
+        lenient:bool=False, # of CSV files: leave out rows with too few cells, and join the surplus of longer ones
     ): # raises `InputError` if it cannot be read
         self.path = path if '://' in str(path) else Path(path)
         paths = _table_files(path)
@@ -269,8 +281,10 @@ class SourceTable:
             folder = Path(file.path).parent.relative_to(self.path).as_posix() if has_folder else '.'
             for batch in file.batches(names, n):
                 if folder != '.':
-                    for o in {'file_name','filename'} & batch.keys(): batch[o] = [v and f'{folder}/{v}' for v in batch[o]]
-                yield row,{o: [_part_of(v, rest) for v in batch[name]] if rest else batch[name] for o,(name,*rest) in parts.items()}
+                    for o in {'file_name','filename'} & batch.keys():
+                        batch[o] = [v and f'{folder}/{v}' for v in batch[o]]
+                def values(name, *rest): return [_part_of(v, rest) for v in batch[name]] if rest else batch[name]
+                yield row,{o: values(*part) for o,part in parts.items()}
                 row += len(batch[names[0]])
 
     def where(self,

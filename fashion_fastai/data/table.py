@@ -44,11 +44,13 @@ def iter_cells(
         for line,cells in rows:
             if len(cells) > len(header):
                 widths = f"line {line} has {len(cells)} cells, and the header {len(header)}"
-                raise InputError(f"{path}: is not a readable CSV file ({widths}; a cell with a comma needs quotation marks)")
+                raise InputError(f"{path}: is not a readable CSV file ({widths}; a cell with a comma needs "
+                                 "quotation marks)")
             for k in unnamed:
                 if not cells[k:] or not cells[k].strip(): continue
                 index = "; if it is pandas' index, leave it out: to_csv(index=False)" if k == 0 else ''
-                raise InputError(f"{path}, line {line}: column {k+1} has '{cells[k]}', but no name{index or '; give it one, or remove it'}")
+                raise InputError(f"{path}, line {line}: column {k+1} has '{cells[k]}', but no "
+                                 f"name{index or '; give it one, or remove it'}")
             yield line,cells
     return header,checked()
 
@@ -241,7 +243,9 @@ def _check_known(tables, categories, multi_hot, names):
     reject_rows(places, is_empty, lambda i: "nothing is known, neither the category nor an attribute; remove the row")
     unknown = [name for name,o in zip(names, (multi_hot[:n_train] == UNKNOWN).all(0)) if o]
     if 'category_label' in tables[0].texts and (categories[:n_train] == UNKNOWN).all(): unknown.insert(0, 'category_label')
-    if unknown: raise InputError(f"{tables[0].path}: column '{unknown[0]}' is empty in all rows; remove it, or fill in what is known")
+    if unknown:
+        raise InputError(f"{tables[0].path}: column '{unknown[0]}' is empty in all rows; remove it, or fill in "
+                         "what is known")
 
 def label_frame(
     tables:list, # `CsvRows` of train.csv and, if there is one, val.csv, with the same columns
