@@ -109,9 +109,9 @@ def check(folder, name, rows, edits):
             if o.get('category_label'): assert classes[int(o['category_label'])] in {x for p in own for x in (' '.join(p['kind'].split()), p['kind'].strip().removesuffix('.0'))}
             for column,value in o.items():
                 if column in ('file_path','category_label') or value != '1': continue
-                in_tags = any({column, column.removeprefix('tags ')} & names_in(p['tags']) for p in own)
-                assert column == 'red' and any(p['red'].strip().lower() in ('1','1.0','yes','true') for p in own) or in_tags or \
-                    any({column, column.removeprefix('red ')} & names_in(p['red']) for p in own), (column, own)
+                says_yes = column in ('red','tags') and any(p[column].strip().lower() in ('1','1.0','yes','y','true') for p in own)
+                is_named = any({column, column.removeprefix(f'{c} ')} & names_in(p[c]) for p in own for c in ('red','tags'))
+                assert says_yes or is_named, (column, own)
     return True
 
 fuzz = dict(deadline=None, suppress_health_check=list(HealthCheck))
