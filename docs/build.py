@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS,OUT = ROOT/'nbs',ROOT/'_proc'/'site'
 INDEX = NBS/'index.ipynb'
 OTHER = {ROOT/'bench'/'README.md': 'benchmarks.md', ROOT/'CONTRIBUTING.md': 'contributing.md',
-         ROOT/'CHANGELOG.md': 'changelog.md'}
+         ROOT/'CHANGELOG.md': 'changelog.md', ROOT/'docs'/'your_data.md': 'your_data.md'}
 TUTORIALS_INTRO = 'Each tutorial asks one question, uses synthetic garments and needs no GPU.'
 REFERENCE_INTRO = 'A page for each module, with its code at work. A module imports only from those above it.'
 
@@ -279,7 +279,7 @@ def navigation():
         reference += [{package: pages}] if package else pages
     tutorials = ['tutorials/index.md', *({title_and_description(o)[0]: page_name(o)} for o in TUTORIALS)]
     about = [{'Benchmarks': 'benchmarks.md'}, {'Contributing': 'contributing.md'}, {'Changelog': 'changelog.md'}]
-    return [{'Overview': 'index.md'}, {'Tutorials': tutorials}, {'Reference': reference}, {'About': about}]
+    return [{'Overview': 'index.md'}, {'Your data': 'your_data.md'}, {'Tutorials': tutorials}, {'Reference': reference}, {'About': about}]
 
 def write_list(name, heading, header, intro, paths):
     "A page that lists notebooks with their descriptions"

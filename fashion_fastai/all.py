@@ -37,8 +37,7 @@ from .callback.ema import EMA
 from .callback.checkpoint import Checkpoint
 from .callback.profile import PhaseTimer
 from .convert.folders import convert_folders
-from .convert.table import convert_table
-from .convert.products import convert_products
+from .convert.table import convert_products,convert_table
 from .convert.deepfashion import convert_deepfashion
 from .outputs.score import score_submission
 from .learner import FashionLearner,fashion_learner,recipe_learner

@@ -5,7 +5,7 @@ import numpy as np,pandas as pd
 import pytest
 from PIL import Image
 from conftest import SHORT,run_inprocess
-from fashion_fastai.convert.core import SourceImages
+from fashion_fastai.convert.core import SourceImages,attribute_info,parse_boxes,random_splits,select_labels,with_suffix
 from fashion_fastai.convert.write import write_images
 from fashion_fastai.core import InputError
 from test_cli import refused
@@ -107,7 +107,7 @@ def test_products_and_check(garments, tmp_path):
     (shop/'styles.csv').write_text('\n'.join(['id,gender,articleType,baseColour,usage,productDisplayName', *rows, 'copy,Men,Tees,Red,Casual,Another name', '5,Men'])+'\n')
     done = run_inprocess('convert', 'products', shop, tmp_path/'data', '--copy')
     assert done.returncode == 0 and done.stderr == '', done.stderr
-    assert '161 images of 160 products' in done.stdout and '1 lines have more fields' in done.stdout and '1 in lines with too few fields' in done.stdout
+    assert '161 images of 160 products' in done.stdout and '1 lines have more cells' in done.stdout and '1 in lines with too few cells (the first: ' in done.stdout
     table = table_of(tmp_path/'data')
     assert len(table) == 161 and not any((tmp_path/o).is_symlink() for o in table.file_path)
     done = run_inprocess('check', tmp_path/'data', '--strict', cwd=tmp_path)
@@ -162,3 +162,32 @@ def test_bench(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path/'results'/'convert.json').read_text())
     assert len(result['figures']) == 2 and result['table'][1][:2] == ['3,000','20'] and all(o['value'] > 0 for o in result['figures'].values())
+
+def test_labels_are_selected_by_number_or_name():
+    names,counts = ['skirt','tee','dress','cape'],[5,7,7,0]
+    assert select_labels(names, counts, '9') == [1,2,0] and select_labels(names, counts, 'cape') == [3]
+    with pytest.raises(InputError, match="there is no category 'skrt'; there are skirt, "): select_labels(['skirt','tee'], [5,7], 'skrt')
+    for wanted in ('all', 3):
+        with pytest.raises(InputError, match='no category has images'): select_labels(['skirt'], [0], wanted)
+
+def test_boxes_are_four_numbers_in_order_or_empty():
+    def parse(*box): return parse_boxes([[o] for o in box], lambda i: f'boxes.csv, line {i+2}').tolist()
+    assert parse(1, 2., '3', 4) == [[1,2,3,4]] and parse(None, np.nan, '', None) == [[0,0,0,0]]
+    for box in (('1','x','3','4'), ('1','','3','4'), (1,2,float('inf'),4)):
+        with pytest.raises(InputError, match='is not the four numbers x1,y1,x2,y2'): parse(*box)
+    for box in ((5,5,5,9), (9,5,5,9), (.1,.1,.5,.9)):
+        with pytest.raises(InputError, match='is empty: it should be'): parse(*box)
+    with pytest.raises(InputError, match="boxes.csv, line 2: the box 'a,2,3,4' is not"): parse('a',2,3,4)
+
+def test_a_name_gets_the_suffix_of_its_true_format_if_its_own_is_another():
+    names = ('a', '.png'), ('a', None), ('a.png', '.png'), ('a.jpeg', '.jpg'), ('a.png', '.jpg'), ('a.bin', None), ('a.TIFF', '.tif')
+    assert [with_suffix(*o) for o in names] == ['a.png', 'a.jpg', 'a.png', 'a.jpeg', 'a.png.jpg', 'a.bin', 'a.TIFF']
+
+def test_attributes_exclude_one_another_where_no_image_has_two():
+    labels = np.array([[1,0,1], [0,1,0], [0,0,1]])
+    assert attribute_info(labels[:2], ['red','blue','long'], ['colour','colour','']).exactly_one.tolist() == ['1','1','']
+    assert attribute_info(labels, ['red','blue','long'], ['a','','a']) is None # red and long hold for one image
+    assert attribute_info(labels, ['red','blue','long'], ['']*3, ['shape']*3).type.tolist() == ['shape']*3
+
+def test_too_few_images_for_three_splits():
+    with pytest.raises(InputError, match='2 images of 1 products are too few for three splits'): random_splits(np.zeros(2), np.zeros(2))

@@ -1,5 +1,5 @@
 "Scoring a submission: equal to the definition on random labels, with holes; the command's words and exit codes"
-import math
+import math,re
 import numpy as np,pandas as pd
 import pytest
 from hypothesis import given,settings,strategies as st
@@ -91,3 +91,50 @@ def test_what_cannot_be_scored(files, tmp_path):
     assert refused(run_inprocess('score', tmp_path/'nowhere.csv', out), 'nowhere.csv: no such file')
     (out/'attribute.csv').write_text('file_path,attribute_label\nimages/0.jpg,4\n')
     assert refused(run_inprocess('score', labels, out), "line 2: attribute_label is '4', but there are the attributes 0 to 3")
+
+@pytest.fixture
+def save(tmp_path):
+    "Writes a file of lines, and returns its path"
+    def save(name, *lines):
+        (tmp_path/name).parent.mkdir(exist_ok=True)
+        (tmp_path/name).write_text('\n'.join(lines)+'\n')
+        return tmp_path/name
+    return save
+
+LABELS = 'file_path,category_label,red,long','a.jpg,0,1,0','b.jpg,1,0,1','c.jpg,,1,'
+OTHER = 'file_path,category_label','a.jpg,0','a.jpg,1','b.jpg,1','d.jpg,1'
+
+def test_only_rows_that_agree_are_scored(save):
+    labels,file = save('labels.csv', *LABELS),save('other.csv', *OTHER)
+    score, = submission_scores(labels, file)
+    assert (score.value, score.n_scored, score.rows) == (1, 1, (['c.jpg'], ['d.jpg'], ['a.jpg']))
+    with pytest.raises(InputError, match='other.csv: its rows are not those of'): score_submission(labels, file)
+    assert np.isnan(submission_scores(labels, save('none.csv', 'file_path,category_label', 'x.jpg,1'))[0].value)
+    assert str(compare_rows([f'{i}.jpg' for i in range(9)], [])) == '9 missing (0.jpg, 1.jpg, 2.jpg, …)'
+
+def test_the_compact_form_and_one_part_alone_are_scored(save):
+    compact = save('compact.csv', 'file_path,category_label,attribute_label', 'a.jpg,0,0', 'b.jpg,1,', 'c.jpg,2,0 1')
+    one = save('one/attribute.csv', 'file_path, attribute_label', 'a.jpg,0.0', 'b.jpg,', 'c.jpg,').parent
+    assert score_submission(compact, one) == dict(mean_f1=2/3) # an empty set on both sides is right
+    only = save('only.csv', 'file_path,category_label', 'a.jpg,3')
+    assert score_submission(only, save('category.csv', 'file_path,category_label', 'a.jpg,3.0')) == dict(accuracy=1)
+    flags = save('flags.csv', 'file_path,red', 'a.jpg,Yes', 'b.jpg,0.0', 'c.jpg,nan')
+    assert score_submission(flags, save('two/attribute.csv', 'file_path,attribute_label', 'a.jpg,0', 'b.jpg,', 'c.jpg,')) == dict(mean_f1=1)
+
+@pytest.mark.parametrize('lines,reason', [(['file_path,category_label','a.jpg,x'], "line 2: category_label is 'x', not a whole number"),
+    (['file_path,category_label','a.jpg,'], "line 2: category_label is ''"), (['file_path,attribute_label','a.jpg,0','b.jpg,2'], "line 3: attribute_label is '2', but there are the attributes 0 to 1"),
+    (['file_path,attribute_label','','a.jpg,red'], "line 3: attribute_label is 'red', not whole numbers"), (['path,category_label','a.jpg,1'], 'has no column file_path; it has path'),
+    (['file_path,label','a.jpg,1'], 'has neither category_label nor attribute_label; it has file_path, label'), (['file_path,category_label'], 'has a header, but no rows')])
+def test_a_submission_that_cannot_be_scored_is_refused(save, lines, reason):
+    with pytest.raises(InputError, match=re.escape(reason)): score_submission(save('labels.csv', *LABELS), save('bad.csv', *lines))
+
+@pytest.mark.parametrize('lines,reason', [(['file_path','a.jpg'], 'has no labels'), (['file_path,category_label','a.jpg,1','a.jpg,1'], 'line 3: file_path a.jpg has occurred before'),
+    (['file_path,red','a.jpg,2'], "line 2: attribute 'red' is '2', neither 0 nor 1"), (['file_path,red','a.jpg,1'], 'cannot be scored; '), (['file_path,category_label','a.jpg,one'], "category_label is 'one'")])
+def test_true_labels_that_cannot_be_read_are_refused(save, lines, reason):
+    with pytest.raises(InputError, match=re.escape(reason)): score_submission(save('bad.csv', *lines), save('other.csv', *OTHER))
+
+def test_a_submission_that_is_not_there_is_refused(save, tmp_path):
+    labels = save('labels.csv', *LABELS)
+    with pytest.raises(InputError, match='nowhere: no such file'): score_submission(labels, tmp_path/'nowhere')
+    (tmp_path/'hollow').mkdir()
+    with pytest.raises(InputError, match='has neither category.csv nor attribute.csv'): score_submission(labels, tmp_path/'hollow')

@@ -1,5 +1,5 @@
 "Converting other people's folders and tables as a user calls it"
-import csv,json,sys
+import csv,json,shutil,sys,warnings
 from pathlib import Path
 import numpy as np,pandas as pd
 import pytest
@@ -219,7 +219,7 @@ def test_a_name_of_several_images_is_no_product(tmp_path):
     def convert(*ids):
         (tmp_path/'styles.csv').write_text('id,articleType,baseColour\n' + ''.join(f'{o},tee,red\n' for o in ids))
         return run_inprocess('convert', 'products', tmp_path, tmp_path/'data', '--attributes', 'baseColour')
-    several = f"styles.csv: id '1' is the name of several images, {tmp_path/'images'/'a'/'1.png'} and {tmp_path/'images'/'b'/'1.png'}"
+    several = f"styles.csv, line 3: '1' is the name of several images, {tmp_path/'images'/'a'/'1.png'} and {tmp_path/'images'/'b'/'1.png'}"
     assert refused(convert('3', '1'), several)
     assert refused(convert('3', '2.png', 'a/1.png'), '3 images of') # whole names are names of one image; these are too few to split
 
@@ -235,3 +235,202 @@ def test_one_unreadable_image_is_copied_and_reported(tmp_path):
     assert '1 images cannot be read, and were copied as they are' in done.stdout and '1 whose image is missing' in done.stdout
     table = pd.concat([pd.read_csv(tmp_path/'data'/f'{o}.csv') for o in ('train','val','test_labels')])
     assert len(table) == 89 and table.red.isna().sum() == 30 and sorted(Path(o).suffix for o in table.file_path) == ['.jpg'] + ['.png']*88
+
+# --- what people's tables look like
+
+@pytest.fixture(scope='module')
+def shelf(tmp_path_factory):
+    "A folder with 40 images, img/1.png to img/40.png"
+    folder = tmp_path_factory.mktemp('shelf')
+    (folder/'img').mkdir()
+    for i in range(1, 41): Image.new('RGB', (20,30), (6*i,0,0)).save(folder/'img'/f'{i}.png')
+    return folder
+
+def rows_of(data):
+    "{number of the image: {category, attributes …}} of a data folder whose names were kept; None where unknown"
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # of rows without an attribute
+        read_labels(data) # a training reads it
+    frames = [pd.read_csv(data/f'{o}.csv', dtype=str) for o in ('train','val','test_labels') if (data/f'{o}.csv').is_file()]
+    classes = (data/'classes.txt').read_text().split('\n') if (data/'classes.txt').is_file() else []
+    found = {}
+    for o in pd.concat(frames).to_dict('records'):
+        row = {k: None if pd.isna(v) else int(v) for k,v in o.items() if k != 'file_path'}
+        if row.get('category_label') is not None: row['category_label'] = classes[row['category_label']]
+        found[int(Path(o['file_path']).stem)] = row
+    return found
+
+def converted(shelf, tmp_path, columns, *options, file='t.csv', kind='table', **kwargs):
+    "The rows of a converted table with columns {name: cells}, and what was printed; or the refusal"
+    n = len(next(iter(columns.values())))
+    if 'image' not in columns: columns = dict(image=[f'img/{i}.png' for i in range(1, n+1)]) | columns
+    path = shelf/file
+    with path.open('w', newline='') as f: csv.writer(f, **kwargs).writerows([list(columns), *zip(*columns.values())])
+    out = tmp_path/'out'
+    if out.exists(): shutil.rmtree(out)
+    done = run_inprocess('convert', kind, path, out, *options, '--keep-names')
+    if done.returncode == 0: return rows_of(out),done.stdout
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    return None,done.stderr
+
+FLAG_SPELLINGS = [('1','0',''), ('1.0','0.0',''), ('True','False','nan'), ('yes','no','NA'), ('YES','No','None'), ('Y','N',''), ('1','-1',''), ('1.0','-1.0','NaN'), (' 1 ','0 ','-'), ('1','0','-1'), ('true','0','null')]
+
+@pytest.mark.parametrize('yes,no,unknown', FLAG_SPELLINGS)
+def test_flags_are_flags_in_any_usual_spelling(shelf, tmp_path, yes, no, unknown):
+    cells = [[no,yes,unknown][i%3] for i in range(40)] # the first cell is no 1
+    found,_ = converted(shelf, tmp_path, dict(kind=['tee','skirt']*20, red=cells), '--category', 'kind', '--attributes', 'red')
+    assert {k: o['red'] for k,o in found.items()} == {i+1: [0,1,None][i%3] for i in range(40)}
+
+SETS = [['red'], ['long','red'], [], ['blue'], ['blue','long','wide'], ['wide'], ['wide','long'], ['long'], ['red','blue','wide'], ['red','wide']]
+LISTS = {'bars': '|'.join, 'semicolons': '; '.join, 'commas': ','.join, 'spaces': ' '.join, 'json': json.dumps, 'python': repr, 'bare': lambda o: f"[{', '.join(o)}]",
+         'numpy': lambda o: '[' + ' '.join(map(repr, o)) + ']', 'sets': lambda o: repr(set(o)) if o else '[]', 'tuples': lambda o: repr(tuple(o))}
+
+@pytest.mark.parametrize('spelling', LISTS)
+@pytest.mark.parametrize('numbers', [False, True])
+def test_lists_are_lists_in_any_usual_spelling(shelf, tmp_path, spelling, numbers):
+    names = ['red','blue','long','wide']
+    sets = [[str(names.index(o)) for o in s] if numbers else s for s in SETS]*4
+    found,_ = converted(shelf, tmp_path, dict(tags=list(map(LISTS[spelling], sets)), red=[str(i%2) for i in range(40)]), '--attributes', 'tags,red')
+    for k,o in found.items():
+        own = set(sets[k-1])
+        if spelling in ('bars','semicolons','commas','spaces') and not own: assert all(v is None for c,v in o.items() if c != 'red') # an empty cell
+        else: assert {c.removeprefix('tags ') for c in o if o[c] == 1 and c != 'red'} == own, (o, own)
+
+def test_one_name_per_cell_stays_one_name(shelf, tmp_path):
+    colours = ['Navy Blue','Off White','Sea Green','Red']*10
+    found,_ = converted(shelf, tmp_path, dict(colour=colours), '--attributes', 'colour')
+    assert {k: [c for c in o if o[c]] for k,o in found.items()} == {i+1: [colours[i]] for i in range(40)}
+    found,_ = converted(shelf, tmp_path, dict(size=['38','40','42','44']*10), '--attributes', 'size')
+    assert {k: [c for c in o if o[c]] for k,o in found.items()} == {i+1: [['38','40','42','44'][i%4]] for i in range(40)}
+
+def test_what_cannot_be_decided_is_refused_with_what_was_seen(shelf, tmp_path):
+    def refusal(cells, *options): return converted(shelf, tmp_path, dict(tags=cells), '--attributes', 'tags', *options)[1]
+    assert "'Navy Blue' may be one name or several" in refusal(['Navy','Blue','Navy Blue','Navy']*10)
+    assert "t.csv, line 4: attribute 'tags' is '2', neither 0 nor 1" in refusal(['0','1','2','1']*10)
+    assert 'name a part of it' not in refusal(['a','b']*20)
+    found,_ = converted(shelf, tmp_path, dict(tags=['Navy','Blue','Navy Blue','Navy']*10), '--attributes', 'tags', '--separator', ' ')
+    assert {c for c in found[3] if found[3][c]} == {'Navy','Blue'}
+    found,_ = converted(shelf, tmp_path, dict(tags=['Navy','Blue','Navy Blue','Navy']*10), '--attributes', 'tags', '--separator', 'none')
+    assert {c for c in found[3] if found[3][c]} == {'Navy Blue'}
+
+@pytest.mark.parametrize('missing', ['','nan','NaN','NA','None','null','-'])
+def test_missing_categories_are_unknown_and_numbers_are_one_class(shelf, tmp_path, missing):
+    found,_ = converted(shelf, tmp_path, dict(kind=[['3','3.0','4',missing][i%4] for i in range(40)], red=['0','1']*20), '--category', 'kind', '--attributes', 'red')
+    assert {k: o['category_label'] for k,o in found.items()} == {i+1: ['3','3','4',None][i%4] for i in range(40)}
+
+def test_labels_are_chosen_among_the_rows_with_an_image(shelf, tmp_path):
+    images = [f'img/{i}.png' for i in range(1, 41)] + [f'img/gone {i}.png' for i in range(60)]
+    kinds = ['tee']*20 + ['skirt']*15 + ['cape']*5 + ['hat']*60
+    found,said = converted(shelf, tmp_path, dict(image=images, kind=kinds, tags=['a']*20 + ['b']*20 + ['gone']*60), '--category', 'kind', '--categories', 2, '--attributes', 'tags:2')
+    assert {o['category_label'] for o in found.values()} == {'tee','skirt'} and set(found[1]) == {'category_label','a','b'}
+    assert '100 rows = 35 used + 65 left out: 60 without an image (the first: ' in said and 't.csv, line 42), 5 of other categories (the first: ' in said
+
+def test_several_rows_of_one_image_are_joined_or_refused(shelf, tmp_path):
+    columns = dict(image=[f'img/{i}.png' for i in range(1, 41) for _ in range(2)], kind=[['tee','skirt'][i//2%2] for i in range(80)], tags=[['red','long'][i%2] for i in range(80)])
+    found,said = converted(shelf, tmp_path, columns, '--category', 'kind', '--attributes', 'tags')
+    assert len(found) == 40 and all(o['red'] == o['long'] == 1 for o in found.values()) and '80 rows = 80 used, 40 of them joined' in said
+    columns['kind'][1] = 'skirt'
+    assert "line 3: the category of " in (refusal := converted(shelf, tmp_path, columns, '--category', 'kind')[1]) and "'skirt', but 'tee' in " in refusal and '--rows first' in refusal
+    found,_ = converted(shelf, tmp_path, columns, '--category', 'kind', '--attributes', 'tags', '--rows', 'first')
+    assert all((o['red'], o['long']) == (1,0) for o in found.values()) and found[1]['category_label'] == 'tee'
+    boxes = dict(x1=[0]*80, y1=[0]*80, x2=[5 + 5*(i%2) for i in range(80)], y2=[9]*80)
+    found,_ = converted(shelf, tmp_path, columns | boxes, '--category', 'kind', '--attributes', 'tags', '--rows', 'largest')
+    assert all((o['red'], o['long']) == (0,1) for o in found.values()) and found[1]['category_label'] == 'skirt'
+    assert Image.open(next((tmp_path/'out').rglob('1.png'))).size == (10,9)
+
+def test_ids_that_name_no_image_are_shown_beside_one_that_is_there(tmp_path):
+    (tmp_path/'images').mkdir()
+    for i in range(30): Image.new('RGB', (4,4), (8*i,0,0)).save(tmp_path/'images'/f'{i:06}.jpg')
+    def convert(write, out='data'):
+        (tmp_path/'styles.csv').write_text('id,articleType,baseColour\n' + ''.join(f'{write(i)},{"ab"[i%2]},red\n' for i in range(30)))
+        return run_inprocess('convert', 'products', tmp_path, tmp_path/out, '--attributes', 'baseColour')
+    for write in (str, float): assert refused(convert(write), f"line 2: there is no image 0; name the folder of the images with --images; in {tmp_path/'images'} there is 000000.jpg")
+    for k,write in enumerate((lambda i: f'{i:06}.JPG', lambda i: f'images/{i:06}.jpg', lambda i: f'{i:06}', lambda i: f'C:\\shop\\{i:06}.jpg')): assert convert(write, f'data{k}').returncode == 0
+    (tmp_path/'styles.csv').write_text(',id,articleType,baseColour,\n' + ''.join(f'{i},{i:06},{"ab"[i%2]},red,\n' for i in range(30))) # pandas' index, and a column without name and content
+    done = run_inprocess('convert', 'products', tmp_path, tmp_path/'index', '--attributes', 'baseColour')
+    assert done.returncode == 0 and '30 rows = 30 used + 0 left out' in done.stdout, done.stderr
+
+def test_a_table_in_any_dialect_and_container(shelf, tmp_path):
+    columns = dict(image=[f'img/{i}.png' for i in range(1, 41)], kind=['décolleté','skirt']*20)
+    expected = {i+1: dict(category_label=columns['kind'][i]) for i in range(40)}
+    rows = [dict(zip(columns, o)) for o in zip(*columns.values())]
+    text = '\n'.join([','.join(columns), *(','.join(o.values()) for o in rows)]) + '\n'
+    import gzip
+    contents = {'utf8.csv': text.encode(), 'bom.csv': text.encode('utf-8-sig'), 'utf16.csv': text.encode('utf-16'), 'semicolons.csv': text.replace(',', ';').encode(), 'tabs.tsv': text.replace(',', '\t').encode(),
+        'sep.csv': b'sep=;\r\n' + text.replace(',', ';').encode(), 'zipped.csv.gz': gzip.compress(text.encode()), 'no suffix': text.encode(),
+        'lines.jsonl': '\n'.join(map(json.dumps, rows)).encode(), 'list.json': json.dumps(rows, indent=1).encode()}
+    for name,raw in contents.items():
+        (shelf/name).write_bytes(raw)
+        done = run_inprocess('convert', 'table', shelf/name, tmp_path/name, '--category', 'kind', '--keep-names')
+        assert done.returncode == 0 and done.stderr == '' and rows_of(tmp_path/name) == expected, (name, done.stderr)
+    (shelf/'latin.csv').write_bytes(text.encode('cp1252'))
+    convert = 'convert', 'table', shelf/'latin.csv', tmp_path/'latin', '--category', 'kind', '--keep-names'
+    assert refused(run_inprocess(*convert), "latin.csv, line 2: the byte 0xe9 after 'img/1.png,d' is not UTF-8; name the table's encoding, such as --encoding cp1252")
+    assert run_inprocess(*convert, '--encoding', 'cp1252').returncode == 0 and rows_of(tmp_path/'latin') == expected
+
+def test_a_spreadsheet(shelf, tmp_path):
+    openpyxl = pytest.importorskip('openpyxl')
+    book = openpyxl.Workbook()
+    for row in [['image','kind','red',None], *([f'img/{i}.png', ['tee',3][i%2], [True,0,None][i%3]] for i in range(1, 41))]: book.active.append(row)
+    book.create_sheet('notes').append(['nothing'])
+    book.save(shelf/'catalogue.csv') # whatever its suffix says
+    done = run_inprocess('convert', 'table', shelf/'catalogue.csv', tmp_path/'data', '--category', 'kind', '--attributes', 'red', '--keep-names')
+    assert done.returncode == 0 and "the sheet 'Sheet' is read, one of 2" in done.stdout, done.stderr
+    assert rows_of(tmp_path/'data') == {i: dict(category_label=['tee','3'][i%2], red=[1,0,None][i%3]) for i in range(1, 41)}
+
+def test_image_folders_with_their_tables(shelf, tmp_path):
+    "metadata of the library datasets, and the classes of Roboflow: the same name in another folder is another image"
+    for kind,write in dict(lines=lambda rows: ('metadata.jsonl', '\n'.join(json.dumps(o) for o in rows)),
+                           classes=lambda rows: ('_classes.csv', 'filename, red, blue\n' + ''.join(f"{o['file_name']}, {int(o['label'] == 'red')}, {int(o['label'] == 'blue')}\n" for o in rows))).items():
+        for k,split in enumerate(('train','valid','test')):
+            folder = tmp_path/kind/split
+            folder.mkdir(parents=True)
+            rows = [dict(file_name=f'{i}.png', label=['red','blue'][(i+k)%2]) for i in range(8)]
+            for i in range(8): Image.new('RGB', (4,4), (20*i,100*k,0)).save(folder/f'{i}.png')
+            name,text = write(rows)
+            (folder/name).write_text(text)
+        done = run_inprocess('convert', 'table', tmp_path/kind, tmp_path/f'{kind}-data', *(('--attributes', 'label') if kind == 'lines' else ()), '--copy')
+        assert done.returncode == 0 and '24 rows = 24 used' in done.stdout and 'train 8, val 8, test 8' in done.stdout, done.stderr
+        for k,split in enumerate(('train','val','test_labels')):
+            for o in pd.read_csv(tmp_path/f'{kind}-data'/f'{split}.csv').itertuples():
+                r,g,_ = Image.open(tmp_path/o.file_path).getpixel((0,0))
+                assert g == 100*k and [o.red, o.blue] == [1 - (r//20+k)%2, (r//20+k)%2]
+
+def test_annotations_in_the_layout_of_coco(shelf, tmp_path):
+    content = dict(images=[dict(id=i, file_name=f'img/{i}.png') for i in range(1, 41)], categories=[dict(id=9, name='tee'), dict(id=4, name='skirt')], attributes=[dict(id=5, name='red'), dict(id=7, name='long')],
+        annotations=[dict(image_id=i, category_id=[9,4][i%2], attribute_ids=[[5],[5,7],[]][i%3]) for i in range(1, 39)])
+    (shelf/'coco.json').write_text(json.dumps(content))
+    def convert(out='data', *options): return run_inprocess('convert', 'table', shelf/'coco.json', tmp_path/out, '--keep-names', *options)
+    done = convert()
+    assert done.returncode == 0 and '40 rows = 38 used + 2 left out: 2 without a label' in done.stdout, done.stderr
+    assert rows_of(tmp_path/'data') == {i: dict(category_label=['tee','skirt'][i%2], long=int(i%3 == 1), red=int(i%3 < 2)) for i in range(1, 39)}
+    for o in content['annotations']: o['bbox'] = [2,3,10,20]
+    (shelf/'coco.json').write_text(json.dumps(content))
+    assert convert('crops').returncode == 0 and Image.open(next((tmp_path/'crops').rglob('1.png'))).size == (10,20)
+    content['annotations'][3]['category_id'] = 8
+    (shelf/'coco.json').write_text(json.dumps(content))
+    assert refused(convert('none'), 'coco.json, annotation 4: there is no 8 in its list of categories')
+
+def test_parts_of_structs(shelf, tmp_path):
+    rows = [dict(image=f'img/{i}.png', about=dict(kind=['tee','skirt'][i%2]), objects=[dict(colour='red'), dict(colour=['blue','red'][i%2])]) for i in range(1, 41)]
+    (shelf/'structs.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    write_parquet(shelf/'structs.parquet', rows)
+    for name in ('structs.jsonl','structs.parquet'):
+        def convert(*options): return run_inprocess('convert', 'table', shelf/name, tmp_path/name, '--keep-names', *options)
+        assert refused(convert('--attributes', 'objects'), "'objects' has objects; name a part of them, such as objects.colour")
+        done = convert('--category', 'about.kind', '--attributes', 'objects.colour')
+        assert done.returncode == 0, done.stderr
+        assert rows_of(tmp_path/name) == {i: dict(category_label=['tee','skirt'][i%2], blue=int(i%2 == 0), red=1) for i in range(1, 41)}
+
+def test_only_some_rows(shelf, tmp_path):
+    found,said = converted(shelf, tmp_path, dict(kind=['tee','skirt']*20, season=['summer','winter','all  year','']*10), '--category', 'kind', '--only', 'season=summer|all year')
+    assert sorted(found) == [i+1 for i in range(40) if i%4 in (0,2)] and '40 rows = 20 used + 20 left out: 20 not selected (the first: ' in said
+    assert "only 'season' should look like COLUMN=VALUE" in converted(shelf, tmp_path, dict(kind=['tee']*40), '--category', 'kind', '--only', 'season')[1]
+
+def test_tables_of_other_things_are_called_by_their_names(shelf, tmp_path):
+    def refusal(**columns): return converted(shelf, tmp_path, columns, '--category', 'label')[1]
+    assert "line 2: 'http://shop.example/1.jpg' is a URL; download the images" in refusal(image=['http://shop.example/1.jpg']*3, label=['a','b','c'])
+    (shelf/'pixels.csv').write_text(','.join(['label', *(f'pixel{i}' for i in range(1, 785))]) + '\n' + ','.join(['1']*785) + '\n')
+    assert refused(run_inprocess('convert', 'table', shelf/'pixels.csv', tmp_path/'no', '--category', 'label'), 'its columns are pixels (label, pixel1, pixel2, pixel3, … (785 in all)), not images')
+    (shelf/'wide.csv').write_text(','.join(['image', *(f'c{i}' for i in range(30))]) + '\n')
+    assert refused(run_inprocess('convert', 'table', shelf/'wide.csv', tmp_path/'no', '--category', 'label'), 'c8, … (31 in all)')

@@ -1,5 +1,5 @@
 "Tables as people really write them, and as nobody should: each is read rightly, or refused by one clear line"
-import csv,io,os,re,shutil,sys,warnings
+import csv,gzip,io,os,re,shutil,unicodedata,warnings
 from contextlib import contextmanager,redirect_stderr,redirect_stdout
 import numpy as np, pandas as pd
 import pytest
@@ -60,15 +60,21 @@ HARMLESS = dict(
     absolute=lambda rows, data=None: [rows[0]] + [[str(data.parent/row[0]), *row[1:]] for row in rows[1:]],
     up_and_down=lambda rows: [rows[0]] + [[f'garments/../garments/./{row[0].removeprefix("garments/")}', *row[1:]] for row in rows[1:]],
     from_the_folder=lambda rows: [rows[0]] + [[row[0].removeprefix('garments/'), *row[1:]] for row in rows[1:]],
+    other_flags=lambda rows: [rows[0], *([row[0], f'{row[1]}.0', *([{'0': 'No', '1': 'yes'}, {'0': '0.0', '1': '1.0'}, {'0': 'FALSE', '1': 'True'}][i%3].get(o, o) for o in row[2:])] for i,row in enumerate(rows[1:]))],
+    no_name_and_no_content=lambda rows: [[*row, '', ''] for row in rows],
     empty_lines=lambda rows: [rows[0], [], *rows[1:3], [' ']*len(rows[0]), *rows[3:], ['']*len(rows[0]), []])
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(name=st.sampled_from(sorted(HARMLESS)), bom=st.booleans(), end=st.sampled_from(['\n','\r\n']), quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), compact=st.booleans())
-def test_harmless_oddities_are_read_rightly(data, name, bom, end, quoting, compact):
+@given(name=st.sampled_from(sorted(HARMLESS)), bom=st.booleans(), end=st.sampled_from(['\n','\r\n']), quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), compact=st.booleans(), separator=st.sampled_from([',',',',';','\t']),
+       zipped=st.sampled_from([False,False,True]))
+def test_harmless_oddities_are_read_rightly(data, name, bom, end, quoting, compact, separator, zipped):
     rows = [HEADER, *ROWS]
     if compact: rows = [['file_path','category_label','attribute_label']] + [[*row[:2], ' '.join(str(k) for k,o in enumerate(row[2:]) if o == '1')] for row in ROWS]
+    if compact and name == 'other_flags': name = 'as_it_is'
     rows = HARMLESS[name](rows, **({'data': data} if name == 'absolute' else {}))
-    raw = ('\ufeff' if bom else '').encode() + as_csv(rows, end=end, quoting=quoting).encode()
+    text = as_csv(rows, separator=separator, end=end, quoting=quoting)
+    raw = text.encode('utf-16') if bom and separator == ';' else ('\ufeff' if bom else '').encode() + text.encode()
+    if zipped: raw = gzip.compress(raw)
     found = read(data, raw)
     assert found == truth(data), found
 
@@ -78,16 +84,19 @@ def test_harmless_oddities_are_read_rightly(data, name, bom, end, quoting, compa
     (lambda rows: [row[:1] for row in rows], 'has neither a column category_label nor attribute columns'),
     (lambda rows: [[*HEADER[:3],'red','wool'], *rows[1:]], "column 'red' occurs twice"),
     (lambda rows: [*rows, rows[1]], 'garments/train/0.jpg has occurred before'),
-    (lambda rows: [*rows[:2], [rows[2][0],'1.0',*rows[2][2:]], *rows[3:]], "line 3: category_label is '1.0', not a whole number"),
+    (lambda rows: [*rows[:2], [rows[2][0],'1.5',*rows[2][2:]], *rows[3:]], "line 3: category_label is '1.5', not a whole number"),
     (lambda rows: [*rows[:2], [rows[2][0],'3',*rows[2][2:]], *rows[3:]], 'line 3: category_label is 3, but classes.txt names the labels 0 to 2'),
     (lambda rows: [*rows[:2], [rows[2][0],'-1',*rows[2][2:]], *rows[3:]], "line 3: category_label is '-1'"),
-    (lambda rows: [*rows[:2], [*rows[2][:2],'nan','0','1'], *rows[3:]], "line 3: attribute 'red' is 'nan', neither 0 nor 1"),
-    (lambda rows: [*rows[:2], [*rows[2][:2],'0.0','0','1'], *rows[3:]], "line 3: attribute 'red' is '0.0', neither 0 nor 1"),
+    (lambda rows: [*rows[:2], [*rows[2][:2],'maybe','0','1'], *rows[3:]], "line 3: attribute 'red' is 'maybe', neither 0 nor 1"),
+    (lambda rows: [*rows[:2], [*rows[2][:2],'0.5','0','1'], *rows[3:]], "line 3: attribute 'red' is '0.5', neither 0 nor 1"),
     (lambda rows: [*rows[:2], rows[2][:4], *rows[3:]], "line 3: attribute 'wool' is 'missing', neither 0 nor 1"),
     (lambda rows: [*rows[:2], [rows[2][0],'','','',''], *rows[3:]], 'line 3: nothing is known, neither the category nor an attribute'),
     (lambda rows: [rows[0], *([*row[:3],'',row[4]] for row in rows[1:])], "column 'long sleeve' is empty in all rows"),
     (lambda rows: [rows[0], *([row[0],'',*row[2:]] for row in rows[1:])], "column 'category_label' is empty in all rows"),
-    (lambda rows: [[*rows[0],''], *([*row,'1'] for row in rows[1:])], "'' cannot be the name of an attribute column"),
+    (lambda rows: [[*rows[0],''], *([*row,'1'] for row in rows[1:])], "line 2: column 6 has '1', but no name"),
+    (lambda rows: [['',*rows[0]], *([str(i),*row] for i,row in enumerate(rows[1:]))], "line 2: column 1 has '0', but no name; if it is pandas' index, leave it out: to_csv(index=False)"),
+    (lambda rows: [['Unnamed: 0',*rows[0]], *([str(i),*row] for i,row in enumerate(rows[1:]))], "column 'Unnamed: 0' is pandas' index; leave it out"),
+    (lambda rows: [[*rows[0],'note'], *([*row,''] for row in rows[1:])], "column 'note' is empty in all rows"),
     (lambda rows: [*rows[:2], [*rows[2],'1'], *rows[3:]], 'is not a readable CSV file'),
     (lambda rows: [*rows[:2], ['garments/train/nowhere.jpg',*rows[2][1:]], *rows[3:]], 'images are missing, the first being garments/train/nowhere.jpg'),
     (lambda rows: [*rows[:2], ['',*rows[2][1:]], *rows[3:]], 'line 3: file_path is empty'),
@@ -140,9 +149,39 @@ def test_written_names_are_read_again(tmp_path):
     vocab = read_tables(tmp_path).vocab
     assert (vocab.categories, vocab.attributes, vocab.groups[0].name) == (('coat (outdoor)','skirt'), ('long sleeve','wool'), 'a group')
 
-def test_a_file_that_is_no_table(data):
-    for raw,why in ((b'\xff\xfe\x00\x01', 'is not a readable CSV file'), (b'\x00'*100, 'has no column file_path' if sys.version_info >= (3,11) else 'line contains NUL'), ('file_path;category_label;red\nx;1;0\n'.encode(), 'has no column file_path'), (as_csv([HEADER, *ROWS]).encode('utf-16'), 'is not a readable CSV file')):
-        assert why in read(data, raw)
+def test_a_file_that_is_no_table_is_called_by_its_name(data):
+    for raw,why in ((b'\xff\xd8\xff\xe0 pixels', 'is a JPEG image, not a CSV file'), (b'PK\x03\x04', 'is a zip archive'), (b'PAR1', 'is a Parquet file'), (b'{"file_path": "a.jpg"}', 'is a JSON file'),
+                    (b'<!DOCTYPE html><html>', 'is an HTML page'), (b'%PDF-1.7', 'is a PDF document'), (b'\x00'*100, 'contains zero bytes'),
+                    (as_csv([HEADER, *ROWS]).encode('utf-16-le'), 'if it is a table in UTF-16, name the encoding'), (b'\xff\xfe\x00', 'is not a text in utf-16')):
+        assert why in read(data, raw), raw
+
+def test_another_encoding_is_refused_with_line_byte_and_remedy(data):
+    raw = as_csv([HEADER, *ROWS]).encode('cp1252')
+    assert "train.csv, line 5: the byte 0xfc after 'garments/train/' is not UTF-8; name the table's encoding, such as --encoding cp1252, or save it as UTF-8" in read(data, raw)
+
+@pytest.mark.parametrize('cell,following', [('"1','0'), ('"14 inch','0'), ('"','1"')])
+def test_a_stray_quotation_mark_swallows_no_row(data, cell, following):
+    lines = as_csv([HEADER, *ROWS]).splitlines()
+    lines[2] = f'garments/train/a b.jpg,1,{cell},1,1'
+    lines[5] = f'{ROWS[4][0]},0,"{following},1,0'
+    found = read(data, ('\n'.join(lines)+'\n').encode())
+    assert isinstance(found, str) and 'line 3' in found, found
+    lines[5] = f'{ROWS[4][0]},0,{following},1,0"'
+    found = read(data, ('\n'.join(lines)+'\n').encode())
+    assert isinstance(found, str) and 'line 3' in found, found
+
+@pytest.mark.parametrize('write', [lambda o: o.replace('/', '\\'), lambda o: o.replace(' ', '%20').replace('ü', '%C3%BC'), lambda o: o.replace('.jpg', '.JPG'),
+    lambda o: unicodedata.normalize('NFD', o), lambda o: o.replace('garments/', 'old name/'), lambda o: f'/kaggle/input/{o}', lambda o: 'C:\\shop\\' + o.replace('/', '\\')])
+def test_paths_of_other_systems_are_used_with_a_line(data, write):
+    (data/'train.csv').write_bytes(as_csv([HEADER, *([write(row[0]), *row[1:]] for row in ROWS)]).encode())
+    with pytest.warns(UserWarning, match='paths are used in another spelling, such as'): table = read_labels(data)
+    labels = {os.path.realpath(image): [int(k), *map(int, a)] for image,k,a in zip(table.images, table.categories, table.attributes)}
+    assert labels == truth(data)
+
+def test_no_other_spelling_gives_two_rows_one_image(tmp_path):
+    make_images(tmp_path/'shop', 'train/1.jpg', 'front/2.jpg', '3.jpg')
+    for names in (['train/1.jpg','train/1.JPG'], ['front/2.jpg','back/3.jpg'], ['old/front/9.jpg','old/back/9.jpg']):
+        with pytest.raises(InputError, match='images are missing'): read_labels(table_of(tmp_path/'shop', *names))
 
 def make_images(folder, *names):
     for o in names:
@@ -301,11 +340,21 @@ def test_numbers_that_are_no_attributes_are_refused_at_once(tmp_path):
     write('0 14', '5')
     assert len(read_tables(tmp_path).vocab.attributes) == 15
 
+def rows_of(raw):
+    "The stripped cells of a table that are not empty, as Python's own reader finds them, by the separator that gives most columns"
+    text = raw.decode('utf-8-sig')
+    def read(separator): return [[o.strip() for o in row] for row in csv.reader(io.StringIO(text, newline=''), delimiter=separator, skipinitialspace=True)]
+    def width(separator): return len(next(csv.reader([text.splitlines()[0]], delimiter=separator, skipinitialspace=True)))
+    return [row for row in read(max(',;\t', key=width)) if any(row)]
+
 def says(raw):
     "What Python's own reader finds in a table, as {file_path: [category, attributes in the header's order]}; an empty cell is -1, one that is no label None"
-    def number(o): return -1 if o == '' else int(o) if o.isascii() and o.isdecimal() else None
-    rows = [[o.strip() for o in row] for row in csv.reader(io.StringIO(raw.decode('utf-8-sig'), newline=''), skipinitialspace=True)]
-    header,*rows = [row for row in rows if any(row)]
+    words = dict(true=1, yes=1, false=0, no=0)
+    def number(o):
+        if o in ('','nan','NaN','NA','None','-'): return -1
+        whole = o.removesuffix('.0')
+        return int(whole) if whole.isascii() and whole.isdecimal() else words.get(o.lower())
+    header,*rows = rows_of(raw)
     named = [dict(zip(header, row)) for row in rows]
     attributes = [o for o in header if o not in ('file_path','category_label')]
     return {o['file_path']: [number(o.get('category_label', '')), *(number(o.get(a, 'missing')) for a in attributes)] for o in named}
@@ -509,8 +558,7 @@ def test_no_broken_test_list_loses_a_row(data, raw):
     except InputError as e:
         assert str(e) and len(str(e).splitlines()) == 1
         return
-    rows = [[o.strip() for o in row] for row in csv.reader(io.StringIO(raw.decode('utf-8-sig'), newline=''), skipinitialspace=True)]
-    header,*rows = [row for row in rows if any(row)]
+    header,*rows = rows_of(raw)
     assert frame.file_path.tolist() == [dict(zip(header, row)).get('file_path', '') for row in rows]
 
 @pytest.mark.soak

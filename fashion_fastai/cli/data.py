@@ -45,18 +45,27 @@ def _deepfashion_options(p):
         help='product: random, by product; authors: the original one (default: product)')
     _crop_option(p, 'the bounding boxes', 'whole images')
 
+def _cell_options(p):
+    "Options of all tables"
+    p.add_argument('--only', metavar='COLUMN=VALUE', action='append', default=[],
+        help='keep only rows with this value, such as masterCategory=Apparel; COLUMN=VALUE|VALUE for several; may be repeated')
+    p.add_argument('--rows', choices=('union','first','largest'),
+        help='several rows of one image: attributes of all, the first row, or that with the largest box '
+            '(default: an image for each box, or else union)')
+    p.add_argument('--separator', metavar='TEXT',
+        help="what separates the names in a cell, such as ' '; none for one name in a cell (default: find one of | ; , and space)")
+    p.add_argument('--encoding', metavar='NAME', help='of a CSV file, such as cp1252 (default: UTF-8, or as its byte-order mark tells)')
+
 def _products_options(p):
     p.add_argument('src', metavar='SRC',
-        help='CSV file; or a folder with images/ and styles.csv or one other CSV file')
+        help='table, as for fashion convert table; or a folder with images/ and styles.csv or one other table')
     _common_convert_options(p)
     _images_option(p)
     p.add_argument('--category', metavar='COLUMN', help='column of the category (default: articleType)')
     p.add_argument('--attributes', metavar='COLUMNS', default='baseColour:9,gender:3,usage:3',
         help='columns of the attributes; COLUMN:N takes the N most frequent values '
             '(default: baseColour:9,gender:3,usage:3)')
-    p.add_argument('--only', metavar='COLUMN=VALUE', action='append', default=[],
-        help='keep only rows with this value, such as masterCategory=Apparel; COLUMN=VALUE|VALUE for several; '
-            'may be repeated')
+    _cell_options(p)
     p.add_argument('--image', metavar='COLUMN',
         help="column with the image's path, or its name with or without suffix (default: the first)")
     p.add_argument('--group', metavar='COLUMN',
@@ -75,22 +84,24 @@ def _folders_options(p):
 
 def _table_options(p):
     p.add_argument('src', metavar='FILE',
-        help='CSV or Parquet file, or a folder of Parquet files, such as a dataset from Hugging Face')
+        help="CSV (also compressed by gzip), Parquet, JSON lines, .xlsx, or COCO's JSON; or a folder of Parquet files, such as a dataset "
+            "from Hugging Face, or of image folders with their metadata.csv, metadata.jsonl or _classes.csv")
     _common_convert_options(p, 'all')
     _images_option(p, 'that of the table')
     p.add_argument('--image', metavar='COLUMN',
         help='column with paths, bytes, or both (default: image, img, file_path, file_name, filename or path)')
     p.add_argument('--category', metavar='COLUMN', help='column of the category (default: attributes alone)')
     p.add_argument('--attributes', metavar='COLUMNS',
-        help='columns of 0 and 1, or with lists of names or names separated by |, where COLUMN:N takes the N most '
-            'frequent names; empty cells are unknown (default: a category alone)')
+        help='columns of flags (0 and 1, yes and no, …), of names, or of lists of names, where COLUMN:N takes the N most frequent '
+            'names, and COLUMN.PART a part of a struct; empty cells are unknown (default: a category alone)')
+    _cell_options(p)
     p.add_argument('--split', metavar='COLUMN',
         help='column with train, val and test (default: as Parquet files or their folders are called, or else random)')
     p.add_argument('--group', metavar='COLUMN', help='keep rows with the same value on one side of a random split')
     _crop_option(p, 'the columns x1,y1,x2,y2, if there are any,', '0')
 
 _CONVERTERS = { # kind -> module, function
-    'deepfashion': ('deepfashion', 'convert_deepfashion'), 'products': ('products', 'convert_products'),
+    'deepfashion': ('deepfashion', 'convert_deepfashion'), 'products': ('table', 'convert_products'),
     'folders': ('folders', 'convert_folders'), 'table': ('table', 'convert_table')}
 
 def _convert_options(p):
@@ -100,7 +111,7 @@ def _convert_options(p):
         "convert DeepFashion's Category and Attribute Prediction Benchmark, in its original release layout"))
     _products_options(add('products', 'convert a product table, such as styles.csv of Fashion Product Images'))
     _folders_options(add('folders', 'convert a folder of images for each category'))
-    _table_options(add('table', 'convert a CSV or Parquet table of image paths or images'))
+    _table_options(add('table', 'convert a table of image paths or images: CSV, Parquet, JSON lines, a spreadsheet'))
 
 def _convert(args):
     from fashion_fastai.core import terminal_progress

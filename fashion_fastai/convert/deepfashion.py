@@ -12,7 +12,7 @@ from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np,pandas as pd
 from ..core import InputError,SPLITS,UNKNOWN,require_empty,track
-from ..data.table import clean_name
+from ..data.records import clean_name
 from .core import ConversionSummary,SourceImages,attribute_info,check_margin,random_splits,select_labels
 from .write import write_images
 

@@ -13,9 +13,10 @@ from fastcore.meta import delegates
 import numpy as np
 from ..core import IMAGE_SUFFIXES,InputError,SPLITS,name_problem,require_empty
 from ..data.source import SourceTable
+from ..data.table import cell_text
 from ..data.split import join_groups,product_folders
 from .core import (BOX,ConversionSummary,SourceImages,check_margin,parse_boxes,random_splits)
-from .columns import FlagColumn,cell_text,encode_categories,join_attributes,split_of
+from .columns import FlagColumn,encode_categories,join_attributes,split_of
 from .write import write_images
 
 # %% ../../nbs/45_convert.folders.ipynb #8d359b8d
@@ -135,7 +136,7 @@ def read_folder_attributes(
     if not len(used): raise InputError(f"{path}: no row names an image; file_path should be such as {names[0]}")
     multi_hot,found_boxes = None,None
     if flags:
-        values,_ = join_attributes(flags, path)
+        values,*_ = join_attributes(flags, path)
         multi_hot = np.full((len(names),len(flags)), -1, np.int8)
         multi_hot[numbers[used]] = values[used]
     if boxes:

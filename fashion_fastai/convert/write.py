@@ -80,7 +80,8 @@ def _kept_name(name):
     "The path of an image inside its split's folder, as a stranger's list names it; refused if it would lead elsewhere"
     path = PurePath(name)
     if path.parts and not path.anchor and '..' not in path.parts: return path.as_posix()
-    raise InputError(f"an image is called {name!r}, which is not a path inside of the data folder; do not keep the names")
+    raise InputError(f"an image is called {name!r}, which is not a path inside of the data folder; do not keep "
+                     "the names")
 
 def _target_names(images, order, keep_names):
     "Path of each image inside the data folder, numbered per split; without a suffix if that is not known yet"
@@ -179,4 +180,7 @@ def write_images(
         frame = _label_frame(images, rows, [targets[i] for i in rows], attributes)
         _write_tables(folder, images, rows, frame, categories, info)
     left_out = {**(left_out or {}), **({'whose image is missing': n - len(rows)} if len(rows) < n else {})}
-    return _summary(images, rows, categories, attributes, left_out, n_uncropped)
+    summary = _summary(images, rows, categories, attributes, left_out, n_uncropped)
+    first = dict(images.first_left_out)
+    if len(rows) < n and images.where: first['whose image is missing'] = images.where(min(set(range(n)) - targets.keys()))
+    return summary._replace(n_rows=images.n_rows, n_joined=images.n_joined, first=first)

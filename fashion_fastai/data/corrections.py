@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN
 from .paths import find_rows
-from .table import clean_name,read_rows
+from .records import clean_name
+from .table import read_rows
 from .labels import LabelTable,Vocab
 
 

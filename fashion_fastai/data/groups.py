@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN
-from .table import clean_name,read_header,read_rows,reject_rows
+from .records import clean_name
+from .table import read_header,read_rows,reject_rows
 
 # %% ../../nbs/17_data.groups.ipynb #35a8427c
 class AttributeGroup(NamedTuple):

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write,usable_names
+from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write,name_problem,usable_names
 from .paths import find_images,find_rows
-from .table import clean_name,label_frame,read_header,read_rows,reject_rows
+from .records import clean_name,list_names
+from .source import CsvFile,SourceTable
+from .table import cell_text,label_frame,read_header,read_rows,reject_rows
 from .groups import complete_group,read_attribute_info
 from .split import grouped_split,join_groups,product_folders,stratified_split
 
@@ -86,7 +88,8 @@ class LabelTable:
         return self._subset(keep)
 
     def _subset(self, keep):
-        images = [o for o,kept in zip(self.images, keep) if kept] # a part of a table does not tell the root of the whole
+        # a part of a table does not tell the root of the whole
+        images = [o for o,kept in zip(self.images, keep) if kept]
         return LabelTable(self.frame[keep].reset_index(drop=True), self.vocab, self.data, images)
 
 # %% ../../nbs/19_data.labels.ipynb #8627747d
@@ -94,7 +97,10 @@ def _read_classes(path):
     "Names in classes.txt, or None if there is no such file"
     if not path.is_file(): return None
     try: text = path.read_bytes().decode('utf-8-sig')
-    except UnicodeDecodeError as e: raise InputError(f"{path}: is not a text file ({e})") from None
+    except UnicodeDecodeError as e:
+        line = 1 + e.object.count(b'\n', 0, e.start)
+        raise InputError(f"{path}, line {line}: the byte 0x{e.object[e.start]:02x} is not UTF-8; save the file "
+                         "as UTF-8") from None
     except OSError as e: raise InputError(f"{path}: cannot be read ({e.strerror})") from None
     if not text.strip(): return None
     # not `splitlines`, which also splits at other characters than line ends
@@ -112,7 +118,9 @@ def _check_columns(path):
     similar = [] if 'category_label' in columns else get_close_matches('category_label', [o.lower() for o in labels], 1, .6)
     if similar: raise InputError(f"{path}: has no column category_label, but one named '{similar[0]}'; rename it")
     is_compact = labels == ['attribute_label']
-    reserved = [o for o in columns if o in ('', 'is_valid') or (o == 'attribute_label' and not is_compact)]
+    if 'Unnamed: 0' in columns:
+        raise InputError(f"{path}: column 'Unnamed: 0' is pandas' index; leave it out: to_csv(index=False)")
+    reserved = [o for o in columns if o == 'is_valid' or (o == 'attribute_label' and not is_compact)]
     if reserved: raise InputError(f"{path}: '{reserved[0]}' cannot be the name of an attribute column")
     return columns
 
@@ -132,9 +140,10 @@ def read_tables(
     files = [train_csv]
     if val_csv.is_file():
         files.append(val_csv)
-        val_columns = ', '.join(read_header(val_csv))
-        if val_columns != ', '.join(columns):
-            raise InputError(f"{val_csv}: its columns are not those of train.csv, in the same order: {val_columns}")
+        val_columns = read_header(val_csv)
+        if val_columns != columns:
+            raise InputError(f"{val_csv}: its columns are not those of train.csv, in the same order: "
+                             f"{list_names(val_columns)}")
     tables = [read_rows(o, ['file_path','category_label','attribute_label']) for o in files]
     frame,attributes = label_frame(tables, classes and len(classes))
     frame['is_valid'] = np.arange(len(frame)) >= len(tables[0].lines)
@@ -158,7 +167,7 @@ def read_groups(
     file_paths = list(file_paths)
     if not path.is_file(): return product_folders(file_paths, n_categories)
     columns = read_header(path)
-    if 'group' not in columns: raise InputError(f"{path}: has no column group; it has {', '.join(columns)}")
+    if 'group' not in columns: raise InputError(f"{path}: has no column group; it has {list_names(columns)}")
     rows = read_rows(path, ['file_path','group'])
     names,places = rows.texts['file_path'],[(path, rows.lines)]
     found = find_rows(names, file_paths, images, path)
@@ -233,14 +242,27 @@ def write_labels(
     with atomic_write(Path(folder)/'classes.txt') as f: f.write_text(text, encoding='utf-8', newline='\n')
 
 # %% ../../nbs/19_data.labels.ipynb #de86ac8d
+def _listed_paths(test):
+    "The column file_path of a list"
+    table = SourceTable(test)
+    if isinstance(table.files[0], CsvFile): return read_rows(test, ['file_path']).texts['file_path'].tolist()
+    column = next((o for o in ('file_path','file_name','path') if o in table.columns), 'file_path')
+    if column not in table.columns:
+        raise InputError(f"{test}: has no column file_path; it has {list_names(table.columns)}")
+    paths = [(i, cell_text(o)) for start,batch in table.batches([column]) for i,o in enumerate(batch[column], start)]
+    for i,o in paths:
+        if problem := name_problem(o): raise InputError(f"{table.where(i)}: {column} {o!r} {problem}")
+    if not paths: raise InputError(f"{test}: has no rows")
+    return [o for _,o in paths]
+
 def read_test_list(
-    test:str|Path, # CSV with a column file_path, or a folder that is searched for images
+    test:str|Path, # CSV, Parquet, JSON lines or .xlsx with a column file_path, or a folder that is searched for images
     strict:bool=True, # refuse a list with missing images; otherwise their path is None
 )->pd.DataFrame: # columns file_path (as in the list) and image (its path), in the order of the list
     "The images to predict; those of a folder are named by their path inside it, in alphabetical order"
     test = Path(test)
     if not test.is_dir():
-        file_paths = read_rows(test, ['file_path']).texts['file_path'].tolist()
+        file_paths = _listed_paths(test)
         images = find_images(file_paths, test.parent, strict, test)
         return pd.DataFrame(dict(file_path=file_paths, image=images))
     images = sorted(o for o in test.rglob('*') if o.suffix.lower() in IMAGE_SUFFIXES and o.is_file())

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError
-from ..data.table import read_texts,reject_sparse
+from ..data.records import list_names
+from ..data.table import FLAGS,cell_text,read_texts,reject_sparse
 
 # %% ../../nbs/51_outputs.score.ipynb #39f06e04
 class _Table(NamedTuple):
@@ -32,12 +33,12 @@ def _read_table(path):
     if not len(frame): raise InputError(f"{path}: has a header, but no rows")
     return _Table(path, frame)
 
-_NUMBER = r'[0-9]{1,9}(\.0+)?'
-
+_NUMBER = '[0-9]{1,9}'
 def _numbers(table, texts, column, may_be_empty=False):
     "A column of whole numbers; -1 for empty cells"
     codes,unique = pd.factorize(texts.str.strip())
-    numbers = [-1 if o == '' and may_be_empty else int(float(o)) if re.fullmatch(_NUMBER, o) else -2 for o in unique]
+    unique = map(cell_text, unique)
+    numbers = [-1 if o == '' and may_be_empty else int(o) if re.fullmatch(_NUMBER, o) else -2 for o in unique]
     numbers = np.array(numbers, dtype=int)[codes]
     table.reject(numbers == -2, lambda i: f"{column} is '{texts.iloc[i]}', not a whole number from 0")
     return numbers
@@ -45,9 +46,10 @@ def _numbers(table, texts, column, may_be_empty=False):
 def _label_sets(table, texts, n_attributes=None):
     "A column of attribute indices as multi-hot rows, with `n_attributes` columns if that is known"
     codes,unique = pd.factorize(texts.str.strip())
+    unique = [' '.join(map(cell_text, o.split())) for o in unique]
     is_valid = np.array([bool(re.fullmatch(f'({_NUMBER}( +{_NUMBER})*)?', o)) for o in unique])[codes]
     table.reject(~is_valid, lambda i: f"attribute_label is '{texts.iloc[i]}', not whole numbers separated by spaces")
-    sets = [[int(float(k)) for k in o.split()] for o in unique]
+    sets = [list(map(int, o.split())) for o in unique]
     highest = np.array([max(o, default=-1) for o in sets])
     if n_attributes is not None:
         known = f"there are the attributes 0 to {n_attributes-1}"
@@ -66,7 +68,8 @@ def _label_columns(table):
     if not names: return None
     flags = np.empty((len(table.frame),len(names)), np.int8)
     for k,name in enumerate(names):
-        flags[:,k] = _numbers(table, table.frame[name], name, may_be_empty=True)
+        cells = table.frame[name].map(cell_text).str.lower()
+        flags[:,k] = cells.map(FLAGS | {'': -1}).fillna(2)
         table.reject(flags[:,k] > 1, lambda i: f"attribute '{name}' is '{table.frame[name].iloc[i]}', neither 0 nor 1")
     return flags
 
@@ -138,8 +141,7 @@ def _score_table(table, truth):
     "The score of one file of a submission"
     what = next((o for o in ('category','attribute') if f'{o}_label' in table.frame), None)
     if what is None:
-        listed = ', '.join(table.frame)
-        raise InputError(f"{table.path}: has neither category_label nor attribute_label; it has {listed}")
+        raise InputError(f"{table.path}: has neither category_label nor attribute_label; it has {list_names(table.frame)}")
     if (truth.categories if what == 'category' else truth.attributes) is None:
         raise InputError(f"{table.path}: cannot be scored; {truth.table.path} has no labels of this kind")
     expected,found = truth.table.frame.file_path,pd.Index(table.frame.file_path)
