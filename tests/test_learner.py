@@ -16,7 +16,7 @@ from fashion_fastai.learner import fashion_learner
 from fashion_fastai.callback.profile import PhaseTimer
 from fashion_fastai.model.multitask import multi_task_model
 from fashion_fastai.callback.ema import EMA
-from fashion_fastai.decision.rules import Threshold
+from fashion_fastai.decision.rules import Decision,Threshold
 from fashion_fastai.predict.model import load_model
 
 @pytest.fixture(scope='module')
@@ -110,22 +110,22 @@ def test_a_saved_learner_keeps_its_decision(with_opt, table, tmp_path):
     learn.save('tuned', with_opt=with_opt)
     learn.export('tuned.pkl')
     other = small(table, tmp_path)
-    default = other.loss_func.rule
+    default = other.loss_func.decision.rule
     for found in (other.load('tuned', with_opt=with_opt), load_model(tmp_path/'tuned.pkl')):
-        assert found.loss_func.temperatures == learn.loss_func.temperatures and repr(found.loss_func.rule) == repr(learn.loss_func.rule) != repr(default)
+        assert found.loss_func.decision.temperatures == learn.loss_func.decision.temperatures and repr(found.loss_func.decision.rule) == repr(learn.loss_func.decision.rule) != repr(default)
         prediction = found.predict(table.images[0])
         assert prediction.attributes == expected.attributes and prediction.category_probabilities == pytest.approx(expected.category_probabilities, abs=1e-6)
     torch.save(small(table, tmp_path).model.state_dict(), tmp_path/'models'/'weights.pth') # of fastai's own learner
-    assert repr(other.load('weights', with_opt=False).loss_func.rule) == repr(learn.loss_func.rule)
+    assert repr(other.load('weights', with_opt=False).loss_func.decision.rule) == repr(learn.loss_func.decision.rule)
 
 def test_a_rule_of_ones_own_is_not_saved_but_the_weights_are(table, tmp_path):
     learn = small(table, tmp_path)
-    learn.loss_func.rule = lambda p: p > .7
+    learn.loss_func.decision = Decision(lambda p: p > .7)
     with pytest.warns(UserWarning, match='rule and temperatures are not saved'): learn.save('own')
     with learn.no_bar(): learn.lr_find(num_it=12, show_plot=False) # which saves the weights, without a warning
     other = small(table, tmp_path)
-    other.loss_func.rule = Threshold(.3)
-    assert other.load('own').loss_func.rule.threshold == .3
+    other.loss_func.decision = Decision(Threshold(.3))
+    assert other.load('own').loss_func.decision.rule.threshold == .3
 
 def test_a_validation_within_a_fit_is_refused(table, tmp_path):
     class ValidateWithin(Callback):
@@ -216,4 +216,4 @@ def test_the_empty_set_is_predicted_where_training_labels_have_it(table, tmp_pat
         decision = learn.tune_decision(rule)
         sure = torch.tensor([[.001],[.999]])
         assert decision.rule(sure).tolist() == [[False],[True]], rule
-    assert made(table, tmp_path).loss_func.rule(torch.zeros(1,15)).sum() == 1 # here every image has some attribute
+    assert made(table, tmp_path).loss_func.decision.rule(torch.zeros(1,15)).sum() == 1 # here every image has some attribute

@@ -8,9 +8,9 @@ __all__ = ['Baseline', 'baseline_scores', 'DataCard', 'check_data']
 # %% ../../nbs/67_report.dataset.ipynb #082b67a8
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np,pandas as pd,torch
+import numpy as np,pandas as pd
 from ..core import InputError,SPLITS,UNKNOWN,atomic_write,fmt_size
-from ..metrics import f1_per_image,known_values
+from ..metrics import f1_per_image,is_correct,mean_known
 from ..data.stats import DatasetStats,co_occurrences,label_counts,read_stats
 from ..decision.prior import best_constant_set
 from .html import MAX_ROWS,Table,count_table,frequency_note,most_frequent,render_page,thumbnail_image
@@ -31,14 +31,12 @@ def baseline_scores(
     "The constant-prediction baseline, fitted on the training images"
     split,is_train = 'val' if stats.in_split('val').any() else 'train',stats.in_split('train')
     is_scored,labels = stats.in_split(split),stats.frame.category_label.values
-    constant,actual = (torch.tensor(stats.attributes[o]) for o in (is_train, is_scored))
-    constant = best_constant_set(constant)
-    f1 = known_values(f1_per_image(constant.expand(len(actual), -1), actual)).mean().item()
+    actual,constant = stats.attributes[is_scored],best_constant_set(stats.attributes[is_train])
+    f1 = mean_known(f1_per_image(np.broadcast_to(constant, actual.shape), actual))
     names = [o for o,c in zip(stats.vocab.attributes, constant) if c]
     if not stats.vocab.categories: return Baseline(np.nan, f1, '', names, split)
     largest = np.bincount(labels[is_train & (labels != UNKNOWN)]).argmax()
-    scored = labels[is_scored & (labels != UNKNOWN)]
-    accuracy = (scored == largest).mean().item() if len(scored) else np.nan
+    accuracy = mean_known(is_correct(largest, labels[is_scored]))
     return Baseline(accuracy, f1, stats.vocab.categories[largest], names, split)
 
 # %% ../../nbs/67_report.dataset.ipynb #ed628c0a

@@ -11,7 +11,7 @@ import os,platform,warnings
 from pathlib import Path
 import numpy as np,pandas as pd,torch
 from ..core import InputError,atomic_write
-from ..metrics import f1_per_image,known_values
+from ..metrics import SCORES,f1_per_image,is_correct,mean_known
 from ..decision.adjustment import adjustment_effect
 from ..learner import FashionLearner
 from ..interpret.core import FashionInterpretation
@@ -92,19 +92,19 @@ def fold_score_table(
     metrics:dict, # of a run with folds
 )->Table:
     "Scores of each fold, their mean and standard deviation"
-    spread,names = metrics['spread'],dict(accuracy='accuracy', mean_f1='Mean F1')
+    spread = metrics['spread']
     cells = [[str(o['fold']), f"{o['n_valid']:,}", *(f'{o[key]:.4f}' for key in spread), f"{o['minutes']:.1f}"] for o in metrics['folds']]
     for what in ('mean','sd'): cells.append([what, '', *(f'{o[what]:.4f}' for o in spread.values()), ''])
-    return Table(cells, ['fold', 'validation images', *(names[o] for o in spread), 'minutes'])
+    return Table(cells, ['fold', 'validation images', *(SCORES[o] for o in spread), 'minutes'])
 
 def _baseline(interp, learn):
     "The scores of the constant prediction, for the parts that have labels"
-    prior,known = learn.prior,interp.category[interp.has_category]
-    constant = torch.tensor(prior.attributes).bool().expand_as(interp.attributes)
-    f1,baseline = known_values(f1_per_image(constant, interp.attributes)),{}
-    if len(known): baseline['accuracy'] = (known == int(np.argmax(prior.category_shares))).float().mean().item()
-    if len(f1): baseline['mean_f1'] = f1.mean().item()
-    return baseline
+    label_set = np.broadcast_to(learn.prior.attributes, interp.attributes.shape)
+    scores = dict(mean_f1=mean_known(f1_per_image(label_set, interp.attributes)))
+    if interp.has_category.any():
+        most_frequent = int(np.argmax(learn.prior.category_shares))
+        scores['accuracy'] = mean_known(is_correct(most_frequent, interp.category))
+    return {name: o for name,o in scores.items() if not np.isnan(o)}
 
 def _grad_cam_figure(interp, learn, i):
     "Grad-CAM of image `i` for the predicted category and its three most probable predicted attributes"
