@@ -164,6 +164,17 @@ class FashionLearner(Learner):
         if not with_input: return prediction
         return dl.decode_batch((inputs,))[0][0],prediction
 
+    @delegates(Learner.get_preds, but=['with_preds','with_targs'])
+    def get_preds(self, *args,
+        with_preds:bool=True, # return predictions
+        with_targs:bool=True, # return targets
+        **kwargs
+    )->tuple: # raises `InputError` for fastai's interpretation, which asks for losses alone
+        "fastai's `get_preds`, for two targets"
+        if not (with_preds or with_targs):
+            raise InputError("fastai's interpretation knows one target; use FashionInterpretation.from_learner, and plot_top_losses of it")
+        return super().get_preds(*args, with_preds=with_preds, with_targs=with_targs, **kwargs)
+
     @delegates(Learner.get_preds, but=['ds_idx','dl'])
     def tta(self,
         ds_idx:int=1, # dataset if no `dl` is given; 1: validation

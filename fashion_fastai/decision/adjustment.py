@@ -14,7 +14,7 @@ def logit_offsets(
     shares:list, # fraction of the training images in each category
     strength:float, # 0: none; 1: as if all categories were equally frequent
 )->list|None: # of each category; None for no adjustment
-    "What to add to the logits of the category (Menon et al. 2021, arXiv:2007.07314, equation 9)"
+    "Offsets that are added to the logits of the category (Menon et al. 2021, arXiv:2007.07314, equation 9)"
     if not strength: return None
     # a category without training images is not preferred, although its share is 0
     return [-strength*float(np.log(o)) if o else 0. for o in shares]

@@ -114,7 +114,7 @@ class ExpectedF1:
 _FIRST_SET_SIZE,_MAX_SET_SIZE = 8,64 # of predicted sets: tried first; at most, unless training sets are larger
 
 def _expected_gains(joint, max_k):
-    "What each attribute adds to the expected F1 of k attributes, shape (n, max_k, m), and the highest expected F1 of k attributes, (n, max_k)"
+    "Gains of each attribute in the expected F1 of k attributes, shape (n, max_k, m); the highest expected F1 of k attributes, (n, max_k)"
     s,k = np.arange(1, joint.shape[2] + 1),np.arange(1, max_k + 1)
     gain = np.ascontiguousarray((joint@(2/(s[:,None] + k)).astype(joint.dtype)).transpose(0, 2, 1))
     highest = -np.sort(-gain, 2)[:,:,:max_k]

@@ -92,7 +92,7 @@ def best_threshold(
     return Threshold(THRESHOLDS[scores[allow_empty].argmax()], allow_empty)
 
 class _Column(NamedTuple):
-    "What a threshold of one attribute decides: the images that it may predict the attribute for"
+    "The images for which a threshold of one attribute decides"
     attribute:int # its number
     rows:np.ndarray # of these images
     n_passed:np.ndarray # thresholds that each of them reaches

@@ -63,7 +63,7 @@ class DataCard:
     def to_fix(self): "Issues that should be fixed"; return [o for o in self.issues if o.fix]
     @property
     def verdict(self):
-        "One line"
+        "How many issues there are to fix"
         n = len(self.to_fix)
         return f"{n} issue{'s' if n > 1 else ''} to fix" if n else 'fine'
 
@@ -76,8 +76,8 @@ class DataCard:
         attributes = stats.attributes[stats.is_labelled]
         per_image = f', {(attributes > 0).sum(1).mean():.2f} attributes per image' if attributes.shape[1] else ''
         yield f'{counts} images, {labels}{per_image}'
-        known = dict(categories=stats.frame.category_label[stats.is_labelled] != UNKNOWN, attributes=attributes >= 0)
-        parts = [f'{o.mean():.1%} of the {name}' for name,o in known.items() if o.size and getattr(stats.vocab, name) and not o.all()]
+        is_known = dict(categories=stats.frame.category_label[stats.is_labelled] != UNKNOWN, attributes=attributes >= 0)
+        parts = [f'{o.mean():.1%} of the {name}' for name,o in is_known.items() if o.size and getattr(stats.vocab, name) and not o.all()]
         if parts: yield f"known labels: {', '.join(parts)}"
         frame = stats.readable
         if len(frame):
@@ -136,7 +136,7 @@ class DataCard:
             if images: yield dict(title=what, n=len(rows), images=images)
 
     def html(self)->str:
-        "The page"
+        "The data card as HTML"
         stats,(categories,attributes) = self.stats,label_counts(self.stats)
         bad = stats.frame[stats.frame.problem != '']
         rows = [[o.file_path, o.split, o.problem] for o in bad.head(200).itertuples()]
