@@ -3,11 +3,11 @@
 `best of all` is the cross-fitted score of the best rule; `nested` is what a run reports, where the rule is chosen without the images it is
 scored on. Each repetition draws validation images; the true score is that of 4,000 others. The error of a fixed rule, which is 0 in the mean,
 is subtracted from both (a control variate), so that some hundred repetitions are enough."""
-import argparse
-import numpy as np,pandas as pd,torch
+import numpy as np,torch
 from fashion_fastai.decision.rules import Threshold
 from fashion_fastai.decision.tune import decide
 from fashion_fastai.metrics import f1_per_image
+from record import arguments,save
 
 N_COLOURS,N_OTHERS = 6,9
 
@@ -34,19 +34,17 @@ def errors(n, rng, training_sets, groups_of=1):
     return max(decision.scores.values()) - true - half,decision.mean_f1 - true - half
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--sizes', nargs='+', type=int, default=[20,50,150])
-    parser.add_argument('--repetitions', type=int, default=300)
-    parser.add_argument('--groups-of', type=int, default=1, help='images of one garment, with the same labels and logits')
-    args = parser.parse_args()
+    args = arguments(__doc__, repetitions=800, sizes='20 50 150', groups_of=1)
     torch.set_num_threads(1)
-    rows = []
-    for n in args.sizes:
+    table,figures = [['validation images', 'best of all rules', 'standard error', 'nested', 'standard error']],{}
+    for n in map(int, args.sizes.split()):
         rng = np.random.default_rng(n)
         training_sets = garments(2000, rng)[0]
         measured = np.array([errors(n, rng, training_sets, args.groups_of) for _ in range(args.repetitions)])
-        mean,error = measured.mean(0),measured.std(0, ddof=1)/np.sqrt(len(measured))
-        rows.append({'validation images': n, 'best of all': mean[0], '± ': error[0], 'nested': mean[1], '±': error[1]})
-        print(pd.DataFrame(rows[-1:]).round(4).to_string(index=False), flush=True)
+        means,deviations = measured.mean(0),measured.std(0, ddof=1)/np.sqrt(len(measured))
+        table.append([f'{n:,}', *(f'{o:+.4f}' for pair in zip(means, deviations) for o in pair)])
+        print(' '.join(table[-1]), flush=True)
+        figures.update({f'reported minus true, {what}, {n} images': (float(o), None) for what,o in zip(('best of all rules','nested'), means)})
+    save('scores', args, table, figures)
 
 if __name__ == '__main__': main()

@@ -102,10 +102,10 @@ def test_losses_are_those_of_the_known_labels_by_hand(seed):
     rng = torch.Generator().manual_seed(seed)
     logits,label = torch.randn(8, 5, generator=rng),torch.randint(-1, 5, (8,), generator=rng)
     known = label >= 0
-    assert category_loss((logits, None), label, label_smoothing=.1) == pytest.approx(F.cross_entropy(logits[known], label[known], label_smoothing=.1), rel=1e-5)
+    assert category_loss((logits, None), label, label_smoothing=.1) == pytest.approx(F.cross_entropy(logits[known], label[known], label_smoothing=.1).item(), rel=1e-5)
     labels = torch.randint(-1, 2, (8,5), generator=rng)
     cells = F.binary_cross_entropy_with_logits(logits, labels.float().clamp(min=0), reduction='none')
-    assert attribute_loss((None, logits), None, labels) == pytest.approx(cells[labels >= 0].mean(), rel=1e-5)
+    assert attribute_loss((None, logits), None, labels) == pytest.approx(cells[labels >= 0].mean().item(), rel=1e-5)
     per_image = [c[o >= 0].mean().item() if (o >= 0).any() else 0. for c,o in zip(cells, labels)]
     assert attribute_loss((None, logits), None, labels, reduction='none').tolist() == pytest.approx(per_image, rel=1e-5)
 
@@ -116,7 +116,7 @@ def test_a_batch_without_a_known_label_has_no_loss_and_no_gradient():
     assert (logits.grad == 0).all()
     assert category_loss((torch.zeros(4, 0), None), nothing[0]) == 0 # no categories at all
     mixed,logits = torch.tensor([[.3,.7,0],[-1,-1,-1]]),torch.randn(2, 3)
-    assert category_loss((logits, None), mixed) == pytest.approx(F.cross_entropy(logits[:1], mixed[:1]))
+    assert category_loss((logits, None), mixed) == pytest.approx(F.cross_entropy(logits[:1], mixed[:1]).item())
 
 def test_losses_of_groups_are_minus_the_log_probability_of_what_remains_possible():
     torch.manual_seed(0)
@@ -126,12 +126,12 @@ def test_losses_of_groups_are_minus_the_log_probability_of_what_remains_possible
     assert group_loss(logits[:,:3], target[:,:3].float()).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
     ungrouped = F.binary_cross_entropy_with_logits(logits[:5,3], target[:5,3].float(), reduction='none')
     groups = AttributeGroup('colour', (0,1,2)),
-    assert attribute_loss((None, logits), None, target, groups=groups) == pytest.approx((expected.sum() + ungrouped.sum())/17, rel=1e-5) # 17 are known
+    assert attribute_loss((None, logits), None, target, groups=groups) == pytest.approx((expected.sum() + ungrouped.sum()).item()/17, rel=1e-5) # 17 are known
     at_most = torch.cat([logits[:,:3], torch.zeros(6,1)], 1).log_softmax(1)
-    assert group_loss(logits[:1,:3], torch.zeros(1,3), exactly_one=False) == pytest.approx(-at_most[:1,3])
-    assert group_loss(logits[:1,:3], torch.tensor([[0.,-1,0]]), exactly_one=False) == pytest.approx(-at_most[:1,[1,3]].logsumexp(1))
+    assert group_loss(logits[:1,:3], torch.zeros(1,3), exactly_one=False).item() == pytest.approx(-at_most[0,3].item(), rel=1e-5)
+    assert group_loss(logits[:1,:3], torch.tensor([[0.,-1,0]]), exactly_one=False).item() == pytest.approx(-at_most[0,[1,3]].logsumexp(0).item(), rel=1e-5)
     mixed = torch.tensor([[.6,.4,0]])
-    assert group_loss(logits[:1,:3], mixed) == pytest.approx(-(mixed[0,:2]*log_p[0,:2]).sum())
+    assert group_loss(logits[:1,:3], mixed).item() == pytest.approx(-(mixed[0,:2]*log_p[0,:2]).sum().item(), rel=1e-5)
 
 def test_probabilities_of_a_group_add_up_to_one_or_less():
     logits = torch.randn(5, 4)

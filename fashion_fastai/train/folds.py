@@ -31,20 +31,22 @@ from .core import RUN_FILES,check_recipe,locked_run,planned_recipe,train_run
 
 # %% ../../nbs/74_train.folds.ipynb #51737579
 def _new_folds(table, n, seed, workers):
-    "Fold of each image, from 1"
+    "Group of each image, and its fold from 1"
     print(f"searching near-duplicates among {len(table):,} images, to keep them in one fold", flush=True)
     near_duplicates = near_duplicate_groups(table.images, workers)
     groups = near_duplicates if table.groups is None else join_groups(table.groups, near_duplicates)
     folds = 1 + stratified_folds(table.categories, groups, n, seed)
     if len(np.unique(folds)) < n:
         raise InputError(f"{table.data}: {len(table):,} images in {len(np.unique(groups)):,} groups are too few for {n} folds")
-    return folds
+    return groups,folds
+
+_TEXTS = ['file_path','group','fold'] # columns of folds.csv
 
 def read_folds(
     path:str|Path, # folds.csv of a run folder
 )->pd.Series: # file_path -> fold, from 1; raises `InputError` if it cannot be read
     "The folds of a run"
-    rows = read_rows(Path(path), ['file_path','fold'])
+    rows = read_rows(Path(path), _TEXTS)
     texts = rows.texts.get('fold', [''])
     if not all(o.isdecimal() and len(o) < 10 for o in texts):
         raise InputError(f"{path}: has no fold for some images; use --overwrite to restart")
@@ -66,12 +68,14 @@ def fold_table(
     table = LabelTable(frame, vocab, data)
     table.groups = read_groups(frame.file_path, data, len(vocab.categories), table.images)
     if not Path(path).is_file():
-        frame = pd.DataFrame(dict(file_path=table.frame.file_path, fold=_new_folds(table, n, seed, workers)))
+        frame = pd.DataFrame(dict(zip(_TEXTS, (table.frame.file_path, *_new_folds(table, n, seed, workers)))))
         with atomic_write(path) as f: frame.to_csv(f, index=False)
     folds = read_folds(path)
     if folds.max() != n: raise InputError(f"{path}: has {folds.max()} folds, not {n}; they cannot be changed when a run is resumed")
     if folds.index.tolist() != table.frame.file_path.tolist():
         raise InputError(f"{path}: its images are not those of {data}; use --overwrite to restart")
+    groups = read_rows(Path(path), _TEXTS).texts.get('group') # with near-duplicates; an older version did not write them
+    if groups is not None: table.groups = np.array(groups)
     return table,folds.values
 
 # %% ../../nbs/74_train.folds.ipynb #8a8d2c57
