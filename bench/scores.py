@@ -1,8 +1,8 @@
 """How honest the reported Mean F1 is: reported minus true score of a tuned decision, for few validation images.
 
 `best of all` is the cross-fitted score of the best rule; `nested` is what a run reports, where the rule is chosen without the images it is
-scored on. Each repetition draws validation images; the true score is that of 4,000 others. The error of a fixed rule, which is 0 in the mean,
-is subtracted from both (a control variate), so that some hundred repetitions are enough."""
+scored on. Each repetition draws validation images; the true score is that of 4,000 others. The error of a fixed rule, which is 0 in the
+mean, is subtracted from both (a control variate), so that some hundred repetitions are enough."""
 import numpy as np,torch
 from fashion_fastai.decision.rules import Threshold
 from fashion_fastai.decision.tune import decide
@@ -44,7 +44,8 @@ def main():
         means,deviations = measured.mean(0),measured.std(0, ddof=1)/np.sqrt(len(measured))
         table.append([f'{n:,}', *(f'{o:+.4f}' for pair in zip(means, deviations) for o in pair)])
         print(' '.join(table[-1]), flush=True)
-        figures.update({f'reported minus true, {what}, {n} images': (float(o), None) for what,o in zip(('best of all rules','nested'), means)})
+        for what,o in zip(('best of all rules','nested'), means):
+            figures[f'reported minus true, {what}, {n} images'] = float(o),None
     save('scores', args, table, figures)
 
 if __name__ == '__main__': main()

@@ -1,6 +1,5 @@
 "What a data card and a comparison of runs say: issues to fix, verdicts, damaged and unfinished runs"
 import json
-from pathlib import Path
 import pandas as pd
 import pytest
 from fashion_fastai.core import InputError

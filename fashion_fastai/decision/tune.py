@@ -8,13 +8,12 @@ __all__ = ['THRESHOLDS', 'MIN_TUNED', 'best_temperature', 'best_temperatures', '
 
 # %% ../../nbs/33_decision.tune.ipynb #18685284
 from dataclasses import dataclass,field
-from functools import partial
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from ..core import InputError,RULES,UNKNOWN
-from ..metrics import SetCounts,f1_per_image,mean_known
+from ..metrics import f1_per_image,mean_known
 from ..model.loss import attribute_loss,attribute_probabilities,category_loss
 from .rules import Decision,ExpectedF1,Grouped,LabelSets,Threshold,chunk_rows
 
@@ -182,7 +181,7 @@ class TunedDecision(Decision):
         temperatures = sorted(set(attributes)) if isinstance(attributes, list) else [attributes]
         shown = f"temperatures {category:.2f} and {', '.join(f'{o:.2f}' for o in temperatures)}"
         if not self.scores: return shown
-        return f"{self.rule}, {shown}; cross-fitted Mean F1: {scores}; of the rule chosen without the images it is scored on: {self.mean_f1:.4f}"
+        return f"{self.rule}, {shown}; cross-fitted Mean F1: {scores}; with the rule chosen in each fold: {self.mean_f1:.4f}"
 
 class _Candidate(NamedTuple):
     "A kind of rule with settings, of which the one with the highest Mean F1 is taken"
@@ -279,8 +278,8 @@ def decide(
 )->TunedDecision: # raises `InputError` for an unknown rule, or fewer images than folds
     "Fit temperatures and the decision rule, with scores of nested cross-fitting"
     if rule not in ('auto', *RULES): raise InputError(f"rule '{rule}' is not known; there are auto, {', '.join(RULES)}")
-    n = len(category)
-    if n < (folds or MIN_TUNED): raise InputError(f"{n} validation images are too few to tune a decision rule in {folds or MIN_TUNED} folds")
+    n,least = len(category),folds or MIN_TUNED
+    if n < least: raise InputError(f"{n} validation images are too few to tune a decision rule in {least} folds")
     folds = folds or (5 if n >= _FEW else min(10, n))
     label_sets = attributes.numpy().astype(np.int8)
     is_known,fold_of = (label_sets >= 0).any(1),fold_of_each(n, folds, image_groups)

@@ -90,7 +90,8 @@ def _read_arrays(path):
         if n_bytes > max(_MAX_UNPACKED, _MAX_RATIO*Path(path).stat().st_size): raise ValueError(f'it unpacks to {n_bytes/1e6:,.0f} MB')
         return dict(file)
 
-_SHAPES = dict(category_logits='nc', attribute_logits='na', category='n', attributes='na', answers='na') # of arrays: n images, c categories, a attributes
+# shapes of arrays: n images, c categories, a attributes
+_SHAPES = dict(category_logits='nc', attribute_logits='na', category='n', attributes='na', answers='na')
 _MAX_NUMBER = 1e9
 
 class _ArrayCheck:
