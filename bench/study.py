@@ -120,7 +120,7 @@ def train(arm, seed, data, workers):
     training_sets = torch.tensor(table.attributes[~valid])
     def scores(o):
         accuracy = (o[0].argmax(1) == labels).float().mean().item()
-        return round(accuracy, 5),round(max(decide(o, labels, sets, training_sets).scores.values()), 5)
+        return round(accuracy, 5),round(decide(o, labels, sets, training_sets).mean_f1, 5)
     with learn.no_bar(): (accuracy,f1),(tta_accuracy,tta_f1) = scores(learn.get_preds(act=noop)[0]),scores(learn.tta(act=noop)[0])
     print(f'{arm.name}, seed {seed}: {seconds:.0f} s', flush=True)
     return dict(group=arm.group, data=arm.data, name=arm.name, seed=seed, stages=arm.stages, width=recipe.width, epochs=recipe.n_epochs,

@@ -34,9 +34,14 @@ def train(table, packed, keys, seed, stages, out):
     minutes = (time.perf_counter() - start)/60
     core_minutes = (time.process_time() - cpu)/60
     with learn.no_bar():
-        logits = {name: torch.cat(predict(act=noop)[0], 1).numpy() for name,predict in (('images', learn.get_preds), ('tta', learn.tta))}
+        logits = {name: joined(predict(act=noop)[0], table.vocab) for name,predict in (('images', learn.get_preds), ('tta', learn.tta))}
     with atomic_write(out) as f:
         with f.open('wb') as file: np.savez(file, minutes=minutes, core_minutes=core_minutes, **logits)
+
+def joined(logits, vocab):
+    "Logits of both parts beside each other; 0 for a part that was not trained"
+    sizes = len(vocab.categories),len(vocab.attributes)
+    return torch.cat([o if o.shape[1] else o.new_zeros(len(o), n) for o,n in zip(logits, sizes)], 1).numpy()
 
 def name_and_seed(file):
     "What the name of a training's file says"
@@ -54,10 +59,9 @@ def score(file, table):
         return accuracy,decide(logits, category, attributes, training_sets)
     accuracy,decision = scores(logits('images'))
     mirror_accuracy,mirror = scores(logits('tta'))
-    best = lambda decision: max(decision.scores.values())
     name,seed = name_and_seed(file)
-    row = dict(name=name, seed=seed, accuracy=accuracy, mean_f1=best(decision), rule=decision.name, **decision.scores,
-        mirror_accuracy=mirror_accuracy, mirror_mean_f1=best(mirror),
+    row = dict(name=name, seed=seed, accuracy=accuracy, mean_f1=decision.mean_f1, rule=decision.name, **decision.scores,
+        mirror_accuracy=mirror_accuracy, mirror_mean_f1=mirror.mean_f1,
         minutes=float(stored['minutes']), core_minutes=float(stored['core_minutes']))
     return {k: round(v, 5) if isinstance(v, float) else v for k,v in row.items()}
 
@@ -88,11 +92,11 @@ def figures(table, labels):
     "Scores of the constant predictions, what the tuned decision brings in every training, and what sharing a body does"
     category,attributes = (torch.tensor(o) for o in (labels.categories, labels.attributes))
     train,valid = torch.tensor(~labels.is_valid),torch.tensor(labels.is_valid)
-    constant = best_constant_set(attributes[train]).expand_as(attributes[valid])
+    constant = np.broadcast_to(best_constant_set(attributes[train]), attributes[valid].shape)
     largest = (category[valid] == category[train].mode().values).float()
     both = table[table.name != 'category alone']
     found = {'accuracy of the largest class': (largest.mean().item(), None),
-        'Mean F1 of the best constant label set': (f1_per_image(constant, attributes[valid]).mean().item(), None),
+        'Mean F1 of the best constant label set': (f1_per_image(constant, attributes[valid]).mean(), None),
         'least gain in Mean F1 of a tuned decision over threshold 0.5': ((both.mean_f1-both.half).min(), 0)}
     named = dict(list(table.groupby('name')))
     if {'basic','category alone','attributes alone'} <= set(named):

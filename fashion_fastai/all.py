@@ -16,7 +16,8 @@ from fastai.callback.tracker import EarlyStoppingCallback,ReduceLROnPlateau,Save
 from fastai.torch_core import set_seed
 from .core import InputError
 from .recipes import parse_stages,read_recipe
-from .metrics import CategoryAccuracy,MeanF1,f1_per_image,label_scores
+from .metrics import f1_per_image,label_scores,mean_interval
+from .model.metrics import CategoryAccuracy,MeanF1
 from .model.multitask import multi_task_model
 from .model.precision import choose_precision,set_precision
 from .model.loss import MultiTaskLoss
@@ -28,8 +29,8 @@ from .data.synthetic import contact_sheet,draw_garment,draw_garments
 from .data.textures import draw_textures
 from .data.stats import read_stats
 from .data.loader import fashion_block,fashion_dls,pack_table
-from .decision.rules import ExpectedF1,LabelSets,Threshold
-from .decision.tune import Decision,decide
+from .decision.rules import Decision,ExpectedF1,LabelSets,Threshold
+from .decision.tune import TunedDecision,decide
 from .callback.progressive import ProgressiveResize
 from .callback.tta import FlipTTA
 from .callback.mixup import CutMix,MixUp

@@ -9,6 +9,7 @@ __all__ = ['FashionLearner', 'fashion_learner', 'recipe_learner']
 import tempfile,warnings
 from contextlib import contextmanager,nullcontext
 from copy import copy,deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import numpy as np,torch
@@ -26,7 +27,7 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 from .core import InputError,atomic_write
 from .recipes import Recipe,parse_stages
-from .metrics import CategoryAccuracy,MeanF1,PartLoss
+from .model.metrics import CategoryAccuracy,KnownLoss,MeanF1,PartLoss
 from .model.graphs import StepGraphs
 from .model.multitask import multi_task_model
 from .model.precision import compile_if_faster,set_precision
@@ -34,11 +35,11 @@ from .model.optimizer import fused_adamw,optimizer_func
 from .model.loss import MultiTaskLoss,attribute_loss,category_loss
 from .data.labels import LabelTable,Vocab
 from .data.cache import PackedImages
-from .data.loader import fashion_dls
-from .decision.rules import Grouped,Threshold,rule_from_params,rule_params
+from .data.loader import fashion_dls,trained_parts
+from .decision.rules import Decision,Grouped,Threshold
 from .decision.prior import constant_prediction
 from .decision.adjustment import logit_offsets
-from .decision.tune import Decision,decide
+from .decision.tune import TunedDecision,decide,label_sets_problem
 from .callback.progressive import ProgressiveResize
 from .callback.tta import FlipTTA
 from .callback.history import History
@@ -48,32 +49,24 @@ from .outputs.prediction import Prediction,make_prediction,require_numbers,show_
 
 # %% ../nbs/54_learner.ipynb #00f180bc
 class _ModelWithDecision:
-    "The network, the rule, the temperatures and the category's offsets, for fastai's functions that save and load a network"
+    "The network and its decision, for fastai's functions that save and load a network"
     def __init__(self, model, loss): self.model,self.loss = get_model(model),loss
 
     def state_dict(self):
-        loss,state = self.loss,self.model.state_dict()
-        try: rule = rule_params(loss.rule)
+        state = self.model.state_dict()
+        try: state['decision'] = self.loss.decision.params()
         except InputError as e: warnings.warn(f"rule and temperatures are not saved with the weights: {e}")
-        else: state['decision'] = dict(rule=rule, temperatures=loss.temperatures, category_offsets=loss.category_offsets)
         return state
 
     def load_state_dict(self, state, strict=True):
-        decision = state.pop('decision', {})
+        params = state.pop('decision', None)
         self.model.load_state_dict(state, strict=strict)
-        if 'rule' in decision: decision['rule'] = rule_from_params(decision['rule'])
-        for name in ('rule','temperatures','category_offsets'): # nothing else of a file that somebody else may have made
-            if name in decision: setattr(self.loss, name, decision[name])
+        if params: self.loss.decision = Decision.from_params(params)
 
 class FashionLearner(Learner):
     "A fastai `Learner` for two targets, a category and attributes"
     fitting = False # whether a fit is running
-    types = () # of the attributes, if they have types
-
-    @property
-    def vocab(self)->Vocab:
-        "Names of the labels, and groups of attributes"
-        return Vocab(*map(tuple, self.dls.vocab), self.loss_func.groups, self.types)
+    vocab:Vocab=None # names of the labels, groups and types of attributes
 
     def _do_fit(self): # as in fastai, plus resuming from a checkpoint
         resumable = hasattr(self, 'checkpoint') and not hasattr(self, 'lr_finder')
@@ -161,12 +154,26 @@ class FashionLearner(Learner):
 
     def predict(self,
         item:str|Path|bytes|np.ndarray|torch.Tensor|Image.Image, # path, bytes of a file, pixels, or PIL image
-    )->Prediction: # raises `InputError` if it cannot be read as an image
+        with_input:bool=False, # return the image as the network sees it, too
+    )->Prediction: # or (image, prediction); raises `InputError` if it cannot be read as an image
         "Predict one image"
         dl = self.dls.test_dl([item], num_workers=0)
-        with self.no_bar(): (p,q),_,(category,attributes) = self.get_preds(dl=dl, with_decoded=True)
-        require_numbers(p.numpy(), q.numpy())
-        return make_prediction(self.vocab, category[0], attributes[0], p[0], q[0])
+        with self.no_bar(): inputs,probabilities,_,decoded = self.get_preds(dl=dl, with_input=True, with_decoded=True)
+        require_numbers(*(o.numpy() for o in probabilities))
+        prediction = make_prediction(self.vocab, *(o[0] for o in (*decoded, *probabilities)))
+        if not with_input: return prediction
+        return dl.decode_batch((inputs,))[0][0],prediction
+
+    @delegates(Learner.get_preds, but=['with_preds','with_targs'])
+    def get_preds(self, *args,
+        with_preds:bool=True, # return predictions
+        with_targs:bool=True, # return targets
+        **kwargs
+    )->tuple: # raises `InputError` for fastai's interpretation, which asks for losses alone
+        "fastai's `get_preds`, for two targets"
+        if not (with_preds or with_targs):
+            raise InputError("fastai's interpretation knows one target; use FashionInterpretation.from_learner, and plot_top_losses of it")
+        return super().get_preds(*args, with_preds=with_preds, with_targs=with_targs, **kwargs)
 
     @delegates(Learner.get_preds, but=['ds_idx','dl'])
     def tta(self,
@@ -179,17 +186,18 @@ class FashionLearner(Learner):
         cbs = [*(kwargs.pop('cbs', None) or []), *flips]
         return self.get_preds(ds_idx=ds_idx, dl=dl, cbs=cbs, **kwargs)
 
-    @delegates(decide, but=['logits','category','attributes','training_sets','groups'])
+    @delegates(decide, but=['logits','category','attributes','training_sets','groups','image_groups'])
     def tune_decision(self,
         rule:str='auto', # one of `RULES`; auto for the one with the highest cross-fitted Mean F1
         **kwargs
-    )->Decision: # raises `InputError` for an unknown rule, or fewer validation images than folds
+    )->TunedDecision: # raises `InputError` for an unknown rule, or fewer validation images than folds
         "Fit temperatures and decision rule on the validation images; predictions, export and submissions use them from now on"
         with self.no_bar(): logits,targets = self.get_preds(act=noop)
-        training_sets = to_cpu(self.dls.train.targets[1])
+        training_sets,image_groups = to_cpu(self.dls.train.targets[1]),getattr(self.dls, 'valid_groups', None)
         decision = decide(tuple(o.float() for o in logits), *map(to_cpu, targets), training_sets, rule,
-            groups=self.loss_func.groups, **kwargs)
-        self.loss_func.rule,self.loss_func.temperatures = decision.rule,decision.temperatures
+            groups=self.vocab.groups, image_groups=image_groups, **kwargs)
+        decision = replace(decision, category_offsets=self.loss_func.decision.category_offsets)
+        self.loss_func.decision = decision.decision
         return decision
 
     def show_results(self,
@@ -267,25 +275,32 @@ def fashion_learner(
     **kwargs
 )->FashionLearner: # its random weights depend on the seed only
     "A learner for both tasks, trained from scratch"
-    n_categories,n_attributes = map(len, dls.vocab)
-    learns_weights,training_sets = attribute_weight is None,dls.train.targets[1]
+    vocab = getattr(dls, 'label_vocab', None) or Vocab(*map(tuple, dls.vocab))
+    for names,weight,part in ((vocab.categories, category_weight, 'category'), (vocab.attributes, attribute_weight, 'attribute')):
+        if names and weight == 0:
+            advice = 'leave its labels out of the table with `trained_parts`'
+            raise InputError(f"{part}_weight is 0, so that the {part} would be predicted but not trained; {advice}")
+    n_categories,n_attributes = len(vocab.categories),len(vocab.attributes)
+    learns_weights = attribute_weight is None and bool(n_categories and n_attributes) # one task has nothing to balance
+    if attribute_weight is None: attribute_weight = 3. # of validation, so that epochs can be compared
+    training_labels = [o.numpy() for o in map(to_cpu, dls.train.targets)]
     model = multi_task_model(n_categories, n_attributes, arch, dropout, learns_weights, width=width, blur_pool=blur_pool)
     if dls.device is not None and dls.device.type == 'cuda': model.graphs = StepGraphs()
     set_precision(model.to(dls.device), precision, dls.train.crop.size, dls.train.own_bs)
-    groups,types = getattr(dls, 'label_info', ((), ()))
-    may_be_empty = bool((training_sets == 0).all(1).any()) # as in the training labels
-    rule = Grouped.from_groups(Threshold(threshold, may_be_empty), groups)
-    # validation with learned weights uses fixed ones, so that epochs can be compared
-    loss = MultiTaskLoss(3. if learns_weights else attribute_weight, label_smoothing, rule, category_weight=category_weight,
-        log_variances=model.log_variances, groups=groups)
-    parts = [(category_loss, CategoryAccuracy)]*bool(n_categories) + [(partial(attribute_loss, groups=groups), MeanF1)]*bool(n_attributes)
-    metrics = [PartLoss(o) for o,_ in parts] + [o() for _,o in parts]
+    prior = constant_prediction(*training_labels, n_categories) # for images that cannot be read
+    may_be_empty = bool((training_labels[1] == 0).all(1).any()) # as in the training labels
+    rule = Grouped.from_groups(Threshold(threshold, may_be_empty), vocab.groups)
+    decision = Decision(rule, category_offsets=logit_offsets(prior.category_shares, logit_adjustment))
+    loss = MultiTaskLoss(attribute_weight, label_smoothing, decision, category_weight=category_weight,
+        log_variances=model.log_variances, groups=vocab.groups)
+    parts = [(category_weight, PartLoss(category_loss), CategoryAccuracy())] if n_categories else []
+    if n_attributes: parts.append((attribute_weight, PartLoss(partial(attribute_loss, groups=vocab.groups)), MeanF1()))
+    metrics = [loss for _,loss,_ in parts] + [score for *_,score in parts]
     cbs = [History(), *([FlipTTA()] if tta else []), *(cbs or [])]
     if model.precision == 'fp16': cbs.append(MixedPrecision()) # scales the loss, since small gradients vanish in fp16
     learn = FashionLearner(dls, model, loss_func=loss, metrics=metrics, cbs=cbs, **{'opt_func': fused_adamw, **kwargs})
-    learn.types = types
-    learn.prior = constant_prediction(*map(to_cpu, dls.train.targets), n_categories) # for images that cannot be read
-    loss.category_offsets = logit_offsets(learn.prior.category_shares, logit_adjustment)
+    learn.recorder.loss = KnownLoss([(weight, loss) for weight,loss,_ in parts])
+    learn.vocab,learn.prior = vocab,prior
     return learn
 
 _LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment',
@@ -303,6 +318,9 @@ def recipe_learner(
 )->FashionLearner:
     "The learner for `recipe`; the same recipe gives the same learner"
     set_seed(recipe.seed)
+    table = trained_parts(table, recipe)
+    if recipe.rule == 'label_sets' and (problem := label_sets_problem(table.attributes[~table.is_valid])):
+        raise InputError(f"rule label_sets cannot be tuned: {problem}; choose rule auto")
     augmentation = _settings(recipe, 'min_scale', 'flip', 'lighting')
     dls = fashion_dls(table, recipe.size, recipe.batch_size, packed, recipe.workers, **augmentation)
     dls.train.shard = 0,n_processes # decides how many images a step is timed with

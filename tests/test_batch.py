@@ -1,5 +1,6 @@
 "Catalogues in parts and by Ray: kills at any moment, object storage, invalid input, a full disk"
 import importlib.util,json,os,random,shutil,signal,socket,subprocess,sys,time
+from dataclasses import replace
 from pathlib import Path
 import numpy as np,pandas as pd
 import pytest,torch
@@ -8,7 +9,7 @@ import fashion_fastai.predict.catalogue as catalogue_module,fashion_fastai.model
 from fashion_fastai.callback.tta import FlipTTA
 from fashion_fastai.predict.catalogue import Catalogue,Store
 from fashion_fastai.data.augment import JitterNormalize
-from fashion_fastai.decision.rules import Threshold
+from fashion_fastai.decision.rules import Decision,Threshold
 from fashion_fastai.predict.ensemble import load_ensemble
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.predict.parts import model_identity
@@ -199,8 +200,9 @@ def test_whatever_changes_an_answer_changes_the_identity_of_the_model():
     loss,crop,normalize = learn.loss_func,learn.dls.valid.crop,next(o for o in learn.dls.valid.after_batch.fs if isinstance(o, JitterNormalize))
     prior = learn.prior._asdict()
     seen = {model_identity(learn)}
-    for o,name,value in ((loss, 'category_offsets', [.1]*10), (loss, 'temperatures', (2.,1.)), (loss, 'rule', Threshold(.3)), (crop, 'size', (40,30)),
-            (normalize, 'mean', normalize.mean + .1), (learn, 'prior', type(learn.prior)(**{**prior, 'category_shares': [.1]*10})), (learn, 'types', ('x',)*15)):
+    decisions = Decision(category_offsets=[.1]*10),Decision(temperatures=(2.,1.)),Decision(Threshold(.3))
+    for o,name,value in (*((loss, 'decision', o) for o in decisions), (crop, 'size', (40,30)), (normalize, 'mean', normalize.mean + .1),
+            (learn, 'prior', type(learn.prior)(**{**prior, 'category_shares': [.1]*10})), (learn, 'vocab', replace(learn.vocab, types=('x',)*15))):
         setattr(o, name, value)
         seen.add(model_identity(learn))
     learn.add_cb(FlipTTA())

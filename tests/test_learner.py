@@ -2,6 +2,7 @@
 import numpy as np,pandas as pd
 import pytest,torch
 from PIL import Image
+from fastai.basics import noop
 from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback,ReduceLROnPlateau,SaveModelCallback
 from fastai.optimizer import Lookahead,RAdam,ranger
@@ -10,13 +11,16 @@ import fashion_fastai.data.loader as loader
 from fashion_fastai.callback.checkpoint import Checkpoint,optimizer_to_device,random_states,restore_random_states
 from fashion_fastai.core import InputError
 from fashion_fastai.data.loader import fashion_dls,pack_table
-from fashion_fastai.interpret.core import grad_cam
-from fashion_fastai.data.labels import read_labels
-from fashion_fastai.learner import fashion_learner
+from fashion_fastai.interpret.core import FashionInterpretation,grad_cam
+from fashion_fastai.interpret.scores import run_scores
+from fashion_fastai.data.labels import LabelTable,read_labels
+from fashion_fastai.learner import fashion_learner,recipe_learner
+from fashion_fastai.model.loss import attribute_loss,category_loss
+from fashion_fastai.recipes import read_recipe
 from fashion_fastai.callback.profile import PhaseTimer
 from fashion_fastai.model.multitask import multi_task_model
 from fashion_fastai.callback.ema import EMA
-from fashion_fastai.decision.rules import Threshold
+from fashion_fastai.decision.rules import Decision,Threshold
 from fashion_fastai.predict.model import load_model
 
 @pytest.fixture(scope='module')
@@ -110,22 +114,22 @@ def test_a_saved_learner_keeps_its_decision(with_opt, table, tmp_path):
     learn.save('tuned', with_opt=with_opt)
     learn.export('tuned.pkl')
     other = small(table, tmp_path)
-    default = other.loss_func.rule
+    default = other.loss_func.decision.rule
     for found in (other.load('tuned', with_opt=with_opt), load_model(tmp_path/'tuned.pkl')):
-        assert found.loss_func.temperatures == learn.loss_func.temperatures and repr(found.loss_func.rule) == repr(learn.loss_func.rule) != repr(default)
+        assert found.loss_func.decision.temperatures == learn.loss_func.decision.temperatures and repr(found.loss_func.decision.rule) == repr(learn.loss_func.decision.rule) != repr(default)
         prediction = found.predict(table.images[0])
         assert prediction.attributes == expected.attributes and prediction.category_probabilities == pytest.approx(expected.category_probabilities, abs=1e-6)
     torch.save(small(table, tmp_path).model.state_dict(), tmp_path/'models'/'weights.pth') # of fastai's own learner
-    assert repr(other.load('weights', with_opt=False).loss_func.rule) == repr(learn.loss_func.rule)
+    assert repr(other.load('weights', with_opt=False).loss_func.decision.rule) == repr(learn.loss_func.decision.rule)
 
 def test_a_rule_of_ones_own_is_not_saved_but_the_weights_are(table, tmp_path):
     learn = small(table, tmp_path)
-    learn.loss_func.rule = lambda p: p > .7
+    learn.loss_func.decision = Decision(lambda p: p > .7)
     with pytest.warns(UserWarning, match='rule and temperatures are not saved'): learn.save('own')
     with learn.no_bar(): learn.lr_find(num_it=12, show_plot=False) # which saves the weights, without a warning
     other = small(table, tmp_path)
-    other.loss_func.rule = Threshold(.3)
-    assert other.load('own').loss_func.rule.threshold == .3
+    other.loss_func.decision = Decision(Threshold(.3))
+    assert other.load('own').loss_func.decision.rule.threshold == .3
 
 def test_a_validation_within_a_fit_is_refused(table, tmp_path):
     class ValidateWithin(Callback):
@@ -216,4 +220,53 @@ def test_the_empty_set_is_predicted_where_training_labels_have_it(table, tmp_pat
         decision = learn.tune_decision(rule)
         sure = torch.tensor([[.001],[.999]])
         assert decision.rule(sure).tolist() == [[False],[True]], rule
-    assert made(table, tmp_path).loss_func.rule(torch.zeros(1,15)).sum() == 1 # here every image has some attribute
+    assert made(table, tmp_path).loss_func.decision.rule(torch.zeros(1,15)).sum() == 1 # here every image has some attribute
+
+@pytest.mark.parametrize('kept, settings', [('attributes', dict(category_weight=0)), ('categories', dict(attribute_weight=0)),
+    ('attributes', dict(category_weight=0, attribute_weight='auto'))])
+def test_a_part_that_is_not_trained_is_neither_predicted_nor_scored(kept, settings, table, tmp_path):
+    recipe = read_recipe('demo', stages='32x24:1', rule='fixed', **settings)
+    learn = recipe_learner(table, recipe, path=tmp_path)
+    with learn.no_bar(): learn.fit_recipe(recipe)
+    row = learn.history.rows[-1]
+    assert np.isfinite(row['valid_loss']) and ({'accuracy','category_loss'} <= set(row)) == (kept == 'categories')
+    scores = run_scores(FashionInterpretation.from_learner(learn))
+    assert ('accuracy' in scores, 'mean_f1' in scores) == (kept == 'categories', kept == 'attributes')
+    prediction = learn.predict(table.images[0])
+    assert bool(prediction.category) == (kept == 'categories') and bool(prediction.attribute_probabilities) == (kept == 'attributes')
+    with pytest.raises(InputError, match='nothing to train'): recipe_learner(table, read_recipe('demo', category_weight=0, attribute_weight=0))
+
+def test_the_validation_loss_is_the_mean_over_known_labels(table, tmp_path):
+    holes = LabelTable(table.frame.copy(), table.vocab, table.data, table.images)
+    holes.frame.loc[holes.frame.index[::3],'category_label'] = -1
+    holes.frame.loc[holes.frame.index[:len(holes)//2],list(table.vocab.attributes)[2:]] = -1
+    learn = made(holes, tmp_path)
+    with learn.no_bar():
+        learn.fit(1)
+        logits,targets = learn.get_preds(act=noop)
+    row = learn.history.rows[-1]
+    expected = category_loss(logits, targets[0]).item(),attribute_loss(logits, *targets).item()
+    assert (row['category_loss'], row['attribute_loss']) == pytest.approx(expected, rel=1e-4)
+    assert row['valid_loss'] == pytest.approx(expected[0] + learn.loss_func.attribute_weight*expected[1], rel=1e-4)
+
+def test_training_images_are_interpreted_without_random_augmentation(table, tmp_path):
+    learn = made(table, tmp_path)
+    first,second = (FashionInterpretation.from_learner(learn, ds_idx=0) for _ in range(2))
+    assert torch.equal(first.logits[1], second.logits[1])
+    assert first.images == [o.image for o in table.rows if not o.is_valid]
+    with learn.no_bar(): expected,_ = learn.get_preds(dl=learn.dls.test_dl(first.images), act=noop)
+    assert torch.allclose(first.logits[1], expected[1], atol=1e-5)
+
+def test_predict_returns_the_image_as_the_network_sees_it(table, tmp_path):
+    learn = made(table, tmp_path)
+    image,prediction = learn.predict(table.images[0], with_input=True)
+    assert tuple(image.shape[-2:]) == learn.dls.valid.crop.size and prediction == learn.predict(table.images[0])
+
+def test_interpretations_of_one_target_name_what_to_use(table, tmp_path):
+    from fastai.interpret import ClassificationInterpretation
+    with pytest.raises(InputError, match='FashionInterpretation.from_learner'): ClassificationInterpretation.from_learner(made(table, tmp_path))
+
+def test_label_sets_of_unknown_labels_are_refused_before_the_training(table):
+    holes = LabelTable(table.frame.copy(), table.vocab, table.data, table.images)
+    holes.frame['red'] = -1
+    with pytest.raises(InputError, match='rule label_sets cannot be tuned: 0 of'): recipe_learner(holes, read_recipe('demo', rule='label_sets'))

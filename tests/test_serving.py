@@ -79,12 +79,10 @@ def test_a_damaged_folder_is_refused(folder, tmp_path):
         assert refused(run_inprocess('predict', tmp_path, tmp_path, '--out', tmp_path/'out', *options), f'{name}: is damaged')
 
 PROGRAM = re.compile(r'```python\n(import json\n.*?)```', re.S)
-MODULE = re.compile(r'```python\n(import math\n.*?)```', re.S)
 
 def test_the_program_on_the_card_predicts(folder, garments, tmp_path):
     card,image = (folder/'README.md').read_text(),garments/'test'/'00003.jpg'
-    for name in ('config.json','model.onnx'): (tmp_path/name).write_bytes((folder/name).read_bytes())
-    (tmp_path/'rules.py').write_text(MODULE.search(card)[1])
+    for name in ('config.json','model.onnx','rules.py'): (tmp_path/name).write_bytes((folder/name).read_bytes())
     (tmp_path/'garment.jpg').write_bytes(image.read_bytes())
     # without this package, too
     said = without_torch("sys.modules['fashion_fastai'] = sys.modules['pandas'] = None\nsys.path.insert(0, '.')\n" + PROGRAM.search(card)[1], cwd=tmp_path)

@@ -40,7 +40,7 @@ def ensemble(run, tmp_path_factory):
     out = tmp_path_factory.mktemp('folds')/'folds'
     for o in ('fold_1','fold_2'): shutil.copytree(run, out/o)
     learn = load_model(run)
-    save_ensemble(out, ['fold_1','fold_2'], learn.loss_func.rule, learn.loss_func.temperatures)
+    save_ensemble(out, ['fold_1','fold_2'], learn.loss_func.decision)
     for o in ('metrics.json','settings.ini','validation.npz','history.csv'): shutil.copy(run/o, out/o)
     folds = [dict(fold=k, accuracy=.5, mean_f1=.5, n_valid=10, minutes=1.) for k in (1, 2)]
     spread = {o: dict(mean=.5, sd=.01) for o in ('accuracy','mean_f1')}

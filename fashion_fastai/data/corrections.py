@@ -103,7 +103,7 @@ def apply_corrections(
     for o in corrections:
         target = targets[o['target']]
         if o['decision'] == 'change': frame.loc[row_of[o['file_path']],target.columns] = target.values(target.names.index(o['suggested']))
-    corrected = LabelTable(frame, table.vocab, table.data, table.images)
+    corrected = LabelTable(frame, table.vocab, table.data, table.images, table.groups)
     dropped = [table.images[row_of[o['file_path']]] for o in corrections if o['decision'] == 'drop']
     counts = {name: sum(o['decision'] == name for o in corrections) for name in DECISIONS}
     print(f"corrections: {counts['change']:,} changed, {counts['drop']:,} dropped, {counts['keep']:,} kept", flush=True)

@@ -47,8 +47,9 @@ class LabelTable:
         vocab:Vocab, # names of the labels
         data:str|Path, # data folder
         images:list|None=None, # path of each image; None to find them
+        groups:np.ndarray|None=None, # group of each image, such as its product; None if they are independent
     ): # raises `InputError` if images are missing
-        self.frame,self.vocab,self.data = frame,vocab,Path(data)
+        self.frame,self.vocab,self.data,self.groups = frame,vocab,Path(data),groups
         self.images = find_images(frame.file_path, data) if images is None else images
 
     def __len__(self): return len(self.frame)
@@ -76,7 +77,7 @@ class LabelTable:
         seed:int=42, # the same seed gives the same images
     ):
         "A random subset with the same fraction of each split, to try ideas faster"
-        return self._subset(stratified_split(self.is_valid, min(1., n/len(self)), seed))
+        return self._subset(stratified_split(self.is_valid, min(1., n/len(self)), seed, minimum=1))
 
     def without(self,
         images:list, # paths, as in `images`
@@ -88,9 +89,9 @@ class LabelTable:
         return self._subset(keep)
 
     def _subset(self, keep):
-        # a part of a table does not tell the root of the whole
-        images = [o for o,kept in zip(self.images, keep) if kept]
-        return LabelTable(self.frame[keep].reset_index(drop=True), self.vocab, self.data, images)
+        images = [o for o,kept in zip(self.images, keep) if kept] # a part of a table does not tell the root of the whole
+        groups = None if self.groups is None else self.groups[keep]
+        return LabelTable(self.frame[keep].reset_index(drop=True), self.vocab, self.data, images, groups)
 
 # %% ../../nbs/19_data.labels.ipynb #8627747d
 def _read_classes(path):
@@ -189,8 +190,7 @@ def _warn_of_shared_groups(table):
     "Say which groups are on both sides of a split that val.csv gives"
     path = table.data/'groups.csv'
     if not path.is_file(): return
-    groups = read_groups(table.frame.file_path, table.data, len(table.vocab.categories), table.images)
-    shared = np.intersect1d(groups[table.is_valid], groups[~table.is_valid])
+    shared = np.intersect1d(table.groups[table.is_valid], table.groups[~table.is_valid])
     if not len(shared): return
     listed = ', '.join(shared[:5]) + (', …' if len(shared) > 5 else '')
     kind = 'groups lie' if len(shared) > 1 else 'group lies'
@@ -206,15 +206,16 @@ def read_labels(
     "Read the labels of the training and validation images"
     frame,vocab = read_tables(data)
     table = LabelTable(frame, vocab, data)
+    table.groups = read_groups(frame.file_path, data, len(vocab.categories), table.images)
     if regroup or not frame.is_valid.any():
-        known = read_groups(frame.file_path, data, len(vocab.categories), table.images)
-        groupings = [known, group_fn and group_fn(table.images)]
-        groupings = [o for o in groupings if o is not None]
-        groups = join_groups(*groupings) if groupings else None
-        frame['is_valid'] = grouped_split(table.categories, groups, seed=seed)
+        groupings = [o for o in (table.groups, group_fn and group_fn(table.images)) if o is not None]
+        if groupings: table.groups = join_groups(*groupings)
+        frame['is_valid'] = grouped_split(table.categories, table.groups, seed=seed)
     else: _warn_of_shared_groups(table)
     if not frame.is_valid.any():
         reason = f"{len(frame)} rows are too few for a validation split, or all belong to one group"
+        if len(frame) == len(np.unique(table.categories)) > 1:
+            reason = f"each of its {len(frame)} categories has a single image, which stays in training; add images, or a val.csv"
         raise InputError(f"{Path(data)/'train.csv'}: {reason}")
     return table
 

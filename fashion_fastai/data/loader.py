@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['GarmentImage', 'get_image', 'get_category', 'get_attributes', 'get_is_valid', 'KnownCategorize', 'FashionDL',
-           'fashion_block', 'pack_table', 'compute_device', 'fashion_dls', 'RunData', 'read_data']
+           'fashion_block', 'pack_table', 'compute_device', 'fashion_dls', 'trained_parts', 'RunData', 'read_data']
 
 # %% ../../nbs/28_data.loader.ipynb #6a37e043
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -231,10 +232,25 @@ def fashion_dls(
     device = compute_device() if device is None else device
     block = fashion_block(table.vocab, size, **kwargs)
     dls = block.dataloaders(table.rows, bs=batch_size, device=device, packed=packed, num_workers=workers)
-    dls.label_info = table.vocab.groups,table.vocab.types # fastai's vocab has the names only
+    dls.label_vocab = table.vocab # fastai's own has the names only
+    dls.valid_groups = None if table.groups is None else table.groups[table.is_valid]
     return dls
 
 # %% ../../nbs/28_data.loader.ipynb #c3c092ef
+def trained_parts(
+    table:LabelTable, # labelled images
+    recipe:Recipe, # its `category_weight` and `attribute_weight`
+)->LabelTable: # raises `InputError` if nothing is left to train
+    "The table without the labels of a part whose weight is 0: what is not trained is neither predicted nor scored"
+    frame,vocab = table.frame,table.vocab
+    if recipe.category_weight == 0 and vocab.categories:
+        frame,vocab = frame.assign(category_label=UNKNOWN),replace(vocab, categories=())
+    if recipe.attribute_weight == 0 and vocab.attributes:
+        frame,vocab = frame.drop(columns=list(vocab.attributes)),replace(vocab, attributes=(), groups=(), types=())
+    if not vocab.categories and not vocab.attributes:
+        raise InputError(f"{table.data}: there is nothing to train: the weights of its labels, category_weight and attribute_weight, are 0")
+    return table if vocab is table.vocab else LabelTable(frame, vocab, table.data, table.images, table.groups)
+
 class RunData(NamedTuple):
     "What a training needs of a data folder"
     table:LabelTable # without unreadable images
@@ -291,6 +307,7 @@ def read_data(
     dropped = bad if left_out is None else {path_of[o]: f'{path_of[o]}: {reason}' for o,reason in left_out.items() if o in path_of}
     named = {file_path: without_name(dropped[path], path) for file_path,path in path_of.items() if path in dropped}
     if recipe.corrections != 'no': table = apply_corrections(table, recipe.corrections)
+    table = trained_parts(table, recipe)
     if left_out is None: table = _drop_bad(table, bad, recipe.max_bad)
     else: table = _drop_again(table, bad, dropped, recipe.max_bad)
     return RunData(table, packed, named)

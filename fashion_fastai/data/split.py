@@ -13,16 +13,21 @@ import numpy as np
 # %% ../../nbs/18_data.split.ipynb #76307160
 def stratified_split(
     categories:list, # category of each row, any array of n values
-    valid_pct:float=.1, # fraction of each category for validation; at least one row of two or more
+    valid_pct:float=.1, # fraction of the rows for validation, and of each category as far as its number of rows allows
     seed:int=42, # the same seed gives the same split
-)->np.ndarray: # booleans, shape (n,), True for validation
+    minimum:int=0, # rows of each category that are taken in any case, if it has more
+)->np.ndarray: # booleans, shape (n,), True for validation; at least one, unless every category has a single row
     "Random validation split with the same fraction of every category"
-    categories,rng = np.asarray(categories),np.random.default_rng(seed)
-    is_valid = np.zeros(len(categories), bool)
-    for k in np.unique(categories):
-        members = np.flatnonzero(categories == k)
-        n = max(round(valid_pct*len(members)), len(members) > 1)
-        is_valid[rng.permutation(members)[:n]] = True
+    rng,(_,codes,counts) = np.random.default_rng(seed),np.unique(categories, return_inverse=True, return_counts=True)
+    largest = counts if valid_pct > .5 else counts - 1
+    n_taken = np.clip(np.floor(valid_pct*counts + 1e-9).astype(int), np.minimum(minimum, counts - 1), largest)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    order = order[np.argsort(-(valid_pct*counts - n_taken)[order], kind='stable')] # the largest remainders first
+    order = order[(n_taken < largest)[order]]
+    n_left = max(round(valid_pct*len(codes)), 1) - n_taken.sum()
+    n_taken[order[:max(0, n_left)]] += 1
+    is_valid = np.zeros(len(codes), bool)
+    for k,n in enumerate(n_taken): is_valid[rng.permutation(np.flatnonzero(codes == k))[:n]] = True
     return is_valid
 
 # %% ../../nbs/18_data.split.ipynb #85145956
@@ -66,8 +71,10 @@ def join_groups(
 def _grouped_folds(categories, groups, n, seed):
     "Up to `n` stratified folds of whole groups, each an array of rows"
     from sklearn.model_selection import StratifiedGroupKFold
-    n = min(n, np.unique(categories, return_counts=True)[1].max(initial=0), len(np.unique(groups)))
+    n = min(n, len(np.unique(groups)))
     if n < 2: return []
+    # scikit-learn refuses categories that all have fewer rows than there are folds: one stratum
+    if np.unique(categories, return_counts=True)[1].max() < n: categories = np.zeros(len(categories), int)
     splitter = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # some categories have fewer rows than there are folds

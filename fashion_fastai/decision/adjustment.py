@@ -6,8 +6,7 @@
 __all__ = ['logit_offsets', 'adjustment_effect']
 
 # %% ../../nbs/32_decision.adjustment.ipynb #ff0d7f13
-import numpy as np,pandas as pd,torch
-from torch import Tensor
+import numpy as np,pandas as pd
 from ..core import UNKNOWN
 
 # %% ../../nbs/32_decision.adjustment.ipynb #005d41d4
@@ -15,27 +14,24 @@ def logit_offsets(
     shares:list, # fraction of the training images in each category
     strength:float, # 0: none; 1: as if all categories were equally frequent
 )->list|None: # of each category; None for no adjustment
-    "What to add to the logits of the category (Menon et al. 2021, arXiv:2007.07314, equation 9)"
+    "Offsets that are added to the logits of the category (Menon et al. 2021, arXiv:2007.07314, equation 9)"
     if not strength: return None
     # a category without training images is not preferred, although its share is 0
     return [-strength*float(np.log(o)) if o else 0. for o in shares]
 
 # %% ../../nbs/32_decision.adjustment.ipynb #92ade0c5
-def _recall(predicted, category, n):
-    "The fraction of each category's images that is predicted as such, NaN without images"
-    hits = torch.bincount(category[predicted == category], minlength=n).numpy()
-    counts = torch.bincount(category, minlength=n).numpy()
-    return np.where(counts > 0, hits/np.maximum(counts, 1), np.nan)
-
 def adjustment_effect(
-    logits:Tensor, # of the category, shape (n, n_categories)
-    category:Tensor, # labels, `UNKNOWN` where unknown, shape (n,)
+    logits:np.ndarray, # of the category, shape (n, n_categories)
+    category:np.ndarray, # labels, `UNKNOWN` where unknown, shape (n,)
     shares:list, # fraction of the training images in each category
     strength:float=1., # of the adjustment
-)->pd.DataFrame: # a row per category, in label order: images, recall, adjusted
+)->pd.DataFrame: # a row per category, in label order: images, recall, adjusted; NaN without images
     "The recall of each category without and with logit adjustment"
-    is_known,n = category != UNKNOWN,len(shares)
-    logits,category = logits[is_known],category[is_known]
-    offsets = logits.new_tensor(logit_offsets(shares, strength) or [0.]*n)
-    recalls = {name: _recall((logits + o).argmax(1), category, n) for name,o in dict(recall=0., adjusted=offsets).items()}
-    return pd.DataFrame(dict(images=torch.bincount(category, minlength=n).numpy(), **recalls))
+    logits,category = np.asarray(logits),np.asarray(category)
+    logits,category = (o[category != UNKNOWN] for o in (logits, category))
+    counts,effect = np.bincount(category, minlength=len(shares)),{}
+    for name,offsets in dict(recall=0., adjusted=logit_offsets(shares, strength) or 0.).items():
+        is_correct = (logits + np.asarray(offsets, logits.dtype)).argmax(1) == category
+        hits = np.bincount(category[is_correct], minlength=len(shares))
+        effect[name] = np.where(counts > 0, hits/np.maximum(counts, 1), np.nan)
+    return pd.DataFrame(dict(images=counts, **effect))

@@ -7,41 +7,40 @@ __all__ = ['known_shares', 'best_constant_set', 'ConstantPrediction', 'constant_
 
 # %% ../../nbs/31_decision.prior.ipynb #b21dceea
 from typing import NamedTuple
-import torch
-from torch import Tensor
+import numpy as np
 from ..core import UNKNOWN
+from ..metrics import SetCounts
 from .rules import best_sets,chunk_rows
 
 # %% ../../nbs/31_decision.prior.ipynb #e3b43cc1
 def known_shares(
-    attributes:Tensor, # multi-hot, `UNKNOWN` where unknown, shape (n, n_attributes)
-)->Tensor: # shape (n_attributes,)
+    attributes:np.ndarray, # multi-hot, `UNKNOWN` where unknown, shape (n, n_attributes)
+)->np.ndarray: # shape (n_attributes,)
     "How often each attribute holds, among the images where it is known"
-    return (attributes > 0).sum(0)/(attributes >= 0).sum(0).clamp(min=1)
+    attributes = np.asarray(attributes)
+    return (attributes > 0).sum(0)/np.maximum((attributes >= 0).sum(0), 1)
 
 def _best_frequent_set(attributes):
     "The most frequent k labels, for the k with the highest Mean F1 over the known labels"
-    order = known_shares(attributes).argsort(descending=True, stable=True)
-    total = torch.zeros(len(order), dtype=torch.float64)
-    for part in attributes.split(chunk_rows(attributes.shape[1])):
-        is_true,is_known = part[:,order] > 0,part[:,order] >= 0
-        n = is_known.cumsum(1) + is_true.sum(1, keepdim=True)
-        f1 = torch.where(n == 0, 1., 2*is_true.cumsum(1)/n.clamp(min=1))
-        total += f1[is_known.any(1)].sum(0, dtype=torch.float64)
-    chosen = torch.zeros(len(order), dtype=torch.bool)
-    chosen[order[:total.argmax()+1]] = True
-    return chosen
+    order = np.argsort(-known_shares(attributes), kind='stable')
+    total,rows = np.zeros(len(order)),chunk_rows(attributes.shape[1])
+    for start in range(0, len(attributes), rows):
+        part = attributes[start:start+rows,order]
+        is_true,is_known = part > 0,part >= 0
+        n_true,n_known = is_true.sum(1, keepdims=True),is_known.sum(1, keepdims=True)
+        total += np.nansum(SetCounts(is_true.cumsum(1), is_known.cumsum(1), n_true, n_known).f1, 0)
+    return np.isin(np.arange(len(order)), order[:total.argmax()+1])
 
 def best_constant_set(
-    attributes:Tensor, # multi-hot label sets, `UNKNOWN` where unknown, shape (n, n_attributes)
-)->Tensor: # booleans, shape (n_attributes,)
+    attributes:np.ndarray, # multi-hot label sets, `UNKNOWN` where unknown, shape (n, n_attributes)
+)->np.ndarray: # booleans, shape (n_attributes,)
     "The label set with the highest Mean F1 when it is predicted for every image; one of the most frequent k labels if some are unknown"
-    if not attributes.shape[1]: return torch.zeros(0, dtype=torch.bool)
+    attributes = np.asarray(attributes)
+    if not attributes.shape[1]: return np.zeros(0, bool)
     if (attributes < 0).any(): return _best_frequent_set(attributes)
-    sizes,n = attributes.sum(1, dtype=torch.int64),len(attributes)
-    max_s = max(1, int(sizes.max()))
-    joint = [attributes[sizes == s].sum(0, dtype=torch.float64)/n for s in range(1, max_s+1)]
-    return best_sets(torch.stack(joint, 1)[None], (sizes == 0).double().mean()[None])[0]
+    sizes,n = attributes.sum(1, dtype=int),len(attributes)
+    joint = [attributes[sizes == s].sum(0, dtype=float)/n for s in range(1, max(1, sizes.max()) + 1)]
+    return best_sets(np.stack(joint, 1)[None], (sizes == 0).mean()[None])[0]
 
 class ConstantPrediction(NamedTuple):
     "The training-set prior: what to predict for an image that cannot be read"
@@ -50,12 +49,13 @@ class ConstantPrediction(NamedTuple):
     attributes:list # multi-hot: the best constant label set
 
 def constant_prediction(
-    categories:Tensor, # labels of the training images, `UNKNOWN` where unknown, shape (n,)
-    attributes:Tensor, # multi-hot, `UNKNOWN` where unknown, shape (n, n_attributes)
+    categories:np.ndarray, # labels of the training images, `UNKNOWN` where unknown, shape (n,)
+    attributes:np.ndarray, # multi-hot, `UNKNOWN` where unknown, shape (n, n_attributes)
     n_categories:int, # number of categories
 )->ConstantPrediction:
     "The best constant prediction for these labels, and its probabilities"
-    known = categories[categories != UNKNOWN]
-    shares = torch.bincount(known, minlength=n_categories)/max(len(known), 1)
-    attribute_shares = known_shares(attributes)
-    return ConstantPrediction(shares.tolist(), attribute_shares.tolist(), best_constant_set(attributes).int().tolist())
+    categories = np.asarray(categories)
+    labels = categories[categories != UNKNOWN]
+    shares = np.bincount(labels, minlength=n_categories)/max(len(labels), 1)
+    constant = best_constant_set(attributes).astype(int).tolist()
+    return ConstantPrediction(shares.tolist(), known_shares(attributes).tolist(), constant)

@@ -6,14 +6,13 @@
 __all__ = ['DataFigures', 'data_figures', 'model_card']
 
 # %% ../../nbs/77_export.card.ipynb #b299466f
-import html,inspect,re
+import html,re
 from pathlib import Path
 from typing import NamedTuple
 import yaml
 from ..core import fmt_size
 from ..data.cache import stored_size
 from ..data.stats import label_counts,read_stats
-from ..decision.sets import decide_sets
 from ..report.dataset import DataCard
 from .int8 import Int8Check
 
@@ -79,7 +78,7 @@ def _label_table(scores, counts):
 _SERVER = '''import json
 import numpy as np, onnxruntime
 from PIL import Image
-from rules import decide_sets # the module below
+from rules import rule_from_params
 
 config = json.load(open('config.json'))
 session = onnxruntime.InferenceSession('model.onnx')
@@ -88,7 +87,7 @@ image.draft(None, ({draft_width}, {draft_height})) # a large JPEG decodes faster
 image = image.convert('RGB').resize(({width}, {height}), Image.Resampling.BILINEAR, reducing_gap=2.)
 {outputs} = session.run(None, dict(images=np.asarray(image)[None]))'''
 _SERVER_CATEGORY = "print(config['categories'][p[0].argmax()])"
-_SERVER_ATTRIBUTES = "print([o for o,holds in zip(config['attributes'], decide_sets(config['rule'], q)[0]) if holds])"
+_SERVER_ATTRIBUTES = "print([o for o,holds in zip(config['attributes'], rule_from_params(config['rule'])(q)[0]) if holds])"
 
 def _server(config):
     "The lines of a program that predicts one image"
@@ -98,12 +97,6 @@ def _server(config):
     code = _SERVER.format(height=height, width=width, draft_height=2*height, draft_width=2*width, outputs=outputs)
     shown = dict(p=_SERVER_CATEGORY, q=_SERVER_ATTRIBUTES)
     return '\n'.join([code, *(shown[o] for o in parts)])
-
-def _rules_source():
-    "The code of `decision.sets`, which needs nothing but NumPy"
-    cells = re.split(r'# %% .*\n', inspect.getsource(inspect.getmodule(decide_sets)))[2:]
-    code = ''.join(o + '\n'*(not o.endswith('\n')) for o in cells)
-    return re.sub(r'from .*core import InputError', 'InputError = ValueError', code).strip()
 
 def _usage(config, formats):
     "How to use the model, with and without this package"
@@ -115,15 +108,14 @@ def _usage(config, formats):
     yield f'```python\n{_server(config)}\n```'
     parts = ' and of the '.join(o for o in ('categories','attributes') if config[o])
     yield (f"`model.onnx` takes uint8 images of shape (n, {height}, {width}, 3), upright and in RGB, and gives the calibrated "
-           f"probabilities of the {parts}. `rules.py` turns those of attributes into label sets:")
-    yield f'<details><summary>rules.py</summary>\n\n```python\n{_rules_source()}\n```\n\n</details>'
+           f"probabilities of the {parts}. `rules.py`, which needs NumPy alone, turns those of attributes into label sets.")
 
 _LIMITS = (
     "Images are squished to {size} pixels (height x width), whatever their shape: small details are lost. "
     "One garment per image is expected.",
     "It was trained from scratch on the images described above. For other cameras, backgrounds or garments, measure again.",
     "Temperatures and decision rule were chosen on the validation images. The Mean F1 above is cross-fitted: no image is scored by a rule "
-    "that was tuned on it.",
+    "that was chosen or tuned on it.",
     "Labels reflect those who assigned them. "
     "Attributes such as the intended wearer are conventions of a catalogue, not facts about people.")
 

@@ -20,7 +20,7 @@ except ImportError as e:
     raise InputError(f"the hub needs {e.name}, which is not installed here: pip install 'fashion_fastai[hub]'") from None
 
 # %% ../../nbs/79_export.hub.ipynb #83c4f061
-_COPIED = 'README.md',WEIGHTS_FILE,*ONNX_FILES.values() # no other file of a folder that somebody else may have made
+_COPIED = 'README.md','rules.py',WEIGHTS_FILE,*ONNX_FILES.values() # no other file of a folder that somebody else may have made
 
 def _is_same_model(config, source):
     "Whether weights, decision rule and all else that predictions depend on are those of `source`"

@@ -10,11 +10,12 @@ import logging,statistics,tempfile,time
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-from ..core import InputError,UNKNOWN,prefetch_map
+from ..core import InputError,prefetch_map
 from ..data.labels import LabelTable
 from ..data.image import load_pixels
 from ..data.cache import PackedImages
-from ..decision.sets import decide_sets
+from ..metrics import f1_per_image,is_correct,mean_known
+from ..decision.rules import rule_from_params
 from ..predict.onnx import open_session,run_graph
 
 # %% ../../nbs/76_export.int8.ipynb #92db2028
@@ -81,15 +82,11 @@ def onnx_scores(
 )->dict: # accuracy and mean_f1, as far as labels are known
     "The scores of an ONNX graph"
     parts = [run_graph(session, images[i:i+64]) for i in range(0, len(images), 64)]
-    p,q = (np.concatenate(o) for o in zip(*parts))
-    is_known,scores = categories != UNKNOWN,{}
-    if p.shape[1] and is_known.any(): scores['accuracy'] = float((p.argmax(1) == categories)[is_known].mean())
-    is_known = attributes != UNKNOWN
-    predicted,actual = decide_sets(rule, q) & is_known,attributes > 0
-    n_both,n_all = (predicted & actual).sum(1),predicted.sum(1) + actual.sum(1)
-    f1 = np.where(n_all == 0, 1., 2*n_both/np.maximum(n_all, 1))[is_known.any(1)]
-    if len(f1): scores['mean_f1'] = float(f1.mean())
-    return scores
+    category_probabilities,attribute_probabilities = (np.concatenate(o) for o in zip(*parts))
+    scores = dict(mean_f1=mean_known(f1_per_image(rule_from_params(rule)(attribute_probabilities), attributes)))
+    if category_probabilities.shape[1]:
+        scores = dict(accuracy=mean_known(is_correct(category_probabilities.argmax(1), categories)), **scores)
+    return {name: o for name,o in scores.items() if not np.isnan(o)}
 
 def time_in_turns(
     sessions:list, # from `open_session`

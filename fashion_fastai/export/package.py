@@ -6,7 +6,7 @@
 __all__ = ['N_CALIBRATION', 'export_int8', 'export_folder']
 
 # %% ../../nbs/78_export.package.ipynb #7c89d7c5
-import json,warnings
+import inspect,json,warnings
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -16,6 +16,7 @@ from ..recipes import read_recorded_recipe
 from ..data.labels import read_tables
 from ..data.cache import stored_size
 from ..data.loader import read_data
+from ..decision.rules import Decision
 from ..folders.model import ONNX_FILES,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
 from ..predict.model import load_folder
 from ..report.compare import read_metrics
@@ -103,6 +104,7 @@ def export_folder(
         (folder/WEIGHTS_FILE).write_bytes(weights)
         if onnx or int8:
             export_onnx(load_folder(run), folder/ONNX_FILES['fp32'])
+            (folder/'rules.py').write_bytes(Path(inspect.getfile(Decision)).read_bytes()) # for a program without this package
             formats = ('onnx',)
         if int8:
             check = export_int8(folder, config, int8, recipe)

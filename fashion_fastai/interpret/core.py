@@ -7,21 +7,21 @@ __all__ = ['NetworkInput', 'network_input', 'grad_cam', 'FashionInterpretation']
 
 # %% ../../nbs/55_interpret.core.ipynb #13daece2
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass,replace
 from pathlib import Path
 from threading import get_ident
 from typing import NamedTuple
-import numpy as np,torch,torch.nn.functional as F
+import numpy as np,pandas as pd,torch,torch.nn.functional as F
 from fastai.basics import noop
 from PIL import Image
 from ..core import InputError,UNKNOWN,atomic_write
-from ..metrics import f1_per_image,known_values
+from ..metrics import f1_per_image,is_correct
 from ..model.loss import attribute_loss,attribute_probabilities,category_loss
 from ..data.groups import AttributeGroup
 from ..data.labels import Vocab
 from ..data.loader import get_image
 from ..decision.rules import Grouped,Threshold
-from ..decision.tune import Decision
+from ..decision.tune import TunedDecision
 from ..outputs.prediction import to_cpu
 from ..folders.model import are_members,is_text
 from ..learner import FashionLearner
@@ -80,7 +80,6 @@ def grad_cam(
 
 # %% ../../nbs/55_interpret.core.ipynb #73ebb989
 _LOSSES = dict(category=category_loss, attributes=attribute_loss)
-_TENSORS = 'category_logits','attribute_logits','category','attributes','answers' # names in the file
 _MAX_UNPACKED,_MAX_RATIO = 100_000_000,200 # bytes that a file may have unpacked, whatever its size; times its size
 _MAX_TEXT = 40_000 # bytes of a name, four for a character
 
@@ -91,29 +90,53 @@ def _read_arrays(path):
         if n_bytes > max(_MAX_UNPACKED, _MAX_RATIO*Path(path).stat().st_size): raise ValueError(f'it unpacks to {n_bytes/1e6:,.0f} MB')
         return dict(file)
 
-def _is_in(values, kinds, low, high):
-    "Whether all of `values` are of some kinds of numbers, and in a range; False for NaN"
-    return values.dtype.kind in kinds and bool(((values >= low) & (values <= high)).all())
+# shapes of arrays: n images, c categories, a attributes
+_SHAPES = dict(category_logits='nc', attribute_logits='na', category='n', attributes='na', answers='na')
+_MAX_NUMBER = 1e9
 
-def _check_arrays(arrays, groups):
-    "Refuse arrays that cannot be those of predictions"
-    n,n_categories,n_attributes = (len(arrays[o]) for o in ('category','categories','attribute_names'))
-    shapes = [(n, n_categories), (n, n_attributes), (n,), (n, n_attributes), (n, n_attributes)]
-    if len(arrays['images']) != n or [arrays[k].shape for k in _TENSORS] != shapes: raise ValueError('the shapes do not match')
-    if not n or not n_categories + n_attributes: raise ValueError('there are no predictions')
-    texts = [arrays[o] for o in ('images','categories','attribute_names','types','rule') if o in arrays]
-    if any(o.dtype.kind != 'U' or o.ndim != 1 or o.itemsize > _MAX_TEXT for o in texts): raise ValueError('a name is not a text')
-    if any(len(np.unique(arrays[o])) < len(arrays[o]) for o in ('categories','attribute_names')): raise ValueError('a label occurs twice')
-    limits = dict(zip(_TENSORS, [('f', -1e9, 1e9)]*2 + [('i', UNKNOWN, n_categories-1)] + [('bi', UNKNOWN, 1)]*2))
-    limits.update(temperatures=('f', 1e-3, 1e3), thresholds=('f', -1e9, 1e9), category_offsets=('f', -1e9, 1e9))
-    lengths = dict(temperatures=(2, 1 + n_attributes), thresholds=(0, n_attributes))
-    lengths.update(category_offsets=(0, n_categories), types=(0, n_attributes))
-    for key,o in limits.items():
-        if key in arrays and not _is_in(arrays[key], *o): raise ValueError(f'{key} has an invalid value')
-    for key,o in lengths.items():
-        if key in arrays and arrays[key].shape not in [(k,) for k in o]: raise ValueError(f'{key} has the shape {arrays[key].shape}')
-    for group in groups:
-        if not is_text(group.name) or not are_members(list(group.members), n_attributes): raise ValueError('a group has no such attributes')
+class _ArrayCheck:
+    "Refuses arrays of a file that cannot be those of predictions"
+    def __init__(self, arrays, groups):
+        self.arrays = arrays
+        self.n,self.n_categories,self.n_attributes = (len(arrays[o]) for o in ('category','categories','attribute_names'))
+        self.check_names()
+        self.check_shapes()
+        self.check_values()
+        for group in groups:
+            has_members = are_members(list(group.members), self.n_attributes)
+            if not is_text(group.name) or not has_members: raise ValueError('a group has no such attributes')
+
+    def check_names(self):
+        texts = [self.arrays[o] for o in ('images','categories','attribute_names','types','rule') if o in self.arrays]
+        if any(o.dtype.kind != 'U' or o.ndim != 1 or o.itemsize > _MAX_TEXT for o in texts): raise ValueError('a name is not a text')
+        for o in ('categories','attribute_names'):
+            if len(np.unique(self.arrays[o])) < len(self.arrays[o]): raise ValueError('a label occurs twice')
+
+    def check_shapes(self):
+        sizes = dict(n=self.n, c=self.n_categories, a=self.n_attributes)
+        for name,axes in dict(_SHAPES, images='n').items():
+            if self.arrays[name].shape != tuple(sizes[o] for o in axes): raise ValueError('the shapes do not match')
+        if not self.n or not self.n_categories + self.n_attributes: raise ValueError('there are no predictions')
+        n_folds = len(self.arrays.get('fold_temperatures', ()))
+        allowed = dict(temperatures=[(2,), (1 + self.n_attributes,)], thresholds=[(0,), (self.n_attributes,)],
+            category_offsets=[(0,), (self.n_categories,)], types=[(0,), (self.n_attributes,)], image_groups=[(0,), (self.n,)],
+            folds=[(0,), (self.n,)], fold_temperatures=[(0,), (n_folds, 2), (n_folds, 1 + self.n_attributes)])
+        for name,shapes in allowed.items():
+            if name in self.arrays and self.arrays[name].shape not in shapes:
+                raise ValueError(f'{name} has the shape {self.arrays[name].shape}')
+
+    def check_values(self):
+        n_folds = len(self.arrays.get('fold_temperatures', ()))
+        numbers,temperature = ('f', -_MAX_NUMBER, _MAX_NUMBER),('f', 1e-3, 1e3)
+        allowed = dict(category_logits=numbers, attribute_logits=numbers, category=('i', UNKNOWN, self.n_categories-1),
+            attributes=('bi', UNKNOWN, 1), answers=('bi', UNKNOWN, 1), temperatures=temperature, fold_temperatures=temperature,
+            thresholds=numbers, category_offsets=numbers, image_groups=('i', 0, _MAX_NUMBER), folds=('i', 0, n_folds-1))
+        for name,(kinds,low,high) in allowed.items():
+            values = self.arrays.get(name, np.empty(0))
+            is_valid = values.dtype.kind in kinds and ((values >= low) & (values <= high)).all() # False for NaN
+            if values.size and not is_valid: raise ValueError(f'{name} has an invalid value')
+
+def _or_empty(values): return np.empty(0, int) if values is None else np.asarray(values)
 
 @dataclass
 class FashionInterpretation:
@@ -128,41 +151,47 @@ class FashionInterpretation:
     rule:str='' # the decision rule, as text
     thresholds:list|None=None # threshold of each attribute, if the rule has thresholds
     category_offsets:list|None=None # of each category, for logit adjustment; None for no adjustment
+    image_groups:np.ndarray|None=None # number of each image's group, such as its product, shape (n,); None if they are independent
+    folds:np.ndarray|None=None # fold of each image in the tuning of the decision, shape (n,); None if it was not tuned on these images
+    fold_temperatures:tuple=() # as `temperatures`, of each fold, fitted to the other folds
 
     @classmethod
     def from_learner(cls,
         learn:FashionLearner, # trained
-        decision:Decision|None=None, # from `learn.tune_decision`, for its cross-fitted label sets; None for the learner's rule
-        ds_idx:int=1, # dataset; 1: validation
+        decision:TunedDecision|None=None, # from `learn.tune_decision`, for its cross-fitted label sets; None for the learner's rule
+        ds_idx:int=1, # dataset; 1: validation, 0: training, without random augmentation
     ):
         "Predict a dataset"
-        with learn.no_bar(): logits,targets = learn.get_preds(ds_idx=ds_idx, act=noop)
+        dl = learn.dls[ds_idx]
+        if ds_idx == 0: dl = learn.dls.test_dl(dl.items, with_labels=True, packed=dl.packed)
+        with learn.no_bar(): logits,targets = learn.get_preds(dl=dl.new(shuffle=False, drop_last=False, packed=dl.packed), act=noop)
         logits,(category,attributes) = tuple(to_cpu(o).float() for o in logits),map(to_cpu, targets)
-        loss,n_attributes = learn.loss_func,len(learn.vocab.attributes)
-        predicted = decision.predicted if decision else loss.decodes(loss.activation(logits))[1]
-        sources = [get_image(o) for o in learn.dls[ds_idx].items]
+        loss,groups,folds = learn.loss_func,getattr(learn.dls, 'valid_groups', None) if ds_idx == 1 else None,{}
+        predicted = loss.decodes(loss.activation(logits))[1] if decision is None else torch.from_numpy(decision.predicted)
+        if decision: folds = dict(folds=decision.folds, fold_temperatures=decision.fold_temperatures)
+        sources = [get_image(o) for o in dl.items]
         paths = [str(o) if isinstance(o, (str,Path)) else '' for o in sources]
-        rule = loss.rule.rule if isinstance(loss.rule, Grouped) else loss.rule
-        has_thresholds = isinstance(rule, Threshold)
-        thresholds = np.broadcast_to(rule.threshold, n_attributes).tolist() if has_thresholds else None
-        return cls(learn.vocab, paths, logits, category, attributes.char(), predicted.bool(), tuple(loss.temperatures),
-            str(loss.rule), thresholds, loss.category_offsets)
+        rule = loss.decision.rule
+        inner = rule.rule if isinstance(rule, Grouped) else rule
+        has_thresholds = isinstance(inner, Threshold)
+        thresholds = np.broadcast_to(inner.threshold, len(learn.vocab.attributes)).tolist() if has_thresholds else None
+        return cls(learn.vocab, paths, logits, category, attributes.char(), predicted, loss.decision.temperatures, str(rule), thresholds,
+            loss.decision.category_offsets, None if groups is None else pd.factorize(groups)[0], **folds)
 
     def __len__(self): return len(self.category)
     def __repr__(self):
-        scores = ((name, values) for name,values in (('accuracy', self.correct_known.float()), ('mean F1', self.f1)) if len(values))
-        return ', '.join([f"FashionInterpretation: {len(self):,} images", *(f'{name} {o.mean():.4f}' for name,o in scores)])
+        scores = [(name, o[~np.isnan(o)]) for name,o in (('accuracy', self.is_correct), ('mean F1', self.f1_per_image))]
+        return ', '.join([f"FashionInterpretation: {len(self):,} images", *(f'{name} {o.mean():.4f}' for name,o in scores if len(o))])
 
-    def _category_logits(self, calibrated=True):
+    def _category_logits(self, temperature):
         "The category's logits, calibrated and adjusted"
-        if not calibrated: return self.logits[0]
-        logits = self.logits[0]/self.temperatures[0]
+        logits = self.logits[0]/temperature
         return logits + logits.new_tensor(self.category_offsets) if self.category_offsets else logits
 
     @property
     def predicted_category(self)->torch.Tensor:
         "Labels, shape (n,)"
-        return self._category_logits().argmax(1) if self.vocab.categories else torch.full_like(self.category, UNKNOWN)
+        return self._category_logits(self.temperatures[0]).argmax(1) if self.vocab.categories else torch.full_like(self.category, UNKNOWN)
     @property
     def has_category(self)->torch.Tensor: "Whether the category is known, shape (n,)"; return self.category != UNKNOWN
     @property
@@ -170,13 +199,13 @@ class FashionInterpretation:
         "Whether the category is known and correct, shape (n,)"
         return self.has_category & (self.predicted_category == self.category)
     @property
-    def correct_known(self)->torch.Tensor:
-        "Whether the category is correct, for the images where it is known"
-        return self.correct[self.has_category]
+    def is_correct(self)->np.ndarray:
+        "1 or 0: whether the category is correct, NaN where it is unknown, shape (n,)"
+        return is_correct(self.predicted_category, self.category)
     @property
-    def f1(self)->torch.Tensor:
-        "F1 of each label set, for the images with known labels"
-        return known_values(f1_per_image(self.predicted, self.attributes))
+    def f1_per_image(self)->np.ndarray:
+        "F1 of each label set, NaN where no label is known, shape (n,)"
+        return f1_per_image(self.predicted, self.attributes)
     @property
     def all_correct(self)->torch.Tensor:
         "Whether nothing that is known is predicted wrongly, shape (n,)"
@@ -195,8 +224,15 @@ class FashionInterpretation:
         calibrated:bool=True, # use the temperatures and the logit adjustment
     )->tuple: # (category probabilities, attribute probabilities)
         "Probabilities of both parts"
-        attributes = self.temperatures[1] if calibrated else 1.
-        return self._category_logits(calibrated).softmax(1),attribute_probabilities(self.logits[1], attributes, self.vocab.groups)
+        if not calibrated: return self.logits[0].softmax(1),attribute_probabilities(self.logits[1], 1., self.vocab.groups)
+        category,attributes = self.temperatures
+        return self._category_logits(category).softmax(1),attribute_probabilities(self.logits[1], attributes, self.vocab.groups)
+
+    def held_out_probabilities(self)->tuple: # (category probabilities, attribute probabilities)
+        "Probabilities with temperatures that were fitted to other folds; those of the model if it was not tuned on these images"
+        if self.folds is None: return self.probabilities()
+        parts = [replace(self, temperatures=o).probabilities() for o in self.fold_temperatures]
+        return tuple(torch.stack(o)[self.folds,torch.arange(len(self))] for o in zip(*parts))
 
     def losses(self,
         part:str, # category or attributes
@@ -212,11 +248,12 @@ class FashionInterpretation:
         "Write a compressed file, atomically and without pickle"
         texts = dict(images=self.images, categories=self.vocab.categories, attribute_names=self.vocab.attributes, rule=[self.rule],
             groups=[json.dumps(self.vocab.groups)], types=self.vocab.types)
-        tensors = dict(zip(_TENSORS, (*self.logits, self.category, self.attributes, self.predicted)))
+        tensors = dict(zip(_SHAPES, (*self.logits, self.category, self.attributes, self.predicted)))
         arrays = {k: np.array(o, dtype=np.str_) for k,o in texts.items()} | {k: o.numpy() for k,o in tensors.items()}
         with atomic_write(path) as f:
             np.savez_compressed(f, **arrays, temperatures=np.hstack(self.temperatures), thresholds=self.thresholds or [],
-                category_offsets=self.category_offsets or [])
+                category_offsets=self.category_offsets or [], image_groups=_or_empty(self.image_groups), folds=_or_empty(self.folds),
+                fold_temperatures=np.array([np.hstack(o) for o in self.fold_temperatures]))
 
     @classmethod
     def load(cls,
@@ -233,11 +270,13 @@ class FashionInterpretation:
     def _from_arrays(cls, arrays):
         groups = json.loads(str(arrays['groups'][0])) if 'groups' in arrays else []
         groups = tuple(AttributeGroup(name, tuple(members), bool(exactly_one)) for name,members,exactly_one in groups)
-        _check_arrays(arrays, groups)
-        tensors = [torch.from_numpy(arrays[k]) for k in _TENSORS]
+        _ArrayCheck(arrays, groups)
+        tensors = [torch.from_numpy(arrays[k]) for k in _SHAPES]
         categories,attributes,types = (tuple(arrays[o].tolist()) if o in arrays else () for o in ('categories','attribute_names','types'))
         vocab = Vocab(categories, attributes, groups, types)
-        category_temperature,*temperatures = arrays['temperatures'].tolist()
-        return cls(vocab, arrays['images'].tolist(), tuple(tensors[:2]), *tensors[2:],
-            (category_temperature, temperatures if groups else temperatures[0]), str(arrays['rule'][0]),
-            arrays['thresholds'].tolist() or None, arrays.get('category_offsets', np.empty(0)).tolist() or None)
+        def paired(row): return row[0],row[1:] if groups else row[1]
+        def numbers(name): return arrays[name] if len(arrays.get(name, ())) else None
+        def listed(name): return arrays.get(name, np.empty(0)).tolist()
+        return cls(vocab, arrays['images'].tolist(), tuple(tensors[:2]), *tensors[2:], paired(arrays['temperatures'].tolist()),
+            str(arrays['rule'][0]), listed('thresholds') or None, listed('category_offsets') or None, numbers('image_groups'),
+            numbers('folds'), tuple(map(paired, listed('fold_temperatures'))))

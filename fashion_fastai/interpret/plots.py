@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix,precision_recall_curve
-from ..core import InputError
+from ..core import InputError,UNKNOWN
 from ..metrics import label_scores
 from ..data.loader import GarmentImage
 from ..outputs.prediction import COLORS,make_prediction,show_prediction
@@ -77,10 +77,10 @@ def _show_tiles(interp, rows, notes=None):
     fig,axes = figure_grid(len(rows), 6, (width, height), layout=None)
     # in inches: .6 for the attributes below each image, .45 for the category above
     fig.subplots_adjust(.01, .6/height/n_rows, .99, 1 - .45/height/n_rows, .08, 1.05/2.35)
-    (p,q),categories,vocab = interp.probabilities(),interp.predicted_category,interp.vocab
+    predictions = interp.predicted_category,interp.predicted,*interp.probabilities()
     for i,(ax,row) in enumerate(zip(axes, rows)):
         image,note = _open_thumbnail(interp.images[row])
-        show_prediction(ax, image, make_prediction(vocab, categories[row], interp.predicted[row], p[row], q[row]), interp.actual(row))
+        show_prediction(ax, image, make_prediction(interp.vocab, *(o[row] for o in predictions)), interp.actual(row))
         ax.text(.5, .5, note, transform=ax.transAxes, ha='center', va='center', fontsize=8)
         if notes:
             box = dict(facecolor='white', edgecolor='none', alpha=.8, pad=1.5)
@@ -195,18 +195,19 @@ def calibration(
 def plot_calibration(
     interp:FashionInterpretation, # predictions
 )->plt.Figure:
-    "Reliability diagrams of both parts, before and after temperature scaling; larger dots are more images"
-    titles = {'Category: the predicted one': len(interp.correct_known), 'Attributes: all': (interp.attributes >= 0).any()}
+    "Reliability diagrams of both parts, before and after temperatures that were fitted to other images; larger dots are more images"
+    titles = {'Category: the predicted one': interp.has_category.any(), 'Attributes: all': (interp.attributes >= 0).any()}
     shown = [i for i,has_labels in enumerate(titles.values()) if has_labels]
     fig,axes = figure_grid(len(shown), 2, (3.8, 4.4))
-    for calibrated,color,style,name in ((False, _VERMILION, '--', 'as trained'), (True, _BLUE, '-', 'temperature')):
-        p,q = interp.probabilities(calibrated)
-        parts = (interp.correct_known, p[interp.has_category].amax(1) if p.shape[1] else p),(interp.attributes, q)
+    curves = (interp.probabilities(False), _VERMILION, '--', 'as trained'),(interp.held_out_probabilities(), _BLUE, '-', 'temperature')
+    for (of_categories,of_attributes),color,style,name in curves:
+        highest = of_categories.amax(1) if of_categories.shape[1] else interp.correct.float()
+        parts = (np.nan_to_num(interp.is_correct, nan=UNKNOWN), highest),(interp.attributes, of_attributes)
         for ax,i in zip(axes, shown):
             mean,fraction,sizes,error = calibration(*parts[i])
             ax.scatter(mean, fraction, 8 + 72*sizes/sizes.max(), color, clip_on=False)
             temperature = interp.temperatures[i]
-            value = f' {temperature:.2f}' if calibrated and isinstance(temperature, float) else ''
+            value = f' {temperature:.2f}' if color == _BLUE and isinstance(temperature, float) else ''
             ax.plot(mean, fraction, style, c=color, lw=1.2, label=f"{name}{value}: ECE {error:.3f}")
     for ax,title in zip(axes, [title for title,has_labels in titles.items() if has_labels]):
         ax.plot([0,1], [0,1], c='grey', lw=.8)

@@ -6,7 +6,6 @@
 __all__ = ['category_loss', 'group_log_probabilities', 'group_loss', 'attribute_loss', 'attribute_probabilities', 'MultiTaskLoss']
 
 # %% ../../nbs/09_model.loss.ipynb #8192d88a
-from typing import Callable
 import torch, torch.nn.functional as F
 from torch import Tensor
 from fastai.torch_core import Module
@@ -101,17 +100,15 @@ class MultiTaskLoss(Module):
     def __init__(self,
         attribute_weight:float=3., # weight of the attributes; their number gives the plain joint likelihood
         label_smoothing:float=.1, # fraction of the category's target spread over all categories; training only
-        rule:Callable|None=None, # decision rule, from probabilities to multi-hot labels; None: p > 0.5
+        decision=None, # `Decision`: its rule, temperatures and offsets; None for a probability of 0.5, uncalibrated
         reduction:str='mean', # 'mean', 'sum', or 'none' for a loss per image
         category_weight:float=1., # weight of the category; 0 trains the attributes alone
         log_variances:Tensor|None=None, # learned task weights, shape (2,), that replace both weights in training
         groups:tuple=(), # `AttributeGroup`s of attributes that exclude one another
     ):
-        self.groups = groups
+        self.groups,self.decision,self.reduction = groups,decision,reduction
         self.attribute_weight,self.category_weight = attribute_weight,category_weight
         self.label_smoothing,self.log_variances = label_smoothing,log_variances
-        self.rule,self.temperatures,self.category_offsets = rule,(1.,1.),None
-        self.reduction = reduction
 
     def forward(self, pred, category, attributes):
         # validation has no gradient: its loss is not smoothed or learned, so that it is comparable across settings
@@ -125,13 +122,17 @@ class MultiTaskLoss(Module):
         return self.category_weight*losses[0] + self.attribute_weight*losses[1]
 
     def activation(self, pred):
-        "Probabilities of both parts, calibrated by `temperatures`; the category's logits are adjusted by `category_offsets`"
-        category = pred[0]/self.temperatures[0]
-        if self.category_offsets: category = category + category.new_tensor(self.category_offsets)
-        return category.softmax(-1),attribute_probabilities(pred[1], self.temperatures[1], self.groups)
+        "Probabilities of both parts, with the temperatures and the category's offsets of the decision"
+        if self.decision is None: return pred[0].softmax(-1),attribute_probabilities(pred[1], 1., self.groups)
+        category_temperature,attribute_temperature = self.decision.temperatures
+        category,offsets = pred[0]/category_temperature,self.decision.category_offsets
+        if offsets: category = category + category.new_tensor(offsets)
+        return category.softmax(-1),attribute_probabilities(pred[1], attribute_temperature, self.groups)
 
     def decodes(self, probabilities):
-        "The most probable category, and the attributes by `rule`, as labels and multi-hot"
+        "The most probable category, and the attributes by the rule of the decision, as labels and multi-hot"
         category,attributes = probabilities
         labels = category.argmax(-1) if category.shape[1] else category.new_full(category.shape[:1], UNKNOWN, dtype=torch.long)
-        return labels,(attributes > .5 if self.rule is None else self.rule(attributes))
+        if self.decision is None: return labels,attributes > .5
+        label_sets = self.decision.rule(attributes.detach().float().cpu().numpy()) # rules need NumPy alone
+        return labels,torch.from_numpy(label_sets).to(attributes.device)

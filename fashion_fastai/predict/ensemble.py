@@ -8,13 +8,14 @@ __all__ = ['ENSEMBLE_FILE', 'FOLDS_FILE', 'Member', 'EnsembleModel', 'save_ensem
 
 # %% ../../nbs/61_predict.ensemble.ipynb #e736f6fd
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Callable,NamedTuple
+from typing import NamedTuple
 import numpy as np,torch
 from torch import nn
 from ..core import InputError,atomic_write
 from ..data.augment import squish
-from ..decision.rules import rule_from_params,rule_params
+from ..decision.rules import Decision
 from ..decision.tune import decide
 from ..callback.tta import mean_logits,predict_with_flip
 from ..folders.model import are_temperatures,check_values,is_list_of,is_plain_name,is_rule,read_json
@@ -63,11 +64,10 @@ ENSEMBLE_FILE,FOLDS_FILE = 'ensemble.json','folds.csv'
 def save_ensemble(
     folder:str|Path, # where to write ensemble.json
     members:list, # names of run folders inside `folder`
-    rule:Callable|None, # decision rule
-    temperatures:tuple, # of all members: (category's, attributes')
+    decision:Decision, # of all members together
 ):
     "Let the runs in `folder` predict together"
-    description = dict(format=1, members=list(members), rule=rule_params(rule), temperatures=list(temperatures))
+    description = dict(format=1, members=list(members), **decision.params())
     with atomic_write(Path(folder)/ENSEMBLE_FILE) as f: f.write_text(json.dumps(description, indent=1))
 
 def is_ensemble(
@@ -80,8 +80,7 @@ class Source(NamedTuple):
     "A run, or the runs of a folder with ensemble.json"
     folder:Path # its path
     learners:list # one, or one of each member
-    temperatures:tuple # of its networks
-    rule:Callable|None # decision rule
+    decision:Decision # of its networks
 
 _DESCRIPTION = 'the description of an ensemble'
 
@@ -97,7 +96,8 @@ def _read_members(folder, precision):
     check_values(path, _DESCRIPTION, description, [
         ('rule', lambda o: is_rule(o, n), f'a decision rule for {n} attributes'),
         ('temperatures', lambda o: are_temperatures(o, n), 'a number from 0.001 to 1000 for each part')])
-    return Source(folder, learners, tuple(description['temperatures']), rule_from_params(description['rule']))
+    offsets = learners[0].loss_func.decision.category_offsets # all members have nearly the same
+    return Source(folder, learners, replace(Decision.from_params(description), category_offsets=offsets))
 
 def read_source(
     folder:str|Path, # run folder, or a folder with ensemble.json
@@ -108,7 +108,7 @@ def read_source(
     if (folder/ENSEMBLE_FILE).is_file(): return _read_members(folder, precision)
     if (folder/FOLDS_FILE).is_file(): raise InputError(f"{folder}: its folds are not finished; continue with fashion train --resume")
     learn = load_model(folder, precision)
-    return Source(folder, [learn], tuple(learn.loss_func.temperatures), learn.loss_func.rule)
+    return Source(folder, [learn], learn.loss_func.decision)
 
 def _check_labels(sources):
     "Refuse networks with other labels than the first"
@@ -133,11 +133,11 @@ def _joint_decision(sources):
     for source,interp in zip(sources, interps):
         row = {path: i for i,path in enumerate(interp.images)}
         rows = [row[o] for o in sorted(common)]
-        logits.append(_calibrate([o[rows] for o in interp.logits], source.temperatures))
+        logits.append(_calibrate([o[rows] for o in interp.logits], source.decision.temperatures))
     groups,last = interp.vocab.groups,(interp.category[rows],interp.attributes[rows].float()) # its labels are those of all
     decision = decide(mean_logits(logits, groups=groups), *last, None, groups=groups)
     print(f"joint decision on {len(common):,} common validation images: {decision}", flush=True)
-    return decision.rule,decision.temperatures
+    return decision.decision
 
 # %% ../../nbs/61_predict.ensemble.ipynb #6817d071
 def load_ensemble(
@@ -148,15 +148,16 @@ def load_ensemble(
     "A learner that predicts the mean of all networks' probabilities"
     sources = [read_source(o, precision) for o in models]
     _check_labels(sources)
-    rule,temperatures = _joint_decision(sources) if len(sources) > 1 else (sources[0].rule, (1.,1.))
+    # the networks' logits are divided by their temperatures before they are averaged
+    decision = _joint_decision(sources) if len(sources) > 1 else replace(sources[0].decision, temperatures=(1.,1.))
     learners = [learn for source in sources for learn in source.learners]
     def member(source, learn):
         has_tta = hasattr(learn, 'flip_tta') if tta is None else tta
-        return Member(learn, source.temperatures, has_tta, 1/len(sources)/len(source.learners))
+        return Member(learn, source.decision.temperatures, has_tta, 1/len(sources)/len(source.learners))
     members = [member(source, learn) for source in sources for learn in source.learners]
     largest = max(learners, key=lambda o: np.prod(o.dls.valid.crop.size)) # whose images all others are made from
     largest.remove_cbs([o for o in largest.cbs if o.name == 'flip_tta'])
     largest.model = EnsembleModel(members)
-    largest.loss_func.rule,largest.loss_func.temperatures = rule,temperatures
-    largest.loss_func.category_offsets = learners[0].loss_func.category_offsets # the adjustment of the first run
+    offsets = learners[0].loss_func.decision.category_offsets # the adjustment of the first run
+    largest.loss_func.decision = replace(decision, category_offsets=offsets)
     return largest

@@ -14,7 +14,7 @@ from fastai.callback.fp16 import MixedPrecision
 from safetensors.torch import load,save
 import fashion_fastai
 from ..core import InputError,atomic_write
-from ..metrics import CategoryAccuracy,MeanF1
+from ..model.metrics import CategoryAccuracy,MeanF1
 from ..model.multitask import multi_task_model
 from ..model.precision import set_precision
 from ..model.optimizer import fused_adamw
@@ -23,7 +23,7 @@ from ..data.groups import AttributeGroup
 from ..data.labels import LabelRow,Vocab
 from ..data.augment import JitterNormalize
 from ..data.loader import compute_device,fashion_block
-from ..decision.rules import rule_from_params,rule_params
+from ..decision.rules import Decision
 from ..decision.prior import ConstantPrediction
 from ..callback.tta import FlipTTA
 from ..folders.model import CONFIG_FILES,FORMAT,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
@@ -43,13 +43,12 @@ def describe_model(
     learn:FashionLearner, # trained
 )->dict: # the content of model.json; JSON-compatible values
     "All that a prediction depends on, but for the weights"
-    model,loss,normalize = learn.model,learn.loss_func,_normalize(learn)
+    model,normalize = learn.model,_normalize(learn)
     return dict(format=FORMAT, architecture=getattr(model, 'architecture', repr(model)),
         categories=list(learn.vocab.categories), attributes=list(learn.vocab.attributes),
         groups=[o._asdict() for o in learn.vocab.groups], types=list(learn.vocab.types),
         size=list(learn.dls.valid.crop.size), mean=normalize.mean.flatten().tolist(), std=normalize.std.flatten().tolist(),
-        rule=rule_params(loss.rule), temperatures=list(loss.temperatures),
-        category_offsets=loss.category_offsets, tta=hasattr(learn, 'flip_tta'),
+        **learn.loss_func.decision.params(), tta=hasattr(learn, 'flip_tta'),
         precision=getattr(model, 'precision', None), channels_last=getattr(model, 'channels_last', None),
         constant=learn.prior._asdict(), versions=versions())
 
@@ -98,18 +97,17 @@ def _empty_dls(vocab, size):
 
 def _build(description, weights):
     "The learner of `description`"
-    vocab = Vocab(tuple(description['categories']), tuple(description['attributes']))
+    groups = tuple(AttributeGroup(o['name'], tuple(o['members']), o['exactly_one']) for o in description.get('groups', []))
+    vocab = Vocab(tuple(description['categories']), tuple(description['attributes']), groups, tuple(description.get('types', ())))
     model = _network(vocab, description['architecture'], weights).to(compute_device())
     dls = _empty_dls(vocab, tuple(description['size']))
-    groups = tuple(AttributeGroup(o['name'], tuple(o['members']), o['exactly_one']) for o in description.get('groups', []))
-    loss = MultiTaskLoss(rule=rule_from_params(description['rule']), log_variances=model.log_variances, groups=groups)
-    loss.temperatures,loss.category_offsets = tuple(description['temperatures']),description.get('category_offsets')
+    loss = MultiTaskLoss(decision=Decision.from_params(description), log_variances=model.log_variances, groups=groups)
     learn = FashionLearner(dls, model, loss_func=loss, opt_func=fused_adamw, metrics=[CategoryAccuracy(), MeanF1()],
         cbs=[FlipTTA()] if description['tta'] else [], path=Path())
     normalize = _normalize(learn)
     stats = (torch.tensor(description[o], device=normalize.mean.device).view(1, -1, 1, 1) for o in ('mean','std'))
     normalize.mean,normalize.std = stats
-    learn.types = tuple(description.get('types', ()))
+    learn.vocab = vocab
     learn.prior = ConstantPrediction(**description['constant'])
     model.to_precision(description['precision'], description['channels_last'])
     return learn

@@ -18,7 +18,7 @@ from ..core import InputError,UNKNOWN,batch_advice,oom_hint,prefetch_map,termina
 from ..data.labels import Vocab
 from ..data.image import load_pixels
 from ..data.cache import stored_size
-from ..decision.sets import decide_sets
+from ..decision.rules import Decision
 from ..outputs.prediction import Prediction,make_prediction,require_numbers
 from fashion_fastai.outputs.submission import (CountedBatches,Predictions,bad_rows,fill_prior,open_cache,
     read_image_list,write_submission)
@@ -70,7 +70,7 @@ class OnnxModel:
         self.graph,self.sessions,self.config = read_file(path.parent, name, config),{},config
         self.vocab = Vocab(tuple(config['categories']), tuple(config['attributes']))
         self.size,self.prior = stored_size(config['size']),SimpleNamespace(**config['constant'])
-        self.rule,self.tta,self.path = config['rule'],config['tta'],path.parent/name
+        self.decision,self.tta,self.path = Decision.from_params(config),config['tta'],path.parent/name
 
     def session(self,
         threads:int, # that share the work of one call
@@ -89,7 +89,7 @@ class OnnxModel:
             raise InputError(f"{self.path}: predicts other labels than {config_path(self.path.parent).name} describes")
         require_numbers(p, q)
         labels = p.argmax(1) if p.shape[1] else np.full(len(p), UNKNOWN)
-        return [labels, decide_sets(self.rule, q), p, q]
+        return [labels, self.decision.rule(q), p, q]
 
     def predict(self,
         item:str|Path|bytes|np.ndarray|Image.Image, # path, bytes of a file, pixels, or PIL image

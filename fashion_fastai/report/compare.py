@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 import pandas as pd
 from ..core import InputError,read_regular
+from ..metrics import SCORES
 from ..folders.model import check_values,is_dict_of,is_flag,is_list_of,is_number,is_text,read_json
 
 # %% ../../nbs/68_report.compare.ipynb #7751d0db
@@ -22,8 +23,6 @@ class Run(NamedTuple):
     history:pd.DataFrame|None # a row per epoch
     metrics:dict # content of metrics.json; empty if there is none
     problem:str # '' for a finished run, otherwise one line
-
-_SCORES = 'accuracy','mean_f1' # of a run that predicts both parts
 
 def _read_settings(path):
     "(recipe name, settings) of a run"
@@ -60,9 +59,9 @@ def _is_decision(value):
 def _is_plain(value): return value is None or is_flag(value) or is_text(value) or is_number(value, -1e18, 1e18)
 
 _CHECKS = [(key, is_valid, expected) for keys,is_valid,expected in (
-    (_SCORES, _is_score, 'a number from 0 to 1'),
+    (SCORES, _is_score, 'a number from 0 to 1'),
     (_RANKING, _is_score_or_none, 'a number from 0 to 1, or null'),
-    ([f'{o}_interval' for o in _SCORES], lambda o: is_list_of(o, _is_score, 2), 'two numbers from 0 to 1'),
+    ([f'{o}_interval' for o in SCORES], lambda o: is_list_of(o, _is_score, 2), 'two numbers from 0 to 1'),
     ([f'attribute_recall_top_{k}_per_type' for k in (3, 5)], lambda o: is_dict_of(o, _is_score_or_none), 'a number for each type'),
     (('known_labels',), lambda o: is_dict_of(o, _is_count), 'the number of known labels'),
     (('categories','attributes'), _are_label_scores, 'the scores of each label'),
@@ -76,7 +75,7 @@ _CHECKS = [(key, is_valid, expected) for keys,is_valid,expected in (
 
 def _is_spread(value):
     "Whether a value has the mean and the standard deviation of some scores over the folds"
-    return is_dict_of(value, lambda o: _has(o, dict(mean=_is_score, sd=_is_score))) and set(value) <= set(_SCORES)
+    return is_dict_of(value, lambda o: _has(o, dict(mean=_is_score, sd=_is_score))) and set(value) <= set(SCORES)
 
 def _check_folds(path, metrics):
     "Refuse scores of folds that cannot be shown side by side"
@@ -92,7 +91,7 @@ def read_metrics(
     "Read and validate the scores of a run"
     metrics = read_json(path, _METRICS)
     check_values(path, _METRICS, metrics, _CHECKS, [key for key,*_ in _CHECKS if key not in required])
-    scores = [o for o in _SCORES if o in metrics]
+    scores = [o for o in SCORES if o in metrics]
     if not scores: raise InputError(f"{path}: is not {_METRICS}: it has neither accuracy nor mean_f1")
     if 'folds' in metrics: _check_folds(path, metrics)
     return metrics
@@ -113,21 +112,21 @@ def read_run(
     folder:str|Path, # run folder
 )->Run: # raises `InputError` if there is no such folder, or it contains no run
     "Read a run, finished or not; damaged files are reported as a problem"
-    folder,found,problems = Path(folder),{},[]
+    folder,content,problems = Path(folder),{},[]
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder")
     for name,read in _READERS.items():
         if not (folder/name).exists(): continue
-        try: found[name] = read(folder/name)
+        try: content[name] = read(folder/name)
         except Exception as e: # nearly anything, for a damaged file
             is_told = isinstance(e, InputError) and not e.__cause__
             reason = str(e).removeprefix(f'{folder/name}: ') if is_told else f'cannot be read ({type(e.__cause__ or e).__name__})'
             problems.append(f"damaged: {name} {reason}")
-    if not found and not problems: raise InputError(f"{folder}: contains no run (no settings.ini, history.csv or metrics.json)")
-    history = found.get('history.csv')
+    if not content and not problems: raise InputError(f"{folder}: contains no run (no settings.ini, history.csv or metrics.json)")
+    history = content.get('history.csv')
     n_epochs = 0 if history is None else len(history)
-    if not problems and 'metrics.json' not in found: problems = [f"unfinished: {n_epochs} epochs"]
-    recipe,settings = found.get('settings.ini', ('', {}))
-    return Run(folder, recipe, settings, history, found.get('metrics.json', {}), '; '.join(problems))
+    if not problems and 'metrics.json' not in content: problems = [f"unfinished: {n_epochs} epochs"]
+    recipe,settings = content.get('settings.ini', ('', {}))
+    return Run(folder, recipe, settings, history, content.get('metrics.json', {}), '; '.join(problems))
 
 # %% ../../nbs/68_report.compare.ipynb #91b35352
 def _is_run(folder):
@@ -136,7 +135,7 @@ def _is_run(folder):
     try: return 'stages' in _read_settings(folder/'settings.ini')[1] # a file of recipes has several sections
     except (OSError, ValueError, configparser.Error): return False
 
-_FIGURES = *_SCORES,*_RANKING,'minutes','images_per_second'
+_FIGURES = *SCORES,*_RANKING,'minutes','images_per_second'
 _COLUMNS = 'run','problem','recipe','data',*_FIGURES
 
 def compare_runs(
@@ -157,7 +156,7 @@ def compare_runs(
     table = pd.DataFrame([dict(run=name, **figures(o)) for name,o in zip(names, runs)])
     table = table[[o for o in table if o in ('run','minutes','images_per_second') or table[o].notna().any()]]
     table['problem'] = [o.problem for o in runs]
-    def rank(i): return bool(runs[i].problem),-sum(runs[i].metrics.get(o, 0.) for o in _SCORES)
+    def rank(i): return bool(runs[i].problem),-sum(runs[i].metrics.get(o, 0.) for o in SCORES)
     return pd.concat([table, settings], axis=1).iloc[sorted(range(len(runs)), key=rank)].reset_index(drop=True)
 
 # %% ../../nbs/68_report.compare.ipynb #2a64d0a7

@@ -8,9 +8,9 @@ __all__ = ['Baseline', 'baseline_scores', 'DataCard', 'check_data']
 # %% ../../nbs/67_report.dataset.ipynb #082b67a8
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np,pandas as pd,torch
+import numpy as np,pandas as pd
 from ..core import InputError,SPLITS,UNKNOWN,atomic_write,fmt_size
-from ..metrics import f1_per_image,known_values
+from ..metrics import f1_per_image,is_correct,mean_known
 from ..data.stats import DatasetStats,co_occurrences,label_counts,read_stats
 from ..decision.prior import best_constant_set
 from .html import MAX_ROWS,Table,count_table,frequency_note,most_frequent,render_page,thumbnail_image
@@ -31,14 +31,12 @@ def baseline_scores(
     "The constant-prediction baseline, fitted on the training images"
     split,is_train = 'val' if stats.in_split('val').any() else 'train',stats.in_split('train')
     is_scored,labels = stats.in_split(split),stats.frame.category_label.values
-    constant,actual = (torch.tensor(stats.attributes[o]) for o in (is_train, is_scored))
-    constant = best_constant_set(constant)
-    f1 = known_values(f1_per_image(constant.expand(len(actual), -1), actual)).mean().item()
+    actual,constant = stats.attributes[is_scored],best_constant_set(stats.attributes[is_train])
+    f1 = mean_known(f1_per_image(np.broadcast_to(constant, actual.shape), actual))
     names = [o for o,c in zip(stats.vocab.attributes, constant) if c]
     if not stats.vocab.categories: return Baseline(np.nan, f1, '', names, split)
     largest = np.bincount(labels[is_train & (labels != UNKNOWN)]).argmax()
-    scored = labels[is_scored & (labels != UNKNOWN)]
-    accuracy = (scored == largest).mean().item() if len(scored) else np.nan
+    accuracy = mean_known(is_correct(largest, labels[is_scored]))
     return Baseline(accuracy, f1, stats.vocab.categories[largest], names, split)
 
 # %% ../../nbs/67_report.dataset.ipynb #ed628c0a
@@ -65,7 +63,7 @@ class DataCard:
     def to_fix(self): "Issues that should be fixed"; return [o for o in self.issues if o.fix]
     @property
     def verdict(self):
-        "One line"
+        "How many issues there are to fix"
         n = len(self.to_fix)
         return f"{n} issue{'s' if n > 1 else ''} to fix" if n else 'fine'
 
@@ -78,8 +76,8 @@ class DataCard:
         attributes = stats.attributes[stats.is_labelled]
         per_image = f', {(attributes > 0).sum(1).mean():.2f} attributes per image' if attributes.shape[1] else ''
         yield f'{counts} images, {labels}{per_image}'
-        known = dict(categories=stats.frame.category_label[stats.is_labelled] != UNKNOWN, attributes=attributes >= 0)
-        parts = [f'{o.mean():.1%} of the {name}' for name,o in known.items() if o.size and getattr(stats.vocab, name) and not o.all()]
+        is_known = dict(categories=stats.frame.category_label[stats.is_labelled] != UNKNOWN, attributes=attributes >= 0)
+        parts = [f'{o.mean():.1%} of the {name}' for name,o in is_known.items() if o.size and getattr(stats.vocab, name) and not o.all()]
         if parts: yield f"known labels: {', '.join(parts)}"
         frame = stats.readable
         if len(frame):
@@ -138,7 +136,7 @@ class DataCard:
             if images: yield dict(title=what, n=len(rows), images=images)
 
     def html(self)->str:
-        "The page"
+        "The data card as HTML"
         stats,(categories,attributes) = self.stats,label_counts(self.stats)
         bad = stats.frame[stats.frame.problem != '']
         rows = [[o.file_path, o.split, o.problem] for o in bad.head(200).itertuples()]

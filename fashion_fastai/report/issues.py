@@ -111,6 +111,6 @@ _CHECKS = (_bad_image_issues, _leak_issues, _duplicate_issues, _split_issues, _c
 def find_issues(
     stats:DatasetStats, # of a data folder
 )->list: # of `Issue`, those to fix first
-    "What is remarkable, and what should be fixed"
+    "Remarkable properties of a data set, and which of them should be fixed"
     issues = [issue for check in _CHECKS for issue in check(stats)]
     return sorted(issues, key=lambda o: not o.fix)

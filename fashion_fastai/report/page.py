@@ -11,7 +11,7 @@ import os,platform,warnings
 from pathlib import Path
 import numpy as np,pandas as pd,torch
 from ..core import InputError,atomic_write
-from ..metrics import f1_per_image,known_values
+from ..metrics import SCORES,f1_per_image,is_correct,mean_known
 from ..decision.adjustment import adjustment_effect
 from ..learner import FashionLearner
 from ..interpret.core import FashionInterpretation
@@ -23,7 +23,7 @@ from .compare import Run,read_run
 
 # %% ../../nbs/69_report.page.ipynb #7509f1bd
 def machine()->dict:
-    "What a training runs on: system, cores, threads, GPU"
+    "System, cores, threads and GPU of this machine"
     gpu = dict(gpu=torch.cuda.get_device_name()) if torch.cuda.is_available() else {}
     return dict(system=f'{platform.system()} {platform.machine()}', cores=os.cpu_count(), threads=torch.get_num_threads(),
         cpu=torch.backends.cpu.get_cpu_capability(), **gpu)
@@ -66,7 +66,7 @@ def adjustment_table(
     interp:FashionInterpretation, # predictions for the validation images
     shares:list, # fraction of the training images in each category
 )->Table:
-    "What logit adjustment would change: the recall of each category, the largest gain first, and their mean"
+    "The recall of each category with and without logit adjustment, the largest gain first, and their mean"
     effect = adjustment_effect(interp.logits[0]/interp.temperatures[0], interp.category, shares).assign(name=interp.vocab.categories)
     effect = effect[effect.images > 0]
     def overall(recall): return (effect[recall]*effect.images).sum()/effect.images.sum()
@@ -92,19 +92,19 @@ def fold_score_table(
     metrics:dict, # of a run with folds
 )->Table:
     "Scores of each fold, their mean and standard deviation"
-    spread,names = metrics['spread'],dict(accuracy='accuracy', mean_f1='Mean F1')
+    spread = metrics['spread']
     cells = [[str(o['fold']), f"{o['n_valid']:,}", *(f'{o[key]:.4f}' for key in spread), f"{o['minutes']:.1f}"] for o in metrics['folds']]
     for what in ('mean','sd'): cells.append([what, '', *(f'{o[what]:.4f}' for o in spread.values()), ''])
-    return Table(cells, ['fold', 'validation images', *(names[o] for o in spread), 'minutes'])
+    return Table(cells, ['fold', 'validation images', *(SCORES[o] for o in spread), 'minutes'])
 
 def _baseline(interp, learn):
     "The scores of the constant prediction, for the parts that have labels"
-    prior,known = learn.prior,interp.category[interp.has_category]
-    constant = torch.tensor(prior.attributes).bool().expand_as(interp.attributes)
-    f1,baseline = known_values(f1_per_image(constant, interp.attributes)),{}
-    if len(known): baseline['accuracy'] = (known == int(np.argmax(prior.category_shares))).float().mean().item()
-    if len(f1): baseline['mean_f1'] = f1.mean().item()
-    return baseline
+    label_set = np.broadcast_to(learn.prior.attributes, interp.attributes.shape)
+    scores = dict(mean_f1=mean_known(f1_per_image(label_set, interp.attributes)))
+    if interp.has_category.any():
+        most_frequent = int(np.argmax(learn.prior.category_shares))
+        scores['accuracy'] = mean_known(is_correct(most_frequent, interp.category))
+    return {name: o for name,o in scores.items() if not np.isnan(o)}
 
 def _grad_cam_figure(interp, learn, i):
     "Grad-CAM of image `i` for the predicted category and its three most probable predicted attributes"
@@ -123,12 +123,12 @@ def _grad_cam_figures(interp, learn, n=2):
     correct,worst = order[interp.all_correct.numpy()[order]].tolist(),interp.losses(part).argsort(descending=True).tolist()
     figures = []
     for candidates in (correct[:50], worst[:50]): # some images may be missing by now
-        found = []
+        drawn = []
         for i in candidates:
-            if len(found) == n: break
-            try: found.append(_grad_cam_figure(interp, learn, i))
+            if len(drawn) == n: break
+            try: drawn.append(_grad_cam_figure(interp, learn, i))
             except InputError: pass
-        figures += found
+        figures += drawn
     return figures
 
 def _sections(interp, learn):
@@ -172,7 +172,7 @@ def _score_cards(metrics, baseline):
     return cards
 
 def _about(run):
-    "The line below the title"
+    "Recipe, data folder, numbers of images and minutes of a run"
     metrics = run.metrics
     counts = dict(n_train='training images', n_valid='validation images', epochs='epochs')
     counts = [f"{metrics[key]:,} {what}" for key,what in counts.items() if key in metrics]
@@ -180,7 +180,7 @@ def _about(run):
     return ' · '.join(filter(None, [run.recipe and f'recipe {run.recipe}', metrics.get('data'), *counts, minutes]))
 
 def _speed(metrics):
-    "The line above the times"
+    "Images per second, and whether the times are partial"
     speed = f"{metrics['images_per_second']:,.0f} training images per second" if 'images_per_second' in metrics else ''
     is_partial = sum(metrics.get('seconds', {}).values()) < 54*metrics.get('minutes', 0.)
     return f'{speed}; the phases since the run was resumed' if is_partial else speed
@@ -220,20 +220,20 @@ def write_report(
     learn:FashionLearner|None=None, # its learner; None to load it
 )->Path: # report.html in that folder; raises `InputError` if it contains no run, or cannot be written
     "Write a run's report; what is missing in the folder is missing on the page, with a note"
-    found,interp = read_run(run),None
-    problems = [found.problem] if found.problem else []
-    try: interp = FashionInterpretation.load(found.folder/'validation.npz')
+    content,interp = read_run(run),None
+    problems = [content.problem] if content.problem else []
+    try: interp = FashionInterpretation.load(content.folder/'validation.npz')
     except InputError as e: problems.append(f"No predictions: {e}")
-    if interp and learn is None and 'folds' not in found.metrics: # several networks have no heat map in common
-        try: learn = load_folder(found.folder)
+    if interp and learn is None and 'folds' not in content.metrics: # several networks have no heat map in common
+        try: learn = load_folder(content.folder)
         except InputError as e: problems.append(f"No heat maps: {e}")
     if learn and interp and [*learn.vocab.categories, *learn.vocab.attributes] != [*interp.vocab.categories, *interp.vocab.attributes]:
         problems.append('No heat maps: validation.npz has other labels than the model.')
         learn = None
-    page = _render(found, interp, learn, problems)
-    with atomic_write(found.folder/'report.html') as f: f.write_text(page, encoding='utf-8')
-    write_label_scores(found)
-    return found.folder/'report.html'
+    page = _render(content, interp, learn, problems)
+    with atomic_write(content.folder/'report.html') as f: f.write_text(page, encoding='utf-8')
+    write_label_scores(content)
+    return content.folder/'report.html'
 
 # %% ../../nbs/69_report.page.ipynb #c6160d86
 def save_report(

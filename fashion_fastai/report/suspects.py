@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 import numpy as np,pandas as pd
-from ..core import InputError,UNKNOWN,atomic_write
+from ..core import InputError,UNKNOWN,atomic_write,optional
 from ..data.paths import find_images
 from ..data.table import read_texts,reject_rows
 from ..data.labels import read_tables
@@ -18,73 +18,64 @@ from ..data.corrections import label_targets
 from ..interpret.core import FashionInterpretation
 
 # %% ../../nbs/70_report.suspects.ipynb #a0aa988f
-def _cleanlab():
-    "cleanlab's filter, of an optional package"
-    try: from cleanlab.filter import find_label_issues
-    except ImportError as e:
-        install = "pip install 'fashion_fastai[clean]'"
-        raise InputError(f"searching wrong labels needs {e.name or 'cleanlab'}, which is not installed here: {install}") from None
-    return find_label_issues
-
 def suspicious_rows(
     labels:np.ndarray, # given label of each image, `UNKNOWN` where unknown, shape (n,)
     probabilities:np.ndarray, # of networks that did not train on the image, shape (n, n_labels)
 )->pd.DataFrame: # columns row, given, suggested (labels) and score, lowest score first; raises `InputError` without cleanlab
     "Confident learning: the images whose label is probably wrong"
-    find_label_issues,known = _cleanlab(),np.flatnonzero(labels != UNKNOWN)
-    given,p = labels[known],probabilities[known].astype(np.float64)
+    with optional('clean', 'searching wrong labels'): from cleanlab.filter import find_label_issues
+    rows = np.flatnonzero(labels != UNKNOWN)
+    given,probabilities = labels[rows],probabilities[rows].astype(np.float64)
     present = np.unique(given) # cleanlab expects every class among the labels
-    p,codes = p[:,present],np.searchsorted(present, given)
-    p = p/np.maximum(p.sum(1, keepdims=True), 1e-12)
-    is_suspect = np.zeros(len(p), bool)
-    if len(present) > 1: is_suspect = find_label_issues(codes, p, filter_by='prune_by_class', n_jobs=1)
-    suggested = present[p.argmax(1)] if len(present) else given
-    found = pd.DataFrame(dict(row=known, given=given, suggested=suggested, score=p[np.arange(len(p)),codes]))[is_suspect]
-    return found.sort_values('score', kind='stable', ignore_index=True)
+    probabilities,codes = probabilities[:,present],np.searchsorted(present, given)
+    probabilities /= np.maximum(probabilities.sum(1, keepdims=True), 1e-12)
+    is_suspect = np.zeros(len(rows), bool)
+    if len(present) > 1: is_suspect = find_label_issues(codes, probabilities, filter_by='prune_by_class', n_jobs=1)
+    suggested = present[probabilities.argmax(1)] if len(present) else given
+    table = pd.DataFrame(dict(row=rows, given=given, suggested=suggested, score=probabilities[np.arange(len(rows)),codes]))
+    return table[is_suspect].sort_values('score', kind='stable', ignore_index=True)
 
 # %% ../../nbs/70_report.suspects.ipynb #fbe16857
 SUSPECT_COLUMNS = ['file_path','target','given','suggested','score','image']
 
-def _judged(data, run):
-    "Labels, names and image paths of `data`, and the row of each prediction of `run` in them"
-    frame,vocab = read_tables(data)
-    interp = FashionInterpretation.load(Path(run)/'validation.npz')
-    if interp.vocab != vocab: raise InputError(f"{run}: was trained with other labels than those of {data}")
-    images = find_images(frame.file_path, data, strict=False)
-    row_of = {path: i for i,path in enumerate(images) if path}
-    rows = np.array([row_of.get(o, -1) for o in interp.images])
-    if (rows < 0).all(): raise InputError(f"{run}: has no predictions for the images of {data}; was it trained on another folder?")
-    return frame,vocab,images,interp,rows
+class _RunPredictions:
+    "The predictions of a run for the images of a data folder, beside the labels that the folder has now"
+    def __init__(self, data, run):
+        frame,self.vocab = read_tables(data)
+        interp = FashionInterpretation.load(Path(run)/'validation.npz')
+        if interp.vocab != self.vocab: raise InputError(f"{run}: was trained with other labels than those of {data}")
+        images = find_images(frame.file_path, data, strict=False)
+        row_of = {path: i for i,path in enumerate(images) if path}
+        rows = np.array([row_of.get(o, -1) for o in interp.images])
+        is_listed = rows >= 0
+        if not is_listed.any(): raise InputError(f"{run}: has no predictions for the images of {data}; was it trained on another folder?")
+        self.frame = frame.iloc[rows[is_listed]].assign(image=[images[i] for i in rows[is_listed]])
+        calibrated = replace(interp, category_offsets=None).probabilities() # not adjusted for rare categories
+        self.of_categories,self.of_attributes = (o.numpy()[is_listed] for o in calibrated)
 
-def _target_probabilities(probabilities, target, column_of):
-    "Probability of each label of `target`, shape (n, n_labels)"
-    p,q = probabilities
-    if target.columns == ['category_label']: return p
-    q = q[:,[column_of[o] for o in target.columns]]
-    rest = (1 - q.sum(1, keepdims=True)).clip(0) # not this attribute, or none of the group
-    if len(target.columns) == 1: return np.concatenate([rest, q], 1)
-    return np.concatenate([q, rest], 1)[:,:len(target.names)]
+    def probabilities(self, target):
+        "Probability of each label of `target`, shape (n, n_labels)"
+        if target.columns == ['category_label']: return self.of_categories
+        of_members = self.of_attributes[:,[self.vocab.attributes.index(o) for o in target.columns]]
+        rest = (1 - of_members.sum(1, keepdims=True)).clip(0) # not this attribute, or none of the group
+        if len(target.columns) == 1: return np.concatenate([rest, of_members], 1)
+        return np.concatenate([of_members, rest], 1)[:,:len(target.names)]
 
-def _name_suspects(found, target, names, rows, frame, images):
-    "Rows of suspects.csv for one target"
-    at = rows[found.row]
-    def named(labels): return [names[k] for k in labels]
-    columns = frame.file_path.values[at],[target]*len(at),named(found.given),named(found.suggested),found.score,np.array(images, object)[at]
-    return pd.DataFrame(dict(zip(SUSPECT_COLUMNS, columns)))
+    def suspects(self, name, target):
+        "Rows of suspects.csv for one target"
+        suspicious = suspicious_rows(target.labels(self.frame), self.probabilities(target))
+        images,names = self.frame.iloc[suspicious.row],np.array(target.names, object)
+        return pd.DataFrame(dict(file_path=images.file_path.values, target=name, given=names[suspicious.given],
+            suggested=names[suspicious.suggested], score=suspicious.score, image=images.image.values), columns=SUSPECT_COLUMNS)
 
 def find_suspects(
     data:str|Path, # data folder with train.csv; val.csv and classes.txt are optional
     run:str|Path, # run with folds; of any other run, only the validation images are judged
 )->pd.DataFrame: # columns file_path, target, given, suggested, score and image, lowest score first; raises `InputError` for another run
     "Labels that are probably wrong, of the category and of every attribute"
-    frame,vocab,images,interp,rows = _judged(data, run)
-    parts,is_judged = [],rows >= 0
-    probabilities = [o.numpy()[is_judged] for o in replace(interp, category_offsets=None).probabilities()] # as calibrated, not adjusted
-    column_of = {name: k for k,name in enumerate(vocab.attributes)}
-    for name,target in label_targets(vocab).items():
-        labels,p = target.labels(frame)[rows[is_judged]],_target_probabilities(probabilities, target, column_of)
-        parts.append(_name_suspects(suspicious_rows(labels, p), name, target.names, rows[is_judged], frame, images))
-    return pd.concat(parts).sort_values('score', kind='stable', ignore_index=True)
+    predictions = _RunPredictions(data, run)
+    suspects = [predictions.suspects(*o) for o in label_targets(predictions.vocab).items()]
+    return pd.concat(suspects).sort_values('score', kind='stable', ignore_index=True)
 
 def write_suspects(
     suspects:pd.DataFrame, # from `find_suspects`

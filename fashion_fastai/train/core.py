@@ -20,6 +20,7 @@ from ..distributed.processes import ALONE,Processes,check_batch_size
 from ..distributed.ddp import DataParallel
 from ..data.labels import LabelTable,read_labels
 from ..data.loader import RunData,read_data
+from ..decision.tune import MIN_TUNED
 from ..callback.history import progress_or_log
 from ..callback.checkpoint import Checkpoint,Diverged,fingerprint
 from ..callback.profile import PhaseTimer
@@ -134,7 +135,10 @@ def _finish(learn, recipe, out, data, seconds, timer):
     "Save the weights, tune the decision, score, and save everything; returns metrics and predictions"
     learn.history.file = None # the exported learner does not write into this folder
     save_model(learn, out) # before anything else is done with the weights
-    is_tunable = recipe.rule != 'fixed' and len(learn.dls.valid_ds) >= 5 # images per fold
+    n_valid,is_tunable = len(learn.dls.valid_ds),recipe.rule != 'fixed' and len(learn.dls.valid_ds) >= MIN_TUNED
+    if recipe.rule != 'fixed' and not is_tunable:
+        print(f"rule {recipe.rule} is not tuned: {n_valid} validation images are too few, at least {MIN_TUNED} are needed; "
+              f"the threshold {recipe.threshold:g} is used", flush=True)
     with timer.phase('decision'): decision = learn.tune_decision(recipe.rule) if is_tunable else None
     if decision: print(f"decision: {decision}", flush=True)
     with timer.phase('scores'):

@@ -19,7 +19,7 @@ from ..data.split import join_groups,stratified_folds
 from ..data.labels import LabelTable,read_groups,read_tables
 from ..data.duplicates import near_duplicate_groups
 from ..data.loader import RunData,read_data
-from ..decision.tune import decide
+from ..decision.tune import MIN_TUNED,decide
 from ..outputs.submission import read_bad_images,write_bad_images
 from ..interpret.core import FashionInterpretation
 from ..interpret.scores import run_scores
@@ -31,21 +31,22 @@ from .core import RUN_FILES,check_recipe,locked_run,planned_recipe,train_run
 
 # %% ../../nbs/74_train.folds.ipynb #51737579
 def _new_folds(table, n, seed, workers):
-    "Fold of each image, from 1"
+    "Group of each image, and its fold from 1"
     print(f"searching near-duplicates among {len(table):,} images, to keep them in one fold", flush=True)
-    known = read_groups(table.frame.file_path, table.data, len(table.vocab.categories), table.images)
     near_duplicates = near_duplicate_groups(table.images, workers)
-    groups = near_duplicates if known is None else join_groups(known, near_duplicates)
+    groups = near_duplicates if table.groups is None else join_groups(table.groups, near_duplicates)
     folds = 1 + stratified_folds(table.categories, groups, n, seed)
     if len(np.unique(folds)) < n:
         raise InputError(f"{table.data}: {len(table):,} images in {len(np.unique(groups)):,} groups are too few for {n} folds")
-    return folds
+    return groups,folds
+
+_TEXTS = ['file_path','group','fold'] # columns of folds.csv
 
 def read_folds(
     path:str|Path, # folds.csv of a run folder
 )->pd.Series: # file_path -> fold, from 1; raises `InputError` if it cannot be read
     "The folds of a run"
-    rows = read_rows(Path(path), ['file_path','fold'])
+    rows = read_rows(Path(path), _TEXTS)
     texts = rows.texts.get('fold', [''])
     if not all(o.isdecimal() and len(o) < 10 for o in texts):
         raise InputError(f"{path}: has no fold for some images; use --overwrite to restart")
@@ -65,13 +66,16 @@ def fold_table(
     "Join train.csv and val.csv, and assign folds"
     frame,vocab = read_tables(data)
     table = LabelTable(frame, vocab, data)
+    table.groups = read_groups(frame.file_path, data, len(vocab.categories), table.images)
     if not Path(path).is_file():
-        frame = pd.DataFrame(dict(file_path=table.frame.file_path, fold=_new_folds(table, n, seed, workers)))
+        frame = pd.DataFrame(dict(zip(_TEXTS, (table.frame.file_path, *_new_folds(table, n, seed, workers)))))
         with atomic_write(path) as f: frame.to_csv(f, index=False)
     folds = read_folds(path)
     if folds.max() != n: raise InputError(f"{path}: has {folds.max()} folds, not {n}; they cannot be changed when a run is resumed")
     if folds.index.tolist() != table.frame.file_path.tolist():
         raise InputError(f"{path}: its images are not those of {data}; use --overwrite to restart")
+    groups = read_rows(Path(path), _TEXTS).texts.get('group') # with near-duplicates; an older version did not write them
+    if groups is not None: table.groups = np.array(groups)
     return table,folds.values
 
 # %% ../../nbs/74_train.folds.ipynb #8a8d2c57
@@ -93,15 +97,19 @@ def out_of_fold(
     def joined(get): return torch.cat([get(o) for o in parts])[order]
     logits = tuple(joined(lambda o, i=i: o.logits[i]) for i in (0,1))
     labels = [joined(lambda o, name=name: getattr(o, name)) for name in ('category','attributes','predicted')]
-    offsets = parts[0].category_offsets # all folds have nearly the same
-    return FashionInterpretation(table.vocab, table.images, logits, *labels, rule='of each fold', category_offsets=offsets)
+    groups = None if table.groups is None else pd.factorize(table.groups)[0]
+    return FashionInterpretation(table.vocab, table.images, logits, *labels, rule='of each fold', image_groups=groups,
+        category_offsets=parts[0].category_offsets) # all folds have nearly the same
 
 def _decided(interp, rule):
     "Tune the decision on all out-of-fold predictions; returns it and `interp` with it"
-    if rule == 'fixed' or len(interp) < 5: return None,interp
-    decision = decide(interp.logits, interp.category, interp.attributes.float(), None, rule, groups=interp.vocab.groups)
+    if rule == 'fixed' or len(interp) < MIN_TUNED: return None,interp
+    decision = decide(interp.logits, interp.category, interp.attributes.float(), None, rule, groups=interp.vocab.groups,
+        image_groups=interp.image_groups)
+    decision = replace(decision, category_offsets=interp.category_offsets)
     print(f"decision on {len(interp):,} out-of-fold predictions: {decision}", flush=True)
-    return decision,replace(interp, predicted=decision.predicted, temperatures=decision.temperatures, rule=str(decision.rule))
+    return decision,replace(interp, predicted=torch.from_numpy(decision.predicted), temperatures=decision.temperatures,
+        rule=str(decision.rule), folds=decision.folds, fold_temperatures=decision.fold_temperatures)
 
 def out_of_fold_table(
     interp:FashionInterpretation, # from `out_of_fold`
@@ -173,7 +181,7 @@ def _train_fold(data, out, recipe, name, found, folds, k):
         (folder/'checkpoint.pt').unlink(missing_ok=True) # a kill can leave it
         return print(f"fold {k} of {n}: is finished", flush=True)
     print(f"fold {k} of {n}: {folder}", flush=True)
-    table = LabelTable(found.table.frame.assign(is_valid=folds == k), found.table.vocab, data, found.table.images)
+    table = LabelTable(found.table.frame.assign(is_valid=folds == k), found.table.vocab, data, found.table.images, found.table.groups)
     own = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False) # other random weights: members that differ are better together
     train_run(data, folder, own, name, resume=True, found=found._replace(table=table))
 
@@ -192,11 +200,11 @@ def _summary(data, out, recipe, interp, decision, n):
 def _finish(data, out, recipe, table, folds):
     "Join the folds: out-of-fold predictions, decision, scores, report"
     decision,interp = _decided(out_of_fold(out, table, folds), recipe.rule)
-    fixed = decision or load_model(out/'fold_1').loss_func # all folds have the same
+    joint = decision.decision if decision else load_model(out/'fold_1').loss_func.decision # all folds have the same
     metrics = _summary(data, out, recipe, interp, decision, folds.max())
     with atomic_write(out/'oof.csv') as f: out_of_fold_table(interp, table.frame.file_path, folds).to_csv(f, index=False)
     interp.save(out/'validation.npz')
-    save_ensemble(out, [f'fold_{k}' for k in range(1, folds.max()+1)], fixed.rule, fixed.temperatures)
+    save_ensemble(out, [f'fold_{k}' for k in range(1, folds.max()+1)], joint)
     with atomic_write(out/'metrics.json') as f: f.write_text(json.dumps(metrics, indent=1)) # marks the run as finished
     if recipe.report: write_report(out)
     return metrics
