@@ -11,7 +11,7 @@ from fashion_fastai.core import InputError
 from fashion_fastai.data.synthetic import draw_garment
 from fashion_fastai.serve.uploads import check_image
 from fashion_fastai.convert.core import image_suffix
-from fashion_fastai.data import image as data_image
+from fashion_fastai.data import files as data_files,image as data_image
 from fashion_fastai.data.image import open_image
 from fashion_fastai.train.plan import typical_size
 
@@ -130,12 +130,12 @@ def test_heif_is_read_where_its_package_is_installed(monkeypatch):
     try:
         with pytest.raises(InputError): check_image(file, 'a.jpg')
         monkeypatch.setitem(sys.modules, 'pillow_heif', SimpleNamespace(register_heif_opener=register))
-        data_image._readable_formats.cache_clear()
+        data_files.readable_formats.cache_clear()
         check_image(file, 'a.jpg')
         assert data_image.image_file(file).format == 'HEIF'
     finally:
         Image.OPEN.pop('HEIF', None)
-        data_image._readable_formats.cache_clear()
+        data_files.readable_formats.cache_clear()
 
 def test_a_large_image_waits_for_others_and_is_not_overtaken_for_ever():
     "Threads decode at most `MAX_DECODED` pixels together; also after an error, and in a process that is forked meanwhile"

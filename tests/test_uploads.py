@@ -25,7 +25,7 @@ def test_a_zip_bomb_with_a_lying_header(kind, tmp_path):
     assert path.stat().st_size < 2_000_000
     (tmp_path/'out').mkdir()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    names,bad = uploads.collect_images([('bomb.zip', path)], tmp_path/'out')
+    names,bad,_ = uploads.collect_images([('bomb.zip', path)], tmp_path/'out')
     assert names == ['a.jpg'] and list(bad) == [0]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000 # KB
 

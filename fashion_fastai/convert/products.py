@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np,pandas as pd
-from ..core import IMAGE_SUFFIXES,InputError,require_empty,usable_names
+from ..core import InputError,require_empty,usable_names
+from ..data.files import ImageFolder
 from ..data.table import clean_name
 from ..data.split import join_groups
 from fashion_fastai.convert.core import (BOX,ConversionSummary,SourceImages,attribute_info,check_margin,parse_boxes,random_splits,
@@ -103,11 +104,8 @@ class _ImageIndex(NamedTuple):
 
 def _index_images(folder):
     "The images below `folder`"
-    if not folder.is_dir(): raise InputError(f"{folder}: no such folder of images")
     paths,others,whole = {},{},{}
-    found = [os.path.join(root, o) for root,_,names in sorted(os.walk(folder)) for o in sorted(names)]
-    images = [os.path.relpath(o, folder) for o in found if Path(o).suffix.lower() in IMAGE_SUFFIXES]
-    for image in map(Path, usable_names(images, folder)):
+    for image in map(Path, usable_names(ImageFolder(folder).names, folder)):
         path = os.path.join(folder, image)
         whole[image.as_posix()] = path
         for key in (image.name, image.stem):
