@@ -73,7 +73,8 @@ def _categories(level, split, known):
         category = _category(o)
         if problem := name_problem(category): raise InputError(f"{level}: the name of the category {o!r} {problem}")
         other = folder_of.setdefault(category, o)
-        if other != o: raise InputError(f"{level}: the folders {other!r} and {o!r} have one name, {category}; rename one of them, or join them")
+        if other == o: continue
+        raise InputError(f"{level}: the folders {other!r} and {o!r} have one name, {category}; rename one of them, or join them")
     found = {o: category for category,o in folder_of.items()}
     if split in (None,'train'):
         if level.filled: return found
@@ -215,8 +216,8 @@ def convert_folders(
     found,extra = find_folder_images(src),FolderAttributes(None, [], None, 0, None)
     print(f"{src}: {found.files}", flush=True)
     if not attributes and len(set(filter(None, found.categories))) == 1:
-        raise InputError(f"{src}: all images are of one category, '{max(found.categories)}'; name a folder with a folder for each category, "
-                         "or a table of attributes with --attributes")
+        advice = 'name a folder with a folder for each category, or a table of attributes with --attributes'
+        raise InputError(f"{src}: all images are of one category, '{max(found.categories)}'; {advice}")
     labels,category_names = encode_categories(found.categories, categories, source=str(src))
     if attributes: extra = read_folder_attributes(attributes, found.names)
     if crop is not None and extra.boxes is None:

@@ -38,12 +38,15 @@ HEAD = 64 # bytes that tell what a file is
 
 _HEIF_BRANDS = b'heic',b'heix',b'hevc',b'hevx',b'heim',b'heis',b'mif1',b'msf1'
 _SIGNATURES = { # first bytes -> what begins with them
-    b'PK\3\4': 'a zip archive', b'PK\5\6': 'an empty zip archive', b'\x1f\x8b': 'a gzip file', b'BZh': 'a bzip2 file', b'\xfd7zXZ\0': 'an xz file',
-    b'7z\xbc\xaf\x27\x1c': 'a 7z archive', b'Rar!\x1a\x07': 'a RAR archive', b'PAR1': 'a Parquet file', b'ARROW1': 'an Arrow file',
-    b'\x93NUMPY': 'a NumPy array', b'\x89HDF': 'an HDF5 file', b'\xd0\xcf\x11\xe0': 'an old spreadsheet or document', b'SQLite format 3': 'a database',
-    b'%PDF': 'a PDF', b'%!PS': 'a PostScript file', b'\xc5\xd0\xd3\xc6': 'a PostScript file', b'8BPS': 'a Photoshop file', b'\0\0\1\0': 'an icon',
+    b'PK\3\4': 'a zip archive', b'PK\5\6': 'an empty zip archive', b'7z\xbc\xaf\x27\x1c': 'a 7z archive', b'Rar!\x1a\x07': 'a RAR archive',
+    b'\x1f\x8b': 'a gzip file', b'BZh': 'a bzip2 file', b'\xfd7zXZ\0': 'an xz file',
+    b'PAR1': 'a Parquet file', b'ARROW1': 'an Arrow file', b'\x93NUMPY': 'a NumPy array', b'\x89HDF': 'an HDF5 file',
+    b'\xd0\xcf\x11\xe0': 'an old spreadsheet or document', b'SQLite format 3': 'a database', b'%PDF': 'a PDF',
+    b'%!PS': 'a PostScript file', b'\xc5\xd0\xd3\xc6': 'a PostScript file', b'8BPS': 'a Photoshop file', b'\0\0\1\0': 'an icon',
     b'version https://git-lfs': 'a pointer of Git LFS, whose content was not fetched', b'\0\5\x16\7': 'a shadow file of macOS'}
-_TEXT_SIGNATURES = {b'<!doctype html': 'an HTML page', b'<html': 'an HTML page', b'<svg': 'an SVG drawing', b'<?xml': 'an XML file', b'{': 'JSON', b'[': 'JSON'}
+_TEXT_SIGNATURES = {
+    b'<!doctype html': 'an HTML page', b'<html': 'an HTML page', b'<svg': 'an SVG drawing', b'<?xml': 'an XML file',
+    b'{': 'JSON', b'[': 'JSON'}
 
 def is_image_head(
     head:bytes, # first `HEAD` bytes of a file
@@ -156,7 +159,9 @@ class ImageFiles:
     def __str__(self): return account(len(self.names), self.left_out)
 
     @property
-    def excuse(self)->str: "The end of a message that images are missing: which files are left out, if any"; return f'; {self}' if self.left_out else ''
+    def excuse(self)->str:
+        "The end of a message that images are missing: which files are left out, if any"
+        return f'; {self}' if self.left_out else ''
 
 # %% ../../nbs/02_data.files.ipynb #732c5bb0
 class ImageFolder(ImageFiles):
