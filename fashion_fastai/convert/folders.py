@@ -112,7 +112,6 @@ def find_folder_images(
         if level.path.count('/') > (split is not None): print(f"the categories are the folders in {level}", flush=True)
         category_of = _categories(level, split, known)
         if split in (None,'train'): known = {o.lower(): o for o in category_of.values()}
-        if category_of: files.move_out(level.loose, 'outside of the folders of categories')
         empty = next((o for o in category_of if o not in level.filled), None)
         if empty is not None and split in (None,'train'):
             raise InputError(f"{level}: the folder of the category '{empty}' has no images; remove it, or add some{files.excuse}")
@@ -126,6 +125,7 @@ def find_folder_images(
     order = {split: i for i,split in enumerate(SPLITS)}
     if rows[0][2]: rows.sort(key=lambda o: order[o[2]])
     names,categories,splits,kept_names = map(list, zip(*rows))
+    files.move_out(set(files.names) - set(names), 'outside of the folders of categories')
     return FolderImages(names, categories, np.array(splits, dtype='<U5') if splits[0] else None, kept_names, files)
 
 

@@ -104,6 +104,7 @@ class _ImageIndex(NamedTuple):
 
 def _index_images(folder):
     "The images below `folder`"
+    if not folder.exists(): raise InputError(f"{folder}: no such folder of images")
     paths,others,whole = {},{},{}
     for image in map(Path, usable_names(ImageFolder(folder).names, folder)):
         path = os.path.join(folder, image)
