@@ -156,3 +156,109 @@ def test_a_large_image_waits_for_others_and_is_not_overtaken_for_ever():
     assert order == ['large','small']
     with pytest.raises(KeyError),data_image.decoding(large): raise KeyError
     assert data_image._decoded.n == 0
+
+def palette(image, transparent=False):
+    image = image.quantize(64)
+    if transparent: image.info['transparency'] = image.getpixel((0,0))
+    return image
+
+def grey_values(image): return np.array(image.convert('L'))
+
+MODES = { # how an image comes to be in a mode, and whether it is grey then
+    '1': (lambda o: o.convert('1'), True), 'L': (lambda o: o.convert('L'), True), 'LA': (lambda o: o.convert('LA'), True), 'P': (palette, False),
+    'P, transparent': (lambda o: palette(o, True), False), 'RGB': (lambda o: o, False), 'RGBA': (lambda o: o.convert('RGBA'), False), 'CMYK': (lambda o: o.convert('CMYK'), False),
+    'YCbCr': (lambda o: o.convert('YCbCr'), False), 'I;16': (lambda o: Image.fromarray(grey_values(o).astype(np.uint16)*257), True),
+    'I': (lambda o: Image.fromarray(grey_values(o).astype(np.int32)*257), True), 'I, all bits': (lambda o: Image.fromarray(grey_values(o).astype(np.int32)*(2**31//256)), True),
+    'F': (lambda o: Image.fromarray(grey_values(o).astype(np.float32)/255), True), 'F, to 255': (lambda o: Image.fromarray(grey_values(o).astype(np.float32)), True),
+    'F, to 65535': (lambda o: Image.fromarray(grey_values(o).astype(np.float32)*257), True), 'La': (lambda o: o.convert('LA').convert('La'), True), 'RGBa': (lambda o: o.convert('RGBA').convert('RGBa'), False)}
+FORMATS = dict(none={}, PNG={}, TIFF={}, JPEG=dict(quality=95), WEBP=dict(lossless=True), JPEG2000={}, BMP={}, PPM={}, GIF={})
+CUT = {'I;16','I','I, all bits','F','F, to 255','F, to 65535'} # modes that Pillow clips at 255 where a format has only bytes
+
+def smooth(seed, size=(24,16)):
+    "An image without edges, which no format changes much"
+    small = np.random.default_rng(seed).integers(0, 256, (3,2,3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+def expected_bytes(original, mode, format):
+    "The pixels that an image has in a mode and format"
+    if mode == '1' and format != 'JPEG': original = original.convert('1') # a JPEG of it is grey
+    elif MODES[mode][1]: original = original.convert('L')
+    return np.asarray(original.convert('RGB')).astype(int)
+
+@pytest.mark.parametrize('mode', MODES)
+def test_every_mode_in_every_format_is_scaled_to_bytes(mode):
+    "Never black, wrapped or saturated; as an open image, and as a file where its format is read"
+    read = set()
+    for format,seed in ((format, seed) for format in FORMATS for seed in range(3)):
+        if mode in CUT and format in ('WEBP','GIF','JPEG','BMP') or (mode, format) == ('I, all bits','PPM'): continue # Pillow clips it when it writes
+        original = smooth(seed)
+        image = MODES[mode][0](original)
+        try: raw = None if format == 'none' else saved(image, format, **FORMATS[format])
+        except (OSError, ValueError, KeyError): continue # this format has no such mode
+        read.add(format)
+        for source in [Image.open(io.BytesIO(raw)) if raw else image, *([raw] if raw and format != 'PPM' else [])]:
+            found = np.asarray(open_image(source)).astype(int)
+            difference = np.abs(found - expected_bytes(original, mode, format))
+            if 'transparent' in mode: difference = difference[(found != 255).any(-1)]
+            limit = 12 if 'P' in mode or format in ('GIF','JPEG') else 3
+            if (mode, format) == ('1','JPEG'): limit = 130
+            assert difference.mean() <= limit, (mode, format, difference.mean())
+    assert len(read) >= (1 if mode in ('La','RGBa') else 2)
+
+ARRAYS = {'uint8': lambda o: o, 'bool': lambda o: o > 127, 'uint16': lambda o: o.astype(np.uint16)*257, 'bytes as uint16': lambda o: o.astype(np.uint16),
+    'big-endian': lambda o: (o.astype(np.uint16)*257).astype('>u2'), 'int32': lambda o: o.astype(np.int32)*257, 'uint32': lambda o: o.astype(np.uint32)*(2**32//256 + 65793),
+    'bytes as int64': lambda o: o.astype(np.int64), 'float16': lambda o: (o/255).astype(np.float16), 'float32': lambda o: (o/255).astype(np.float32), 'float64': lambda o: o/255,
+    'floats to 255': lambda o: o.astype(np.float64), 'floats to 65535': lambda o: o*257., 'a little beyond 1': lambda o: np.where(o == o.max(), 1.04, o/255)}
+
+@pytest.mark.parametrize('kind', ARRAYS)
+def test_arrays_and_tensors_are_scaled_as_images_are(kind):
+    for channels in range(5): check_array(kind, channels)
+
+def check_array(kind, channels):
+    import torch
+    rng = np.random.default_rng(channels)
+    values = rng.integers(0, 256, (24,16,channels) if channels else (24,16), dtype=np.uint8)
+    if channels in (2,4): values[...,-1] = 255 # opaque
+    values.flat[0] = 255
+    array = ARRAYS[kind](values)
+    expected = np.where(values > 127, 255, 0) if kind == 'bool' else values
+    if channels in (2,4): expected = expected[...,:-1]
+    expected = np.broadcast_to(expected.reshape(24, 16, -1), (24,16,3)).astype(int)
+    sources = [array] + [np.moveaxis(array, -1, 0)]*(channels > 0)
+    if array.dtype.isnative: sources += [torch.from_numpy(np.ascontiguousarray(o)) for o in sources]
+    if kind == 'float32': sources.append(torch.from_numpy(array).bfloat16())
+    for source in sources:
+        limit = 2 if str(getattr(source, 'dtype', '')) == 'torch.bfloat16' else 1
+        assert np.abs(np.asarray(open_image(source)).astype(int) - expected).max() <= limit
+
+def test_values_that_are_no_numbers_cost_only_their_pixels():
+    values = np.full((8,6), .5, np.float32)
+    values[0,0],values[0,1],values[0,2],values[0,3] = np.nan,np.inf,-np.inf,1
+    found = np.asarray(open_image(saved(Image.fromarray(values), 'TIFF')))[...,0]
+    assert found[0,:4].tolist() == [0,255,0,255] and set(found[1:].flat) == {128}
+    for wrong in (np.zeros((0,4,3)), np.zeros((4,4), complex), np.array([['a']]), np.zeros((2,2,2,2))):
+        with pytest.raises(InputError, match='cannot be read as an image .an array of '): open_image(wrong)
+
+def tiff(values, tags):
+    "An uncompressed TIFF in grey with any tags"
+    start,raw = 8,values.tobytes()
+    tags = {256: values.shape[1], 257: values.shape[0], 258: 8*values.itemsize, 259: 1, 262: 1, 273: start, 277: 1, 278: values.shape[0], 279: len(raw), **tags}
+    directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', tag, 4, 1, value) for tag,value in sorted(tags.items())) + bytes(4)
+    return b'II*\0' + struct.pack('<I', start + len(raw)) + raw + directory
+
+def test_a_tiff_of_32_bits_is_not_wrapped_and_one_whose_zero_is_white_is_not_inverted():
+    values = np.array([[0, 2**31, 2**32-1]], np.uint32)
+    assert np.asarray(open_image(tiff(values, {})))[0,:,0].tolist() == [0,128,255]
+    assert np.asarray(open_image(tiff(np.array([[-5, 0, 2**31-1]], np.int32), {339: 2})))[0,:,0].tolist() == [0,0,255]
+    assert np.asarray(open_image(tiff(np.array([[0, 65535]], np.uint16), {262: 0})))[0,:,0].tolist() == [255,0]
+
+def test_the_transparent_value_of_16_bits_is_white():
+    image = Image.fromarray(np.array([[0, 1000, 65535]], np.uint16))
+    assert np.asarray(open_image(saved(image, 'PNG', transparency=1000)))[0,:,0].tolist() == [0,255,255]
+
+@pytest.mark.parametrize('content,kind', [(b'PK\3\4' + bytes(40), 'it is a zip archive'), (b'<html>404</html>', 'it is an HTML page'), (b'PAR1', 'it is a Parquet file'), (b'', 'it is an empty file'),
+    (b'\0\0\0\x18ftypheic' + bytes(20), 'it is a HEIF image, which needs the package pillow-heif'), (b'\xff\xd8\xff\xe0' + bytes(60), ''), (b'text', 'unknown format')])
+def test_what_is_no_image_is_called_by_its_name(content, kind, tmp_path):
+    (tmp_path/'a.jpg').write_bytes(content)
+    for source in (tmp_path/'a.jpg', str(tmp_path/'a.jpg'), content):
+        with pytest.raises(InputError, match=f'cannot be read as an image .{kind}'): open_image(source)
