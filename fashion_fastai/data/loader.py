@@ -281,7 +281,8 @@ def read_data(
         if left_out: # each was a group of its own
             file_paths = read_tables(data).frame.file_path
             images = ['' if o in left_out else image for o,image in zip(file_paths, images)]
-        return near_duplicate_groups(images, recipe.workers)
+        cache = None if recipe.cache == 'no' else cache_folder(data, recipe.size, None if recipe.cache == 'auto' else recipe.cache).parent
+        return near_duplicate_groups(images, recipe.workers, cache=cache)
     if table is None: table = read_labels(data, recipe.seed, recipe.regroup, group_fn)
     print(table, flush=True)
     packed = _pack_or_warn(table, recipe)
