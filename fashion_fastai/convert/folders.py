@@ -162,38 +162,38 @@ def read_folder_attributes(
     boxes = list(BOX) if set(BOX) <= set(table.columns) else []
     flags = [FlagColumn(o) for o in table.columns if o not in (column, *boxes)]
     if not (flags or boxes): raise InputError(f"{path}: has no columns of attributes beside {column}")
-    index,seen,numbers,cells = _index_names(names),{},[],{o: [] for o in boxes}
+    index,row_of,numbers,cells = _index_names(names),{},[],{o: [] for o in boxes}
     for start,batch in table.batches(table.columns):
         def place(i): return table.where(start + i)
         for i,text in enumerate(map(cell_text, batch[column])):
             number = index.get(text.removeprefix('./').replace('\\', '/'))
             if number == -1:
                 raise InputError(f"{place(i)}: '{text}' is the name of several images; name the folder, too")
-            if number in seen: raise InputError(f"{place(i)}: '{text}' has a row before, {seen[number]}")
-            if number is not None: seen[number] = place(i)
+            if number in row_of: raise InputError(f"{place(i)}: '{text}' has a row before, {row_of[number]}")
+            if number is not None: row_of[number] = place(i)
             numbers.append(-1 if number is None else number)
         for o in flags: o.add(batch[o.column], place)
         for o in boxes: cells[o] += batch[o]
     numbers = np.array(numbers)
     used = np.flatnonzero(numbers >= 0)
     if not len(used): raise InputError(f"{path}: no row names an image; file_path should be such as {names[0]}")
-    multi_hot,found_boxes = None,None
+    multi_hot,box_values = None,None
     if flags:
         values,_ = join_attributes(flags, path)
         multi_hot = np.full((len(names),len(flags)), -1, np.int8)
         multi_hot[numbers[used]] = values[used]
     if boxes:
-        found_boxes = np.zeros((len(names),4))
-        found_boxes[numbers[used]] = parse_boxes(list(cells.values()), table.where)[used]
-    return FolderAttributes(multi_hot, names=[o.column for o in flags], boxes=found_boxes,
-        n_unused=len(numbers)-len(used), where=lambda i: seen.get(i, str(path)))
+        box_values = np.zeros((len(names),4))
+        box_values[numbers[used]] = parse_boxes(list(cells.values()), table.where)[used]
+    return FolderAttributes(multi_hot, names=[o.column for o in flags], boxes=box_values,
+        n_unused=len(numbers)-len(used), where=lambda i: row_of.get(i, str(path)))
 
 # %% ../../nbs/45_convert.folders.ipynb #2af46fdd
-def _folder_groups(found, rows, group_fn, src):
+def _folder_groups(images, rows, group_fn, src):
     "Group of each image: its folder, if there is one per product, and near-duplicates by `group_fn`"
-    names = [found.names[i] for i in rows]
+    names = [images.names[i] for i in rows]
     groupings = [np.arange(len(rows))]
-    products = product_folders(names, len(set(found.categories)))
+    products = product_folders(names, len(set(images.categories)))
     if products is not None: groupings.append(products)
     if group_fn: groupings.append(group_fn([str(Path(src)/o) for o in names]))
     return join_groups(*groupings)
@@ -213,25 +213,25 @@ def convert_folders(
     require_empty(dst)
     check_margin(crop)
     print(f"reading {src}", flush=True)
-    found,extra = find_folder_images(src),FolderAttributes(None, [], None, 0, None)
-    print(f"{src}: {found.files}", flush=True)
-    if not attributes and len(set(filter(None, found.categories))) == 1:
+    listed,extra = find_folder_images(src),FolderAttributes(None, [], None, 0, None)
+    print(f"{src}: {listed.files}", flush=True)
+    if not attributes and len(set(filter(None, listed.categories))) == 1:
         advice = 'name a folder with a folder for each category, or a table of attributes with --attributes'
-        raise InputError(f"{src}: all images are of one category, '{max(found.categories)}'; {advice}")
-    labels,category_names = encode_categories(found.categories, categories, source=str(src))
-    if attributes: extra = read_folder_attributes(attributes, found.names)
+        raise InputError(f"{src}: all images are of one category, '{max(listed.categories)}'; {advice}")
+    labels,category_names = encode_categories(listed.categories, categories, source=str(src))
+    if attributes: extra = read_folder_attributes(attributes, listed.names)
     if crop is not None and extra.boxes is None:
         reason = f"has no columns {','.join(BOX)} to crop to; name a table with --attributes"
         raise InputError(f"{attributes or src}: {reason}")
     is_selected = labels != -2
     rows = np.flatnonzero(is_selected)
-    groups = _folder_groups(found, rows, group_fn if found.splits is None else None, src)
+    groups = _folder_groups(listed, rows, group_fn if listed.splits is None else None, src)
     def part(values): return None if values is None else values[rows]
-    splits = random_splits(labels[rows], groups, seed) if found.splits is None else found.splits[rows]
-    names = [found.names[i] for i in rows]
-    images = SourceImages(paths=[os.path.join(src, o) for o in names], names=[found.kept_names[i] for i in rows], categories=labels[rows],
+    splits = random_splits(labels[rows], groups, seed) if listed.splits is None else listed.splits[rows]
+    names = [listed.names[i] for i in rows]
+    images = SourceImages(paths=[os.path.join(src, o) for o in names], names=[listed.kept_names[i] for i in rows], categories=labels[rows],
         attributes=part(extra.multi_hot), groups=groups, splits=splits, boxes=part(extra.boxes),
         where=lambda i: extra.where(rows[i]))
     left_out = {'of other categories': (~is_selected).sum(), 'rows without an image': extra.n_unused}
-    left_out |= {reason: o.n for reason,o in found.files.left_out.items()}
+    left_out |= {reason: o.n for reason,o in listed.files.left_out.items()}
     return write_images(dst, images, category_names, extra.names, seed=seed, margin=crop or 0., left_out=left_out, **kwargs)

@@ -140,7 +140,8 @@ class _SavedGroups:
     "Groups that were found before, in `folder`, for the same files, unchanged; unreadable ones are tried again"
     def __init__(self, folder, paths):
         self.file,self.paths = Path(folder)/'near_duplicates.npz',list(map(str, paths))
-        self.key = hashlib.sha256(repr((THUMBNAIL, near_pairs.__defaults__, [(o, self._stat(o)) for o in self.paths])).encode(errors='surrogateescape')).hexdigest()
+        measures,stats = (THUMBNAIL, near_pairs.__defaults__),[self._stat(o) for o in self.paths]
+        self.key = hashlib.sha256(repr((measures, self.paths, stats)).encode()).hexdigest()
 
     def _stat(self, path):
         try: stat = os.stat(path)
