@@ -1,9 +1,11 @@
 "Damaged images of every format: read, or refused as an image that cannot be read, and nothing else"
-import io,os,random,struct,sys,threading,time,warnings
+import io,os,random,struct,sys,tempfile,threading,time,warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pytest
+from fastcore.test import test_eq as eq,test_fail as fails
 from PIL import EpsImagePlugin,Image,ImageFile,features
 from conftest import run_inprocess
 from fashion_fastai.data.duplicates import read_info
@@ -12,7 +14,7 @@ from fashion_fastai.data.synthetic import draw_garment
 from fashion_fastai.serve.uploads import check_image
 from fashion_fastai.convert.core import image_suffix
 from fashion_fastai.data import files as data_files,image as data_image
-from fashion_fastai.data.image import open_image
+from fashion_fastai.data.image import image_from_array,load_pixels,open_image,upright_rgb
 from fashion_fastai.train.plan import typical_size
 
 def saved(image, format, **kwargs):
@@ -262,3 +264,59 @@ def test_what_is_no_image_is_called_by_its_name(content, kind, tmp_path):
     (tmp_path/'a.jpg').write_bytes(content)
     for source in (tmp_path/'a.jpg', str(tmp_path/'a.jpg'), content):
         with pytest.raises(InputError, match=f'cannot be read as an image .{kind}'): open_image(source)
+
+GARMENT = draw_garment('hoodie', ['red','striped'], seed=1)
+PIXELS = np.array(GARMENT)
+
+def reopened(*args, **kwargs): return Image.open(io.BytesIO(saved(*args, **kwargs)))
+
+def test_images_of_all_modes_become_rgb_and_large_ones_in_strips_the_same_as_whole():
+
+    deep = Image.fromarray(np.array(GARMENT.convert('L')).astype(np.uint16)*257) # 16 bits
+    for image in [deep, *map(GARMENT.convert, ('L','P','1','LA','RGBA','CMYK','YCbCr'))]:
+        again = upright_rgb(reopened(image, 'tiff' if image.mode in ('CMYK','YCbCr') else 'png'))
+        eq((again.mode, again.size), ('RGB', (60,80)))
+        assert abs(np.array(again).mean() - np.array(GARMENT).mean()) < 12, image.mode
+    transparent = Image.new('RGBA', (4,4), (0,0,0,0))
+    eq(np.array(upright_rgb(reopened(transparent, 'PNG'))), np.full((4,4,3), 255)) # white, although its hidden pixels are black
+
+    # strip by strip, a large image has the same pixels as in one piece
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900,3000,4), dtype=np.uint8)) # more than one strip
+    palette = wide.convert('RGB').quantize(16)
+    palette.info['transparency'] = 3
+    sixteen_bits = Image.fromarray(np.random.default_rng(0).integers(0, 2**16, (900,3000), dtype=np.uint16))
+    for image in (wide, wide.convert('LA'), palette, sixteen_bits, sixteen_bits.convert('I')):
+        whole = [upright_rgb(image.crop((0, top, 3000, top+300))) for top in (0,300,600)]
+        eq(np.array(upright_rgb(image)), np.concatenate(whole))
+
+def test_arrays_are_images_of_one_or_three_channels():
+    eq(image_from_array(PIXELS[...,0]).mode, 'L')
+    fails(lambda: image_from_array(np.zeros(5)), exc=ValueError, contains='an array of shape (5,)')
+
+def test_an_image_is_opened_at_a_size_as_it_would_be_shrunk_from_its_own():
+    large,rotated = GARMENT.resize((1200,1600), Image.Resampling.LANCZOS),Image.Exif()
+    eq(load_pixels(GARMENT, (80,60)), PIXELS)
+    eq(open_image(saved(GARMENT, 'PNG'), (40,50)).size, (50,40)) # Pillow's sizes are (width, height)
+    for array in (PIXELS, PIXELS/255, PIXELS.transpose(2,0,1)): eq(np.array(open_image(array)), PIXELS)
+    eq(np.array(open_image(PIXELS[...,0])), np.repeat(PIXELS[...,:1], 3, 2))
+    fails(lambda: open_image(np.zeros(5)), exc=InputError, contains='an array of shape (5,)')
+    own = reopened(GARMENT.resize((600,800)), 'jpeg')
+    open_image(own, (80,60))
+    eq(own.size, (600,800)) # the caller's own image keeps its size
+    broken_exif = saved(GARMENT, 'jpeg', exif=b'Exif\0\0MM\0*\0\0\0\x08' + b'\xff'*40)
+    eq(np.array(open_image(broken_exif)), np.array(open_image(saved(GARMENT, 'jpeg')))) # the pixels are intact
+    for orientation in (1,6):
+        rotated[0x0112] = orientation
+        stored = large.rotate(90, expand=True) if orientation == 6 else large
+        file = saved(stored, 'jpeg', exif=rotated.tobytes())
+        again,full = open_image(file, (80,60)),open_image(file).resize((60,80), Image.Resampling.BILINEAR)
+        assert np.abs(np.array(again).astype(int) - np.array(full)).mean() < 1.5
+
+def test_a_page_or_half_an_image_is_refused():
+    with tempfile.TemporaryDirectory() as tmp:
+        bad = Path(tmp)/'page.jpg'
+        bad.write_text('<html>404</html>')
+        fails(lambda: open_image(bad), exc=InputError, contains='page.jpg: cannot be read as an image')
+        bad.write_bytes(saved(GARMENT, 'jpeg')[:-500])
+        fails(lambda: load_pixels(bad, (80,60)), exc=InputError, contains='truncated')
+    fails(lambda: open_image(b'<html>404</html>', (80,60)), exc=InputError, contains='cannot be read as an image')
