@@ -2,8 +2,9 @@
 import os,shutil
 import numpy as np
 import pytest
-from fashion_fastai.data.duplicates import near_duplicate_groups
+from fashion_fastai.data.duplicates import near_duplicate_groups,near_pairs
 from fashion_fastai.data.loader import read_data
+from fashion_fastai.data.split import connected_groups
 from fashion_fastai.recipes import read_recipe
 
 @pytest.fixture
@@ -66,3 +67,22 @@ def test_a_training_without_a_validation_set_searches_once(garments, tmp_path, m
     assert splits[0] == splits[1] and searches == [1]
     read_data(tmp_path/'garments', read_recipe('demo', cache='no', regroup='yes'))
     assert searches == [1,1]
+
+def test_pairs_of_images_that_are_the_same_or_nearly():
+    assert near_pairs(np.zeros((0,16,17,3), np.uint8)).shape == (0,2)
+    many = np.random.default_rng(0).integers(0, 256, (2000,16,17,3), dtype=np.uint8)
+    assert near_pairs(np.repeat(many[:1], 3, 0)).tolist() == [[0,1],[0,2]]
+    many[1500:] = many[:500]
+    many[1500:,0,0,0] //= 2
+    assert near_pairs(many).tolist() == [[i,1500+i] for i in range(500)]
+
+def test_a_large_group_is_connected_by_fewer_pairs():
+    close = np.repeat(np.random.default_rng(0).integers(0, 256, (1,16,17,3), dtype=np.uint8), 40, 0)
+    close[range(40),0,0,0] = range(40)
+    assert len(near_pairs(close)) == 40*39//2
+    few = near_pairs(close, max_n=5)
+    assert len(few) < 40*39//4 and np.unique(connected_groups(few, 40)).tolist() == [0]
+
+def test_synthetic_garments_all_differ(garments):
+    images = sorted(garments.rglob('*.jpg'))[:100]
+    assert len(np.unique(near_duplicate_groups(images, progress=None))) == 100
