@@ -59,7 +59,7 @@ def test_attributes_are_read_for_each_image_and_errors_name_the_line():
     boxed = read('image;x1;y1;x2;y2\nb.jpg;1;2;3;4\n')
     eq((boxed.multi_hot, boxed.boxes, boxed.where(1)), (None, [[0,0,0,0], [1,2,3,4], [0,0,0,0]], 'bad.csv, line 2'))
     for text,reason in [('name,red\na,1\n', 'has no column file_path or filename; it has name, red'), ('file_path\na.jpg\n', 'has no columns of attributes'),
-                        ('file_path,red\nb.jpg,2\n', "line 2: attribute 'red' is '2', neither 0 nor 1"), ('file_path,red\na.jpg,1\n', "line 2: 'a.jpg' is the name of several images"),
+                        ('file_path,red\nb.jpg,2\n', "line 2: attribute 'red' is '2', neither 0 nor 1"), ('file_path,red\na.jpg,1\n', "line 2: 'a.jpg' is the name of several images, such as train/tee/a.jpg and val/tee/a.jpg; name the folder, too"),
                         ('file_path,red\nb.jpg,1\ntee/b.jpg,0\n', "line 3: 'tee/b.jpg' has a row before, bad.csv, line 2"), ('file_path,red\nc.jpg,1\n', 'no row names an image; file_path should be such as train/tee/a.jpg'),
                         ('file_path,is_valid\nb.jpg,1\n', "'is_valid' cannot be the name"), ('file_path,red\n', 'no row names an image'),
                         ('file_path,x1,y1,x2,y2\nb.jpg,1,1,1,1\n', "line 2: the box '1,1,1,1' is empty")]:
@@ -100,3 +100,9 @@ def test_a_conversion_writes_the_labels_splits_and_crops_of_its_folders():
     make_images('case/Tee/a.jpg', 'case/tee/a.jpg')
     fails(lambda: convert_folders('case', 'no'), exc=InputError, contains="case: the categories 'Tee' and 'tee' differ only in case")
     assert not Path('no').exists()
+
+def test_rows_without_an_image_are_counted_with_the_first_of_them(capsys):
+    with open('attributes.csv', 'a') as file: file.write('\ngone.jpg,1,1\nlost.jpg,0,0\n')
+    summary = convert_folders('shop', 'data', attributes='attributes.csv')
+    said = 'attributes.csv: 62 rows = 60 used + 2 left out (rows without an image: 2, the first attributes.csv, line 62)'
+    assert said in capsys.readouterr().out and summary.left_out['rows without an image'] == 2

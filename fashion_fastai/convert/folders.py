@@ -13,7 +13,7 @@ from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np
 from ..core import InputError,SPLITS,name_problem,require_empty
-from ..data.files import ImageFolder
+from ..data.files import ImageFolder,LeftOut,account
 from ..data.source import SourceTable
 from ..data.split import join_groups,product_folders
 from .core import (BOX,ConversionSummary,SourceImages,check_margin,parse_boxes,random_splits)
@@ -138,16 +138,19 @@ class FolderAttributes(NamedTuple):
     names:list # of the attributes
     boxes:np.ndarray|None # shape (n, 4)
     n_unused:int # rows without an image
+    first_unused:str # file and line of the first of them
+    n_used:int # the others
     where:Callable # image -> its row in the table, for errors
 
 def _index_names(names):
-    "Every way to name an image -> its number, or -1 if several are named so"
+    "Every way to name an image -> its number, or the names of two images that are both named so"
     index = {}
     for i,name in enumerate(names):
         parts = name.split('/')
-        for k in range(len(parts)):
+        for k in range(1, len(parts)):
             end = '/'.join(parts[k:])
-            index[end] = -1 if end in index else i
+            first = index.setdefault(end, i)
+            if first != i and not isinstance(first, tuple): index[end] = names[first],name
     return index | {o: i for i,o in enumerate(names)} # the whole name is never ambiguous
 
 def read_folder_attributes(
@@ -167,8 +170,9 @@ def read_folder_attributes(
         def place(i): return table.where(start + i)
         for i,text in enumerate(map(cell_text, batch[column])):
             number = index.get(text.removeprefix('./').replace('\\', '/'))
-            if number == -1:
-                raise InputError(f"{place(i)}: '{text}' is the name of several images; name the folder, too")
+            if isinstance(number, tuple):
+                several = f"several images, such as {' and '.join(number)}"
+                raise InputError(f"{place(i)}: '{text}' is the name of {several}; name the folder, too")
             if number in row_of: raise InputError(f"{place(i)}: '{text}' has a row before, {row_of[number]}")
             if number is not None: row_of[number] = place(i)
             numbers.append(-1 if number is None else number)
@@ -185,8 +189,10 @@ def read_folder_attributes(
     if boxes:
         box_values = np.zeros((len(names),4))
         box_values[numbers[used]] = parse_boxes(list(cells.values()), table.where)[used]
+    is_unused = numbers < 0
+    first_unused = table.where(int(is_unused.argmax())) if is_unused.any() else ''
     return FolderAttributes(multi_hot, names=[o.column for o in flags], boxes=box_values,
-        n_unused=len(numbers)-len(used), where=lambda i: row_of.get(i, str(path)))
+        n_unused=len(numbers)-len(used), first_unused=first_unused, n_used=len(used), where=lambda i: row_of.get(i, str(path)))
 
 # %% ../../nbs/45_convert.folders.ipynb #2af46fdd
 def _folder_groups(images, rows, group_fn, src):
@@ -213,13 +219,15 @@ def convert_folders(
     require_empty(dst)
     check_margin(crop)
     print(f"reading {src}", flush=True)
-    listed,extra = find_folder_images(src),FolderAttributes(None, [], None, 0, None)
+    listed = find_folder_images(src)
     print(f"{src}: {listed.files}", flush=True)
     if not attributes and len(set(filter(None, listed.categories))) == 1:
         advice = 'name a folder with a folder for each category, or a table of attributes with --attributes'
         raise InputError(f"{src}: all images are of one category, '{max(listed.categories)}'; {advice}")
     labels,category_names = encode_categories(listed.categories, categories, source=str(src))
-    if attributes: extra = read_folder_attributes(attributes, listed.names)
+    extra = read_folder_attributes(attributes, listed.names) if attributes else FolderAttributes(None, [], None, 0, '', 0, None)
+    unused = {'rows without an image': LeftOut(extra.n_unused, extra.first_unused)}
+    if attributes: print(f"{attributes}: {account(extra.n_used, unused, 'rows')}", flush=True)
     if crop is not None and extra.boxes is None:
         reason = f"has no columns {','.join(BOX)} to crop to; name a table with --attributes"
         raise InputError(f"{attributes or src}: {reason}")
