@@ -68,14 +68,11 @@ def _category(folder):
 
 def _categories(level, split, known):
     "Folder -> category; `known` are those of the training set, by their names in lower case"
-    folder_of = {}
-    for o in level.folders:
-        category = _category(o)
+    folder_of,found = {},{o: _category(o) for o in level.folders}
+    for o,category in found.items():
         if problem := name_problem(category): raise InputError(f"{level}: the name of the category {o!r} {problem}")
         other = folder_of.setdefault(category, o)
-        if other == o: continue
-        raise InputError(f"{level}: the folders {other!r} and {o!r} have one name, {category}; rename one of them, or join them")
-    found = {o: category for category,o in folder_of.items()}
+        if other != o: print(f"{level}: the folders {other!r} and {o!r} are one category, {category}", flush=True)
     if split in (None,'train'):
         if level.filled: return found
         reason = 'has no images' if level.folders else 'has no folders; it should have one for each category'
@@ -221,9 +218,6 @@ def convert_folders(
     print(f"reading {src}", flush=True)
     listed = find_folder_images(src)
     print(f"{src}: {listed.files}", flush=True)
-    if not attributes and len(set(filter(None, listed.categories))) == 1:
-        advice = 'name a folder with a folder for each category, or a table of attributes with --attributes'
-        raise InputError(f"{src}: all images are of one category, '{max(listed.categories)}'; {advice}")
     labels,category_names = encode_categories(listed.categories, categories, source=str(src))
     extra = read_folder_attributes(attributes, listed.names) if attributes else FolderAttributes(None, [], None, 0, '', 0, None)
     unused = {'rows without an image': LeftOut(extra.n_unused, extra.first_unused)}
@@ -233,6 +227,9 @@ def convert_folders(
         raise InputError(f"{attributes or src}: {reason}")
     is_selected = labels != -2
     rows = np.flatnonzero(is_selected)
+    if not attributes and len(set(filter(None, listed.categories))) == 1 and len(rows) >= len(SPLITS):
+        advice = 'name a folder with a folder for each category, or a table of attributes with --attributes'
+        raise InputError(f"{src}: all images are of one category, '{max(listed.categories)}'; {advice}")
     groups = _folder_groups(listed, rows, group_fn if listed.splits is None else None, src)
     def part(values): return None if values is None else values[rows]
     splits = random_splits(labels[rows], groups, seed) if listed.splits is None else listed.splits[rows]
