@@ -1,9 +1,11 @@
 "Damaged images of every format: read, or refused as an image that cannot be read, and nothing else"
-import io,os,random,struct,sys,threading,time,warnings
+import io,os,random,struct,sys,tempfile,threading,time,warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pytest
+from fastcore.test import test_eq as eq,test_fail as fails
 from PIL import EpsImagePlugin,Image,ImageFile,features
 from conftest import run_inprocess
 from fashion_fastai.data.duplicates import read_info
@@ -11,8 +13,8 @@ from fashion_fastai.core import InputError
 from fashion_fastai.data.synthetic import draw_garment
 from fashion_fastai.serve.uploads import check_image
 from fashion_fastai.convert.core import image_suffix
-from fashion_fastai.data import image as data_image
-from fashion_fastai.data.image import open_image
+from fashion_fastai.data import files as data_files,image as data_image
+from fashion_fastai.data.image import image_from_array,load_pixels,open_image,upright_rgb
 from fashion_fastai.train.plan import typical_size
 
 def saved(image, format, **kwargs):
@@ -130,12 +132,12 @@ def test_heif_is_read_where_its_package_is_installed(monkeypatch):
     try:
         with pytest.raises(InputError): check_image(file, 'a.jpg')
         monkeypatch.setitem(sys.modules, 'pillow_heif', SimpleNamespace(register_heif_opener=register))
-        data_image._readable_formats.cache_clear()
+        data_files.readable_formats.cache_clear()
         check_image(file, 'a.jpg')
         assert data_image.image_file(file).format == 'HEIF'
     finally:
         Image.OPEN.pop('HEIF', None)
-        data_image._readable_formats.cache_clear()
+        data_files.readable_formats.cache_clear()
 
 def test_a_large_image_waits_for_others_and_is_not_overtaken_for_ever():
     "Threads decode at most `MAX_DECODED` pixels together; also after an error, and in a process that is forked meanwhile"
@@ -156,3 +158,165 @@ def test_a_large_image_waits_for_others_and_is_not_overtaken_for_ever():
     assert order == ['large','small']
     with pytest.raises(KeyError),data_image.decoding(large): raise KeyError
     assert data_image._decoded.n == 0
+
+def palette(image, transparent=False):
+    image = image.quantize(64)
+    if transparent: image.info['transparency'] = image.getpixel((0,0))
+    return image
+
+def grey_values(image): return np.array(image.convert('L'))
+
+MODES = { # how an image comes to be in a mode, and whether it is grey then
+    '1': (lambda o: o.convert('1'), True), 'L': (lambda o: o.convert('L'), True), 'LA': (lambda o: o.convert('LA'), True), 'P': (palette, False),
+    'P, transparent': (lambda o: palette(o, True), False), 'RGB': (lambda o: o, False), 'RGBA': (lambda o: o.convert('RGBA'), False), 'CMYK': (lambda o: o.convert('CMYK'), False),
+    'YCbCr': (lambda o: o.convert('YCbCr'), False), 'I;16': (lambda o: Image.fromarray(grey_values(o).astype(np.uint16)*257), True),
+    'I': (lambda o: Image.fromarray(grey_values(o).astype(np.int32)*257), True), 'I, all bits': (lambda o: Image.fromarray(grey_values(o).astype(np.int32)*(2**31//256)), True),
+    'F': (lambda o: Image.fromarray(grey_values(o).astype(np.float32)/255), True), 'F, to 255': (lambda o: Image.fromarray(grey_values(o).astype(np.float32)), True),
+    'F, to 65535': (lambda o: Image.fromarray(grey_values(o).astype(np.float32)*257), True), 'La': (lambda o: o.convert('LA').convert('La'), True), 'RGBa': (lambda o: o.convert('RGBA').convert('RGBa'), False)}
+FORMATS = dict(none={}, PNG={}, TIFF={}, JPEG=dict(quality=95), WEBP=dict(lossless=True), JPEG2000={}, BMP={}, PPM={}, GIF={})
+CUT = {'I;16','I','I, all bits','F','F, to 255','F, to 65535'} # modes that Pillow clips at 255 where a format has only bytes
+
+def smooth(seed, size=(24,16)):
+    "An image without edges, which no format changes much"
+    small = np.random.default_rng(seed).integers(0, 256, (3,2,3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+def expected_bytes(original, mode, format):
+    "The pixels that an image has in a mode and format"
+    if mode == '1' and format != 'JPEG': original = original.convert('1') # a JPEG of it is grey
+    elif MODES[mode][1]: original = original.convert('L')
+    return np.asarray(original.convert('RGB')).astype(int)
+
+@pytest.mark.parametrize('mode', MODES)
+def test_every_mode_in_every_format_is_scaled_to_bytes(mode):
+    "Never black, wrapped or saturated; as an open image, and as a file where its format is read"
+    read = set()
+    for format,seed in ((format, seed) for format in FORMATS for seed in range(3)):
+        if mode in CUT and format in ('WEBP','GIF','JPEG','BMP') or (mode, format) == ('I, all bits','PPM'): continue # Pillow clips it when it writes
+        original = smooth(seed)
+        image = MODES[mode][0](original)
+        try: raw = None if format == 'none' else saved(image, format, **FORMATS[format])
+        except (OSError, ValueError, KeyError): continue # this format has no such mode
+        read.add(format)
+        for source in [Image.open(io.BytesIO(raw)) if raw else image, *([raw] if raw and format != 'PPM' else [])]:
+            found = np.asarray(open_image(source)).astype(int)
+            difference = np.abs(found - expected_bytes(original, mode, format))
+            if 'transparent' in mode: difference = difference[(found != 255).any(-1)]
+            limit = 12 if 'P' in mode or format in ('GIF','JPEG') else 3
+            if (mode, format) == ('1','JPEG'): limit = 130
+            assert difference.mean() <= limit, (mode, format, difference.mean())
+    assert len(read) >= (1 if mode in ('La','RGBa') else 2)
+
+ARRAYS = {'uint8': lambda o: o, 'bool': lambda o: o > 127, 'uint16': lambda o: o.astype(np.uint16)*257, 'bytes as uint16': lambda o: o.astype(np.uint16),
+    'big-endian': lambda o: (o.astype(np.uint16)*257).astype('>u2'), 'int32': lambda o: o.astype(np.int32)*257, 'uint32': lambda o: o.astype(np.uint32)*(2**32//256 + 65793),
+    'bytes as int64': lambda o: o.astype(np.int64), 'float16': lambda o: (o/255).astype(np.float16), 'float32': lambda o: (o/255).astype(np.float32), 'float64': lambda o: o/255,
+    'floats to 255': lambda o: o.astype(np.float64), 'floats to 65535': lambda o: o*257., 'a little beyond 1': lambda o: np.where(o == o.max(), 1.04, o/255)}
+
+@pytest.mark.parametrize('kind', ARRAYS)
+def test_arrays_and_tensors_are_scaled_as_images_are(kind):
+    for channels in range(5): check_array(kind, channels)
+
+def check_array(kind, channels):
+    import torch
+    rng = np.random.default_rng(channels)
+    values = rng.integers(0, 256, (24,16,channels) if channels else (24,16), dtype=np.uint8)
+    if channels in (2,4): values[...,-1] = 255 # opaque
+    values.flat[0] = 255
+    array = ARRAYS[kind](values)
+    expected = np.where(values > 127, 255, 0) if kind == 'bool' else values
+    if channels in (2,4): expected = expected[...,:-1]
+    expected = np.broadcast_to(expected.reshape(24, 16, -1), (24,16,3)).astype(int)
+    sources = [array] + [np.moveaxis(array, -1, 0)]*(channels > 0)
+    if array.dtype.isnative: sources += [torch.from_numpy(np.ascontiguousarray(o)) for o in sources]
+    if kind == 'float32': sources.append(torch.from_numpy(array).bfloat16())
+    for source in sources:
+        limit = 2 if str(getattr(source, 'dtype', '')) == 'torch.bfloat16' else 1
+        assert np.abs(np.asarray(open_image(source)).astype(int) - expected).max() <= limit
+
+def test_values_that_are_no_numbers_cost_only_their_pixels():
+    values = np.full((8,6), .5, np.float32)
+    values[0,0],values[0,1],values[0,2],values[0,3] = np.nan,np.inf,-np.inf,1
+    found = np.asarray(open_image(saved(Image.fromarray(values), 'TIFF')))[...,0]
+    assert found[0,:4].tolist() == [0,255,0,255] and set(found[1:].flat) == {128}
+    for wrong in (np.zeros((0,4,3)), np.zeros((4,4), complex), np.array([['a']]), np.zeros((2,2,2,2))):
+        with pytest.raises(InputError, match='cannot be read as an image .an array of '): open_image(wrong)
+
+def tiff(values, tags):
+    "An uncompressed TIFF in grey with any tags"
+    start,raw = 8,values.tobytes()
+    tags = {256: values.shape[1], 257: values.shape[0], 258: 8*values.itemsize, 259: 1, 262: 1, 273: start, 277: 1, 278: values.shape[0], 279: len(raw), **tags}
+    directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', tag, 4, 1, value) for tag,value in sorted(tags.items())) + bytes(4)
+    return b'II*\0' + struct.pack('<I', start + len(raw)) + raw + directory
+
+def test_a_tiff_of_32_bits_is_not_wrapped_and_one_whose_zero_is_white_is_not_inverted():
+    values = np.array([[0, 2**31, 2**32-1]], np.uint32)
+    assert np.asarray(open_image(tiff(values, {})))[0,:,0].tolist() == [0,128,255]
+    assert np.asarray(open_image(tiff(np.array([[-5, 0, 2**31-1]], np.int32), {339: 2})))[0,:,0].tolist() == [0,0,255]
+    assert np.asarray(open_image(tiff(np.array([[0, 65535]], np.uint16), {262: 0})))[0,:,0].tolist() == [255,0]
+
+def test_the_transparent_value_of_16_bits_is_white():
+    image = Image.fromarray(np.array([[0, 1000, 65535]], np.uint16))
+    assert np.asarray(open_image(saved(image, 'PNG', transparency=1000)))[0,:,0].tolist() == [0,255,255]
+
+@pytest.mark.parametrize('content,kind', [(b'PK\3\4' + bytes(40), 'it is a zip archive'), (b'<html>404</html>', 'it is an HTML page'), (b'PAR1', 'it is a Parquet file'), (b'', 'it is an empty file'),
+    (b'\0\0\0\x18ftypheic' + bytes(20), 'it is a HEIF image, which needs the package pillow-heif'), (b'\xff\xd8\xff\xe0' + bytes(60), ''), (b'text', 'unknown format')])
+def test_what_is_no_image_is_called_by_its_name(content, kind, tmp_path):
+    (tmp_path/'a.jpg').write_bytes(content)
+    for source in (tmp_path/'a.jpg', str(tmp_path/'a.jpg'), content):
+        with pytest.raises(InputError, match=f'cannot be read as an image .{kind}'): open_image(source)
+
+GARMENT = draw_garment('hoodie', ['red','striped'], seed=1)
+PIXELS = np.array(GARMENT)
+
+def reopened(*args, **kwargs): return Image.open(io.BytesIO(saved(*args, **kwargs)))
+
+def test_images_of_all_modes_become_rgb_and_large_ones_in_strips_the_same_as_whole():
+
+    deep = Image.fromarray(np.array(GARMENT.convert('L')).astype(np.uint16)*257) # 16 bits
+    for image in [deep, *map(GARMENT.convert, ('L','P','1','LA','RGBA','CMYK','YCbCr'))]:
+        again = upright_rgb(reopened(image, 'tiff' if image.mode in ('CMYK','YCbCr') else 'png'))
+        eq((again.mode, again.size), ('RGB', (60,80)))
+        assert abs(np.array(again).mean() - np.array(GARMENT).mean()) < 12, image.mode
+    transparent = Image.new('RGBA', (4,4), (0,0,0,0))
+    eq(np.array(upright_rgb(reopened(transparent, 'PNG'))), np.full((4,4,3), 255)) # white, although its hidden pixels are black
+
+    # strip by strip, a large image has the same pixels as in one piece
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900,3000,4), dtype=np.uint8)) # more than one strip
+    palette = wide.convert('RGB').quantize(16)
+    palette.info['transparency'] = 3
+    sixteen_bits = Image.fromarray(np.random.default_rng(0).integers(0, 2**16, (900,3000), dtype=np.uint16))
+    for image in (wide, wide.convert('LA'), palette, sixteen_bits, sixteen_bits.convert('I')):
+        whole = [upright_rgb(image.crop((0, top, 3000, top+300))) for top in (0,300,600)]
+        eq(np.array(upright_rgb(image)), np.concatenate(whole))
+
+def test_arrays_are_images_of_one_or_three_channels():
+    eq(image_from_array(PIXELS[...,0]).mode, 'L')
+    fails(lambda: image_from_array(np.zeros(5)), exc=ValueError, contains='an array of shape (5,)')
+
+def test_an_image_is_opened_at_a_size_as_it_would_be_shrunk_from_its_own():
+    large,rotated = GARMENT.resize((1200,1600), Image.Resampling.LANCZOS),Image.Exif()
+    eq(load_pixels(GARMENT, (80,60)), PIXELS)
+    eq(open_image(saved(GARMENT, 'PNG'), (40,50)).size, (50,40)) # Pillow's sizes are (width, height)
+    for array in (PIXELS, PIXELS/255, PIXELS.transpose(2,0,1)): eq(np.array(open_image(array)), PIXELS)
+    eq(np.array(open_image(PIXELS[...,0])), np.repeat(PIXELS[...,:1], 3, 2))
+    fails(lambda: open_image(np.zeros(5)), exc=InputError, contains='an array of shape (5,)')
+    own = reopened(GARMENT.resize((600,800)), 'jpeg')
+    open_image(own, (80,60))
+    eq(own.size, (600,800)) # the caller's own image keeps its size
+    broken_exif = saved(GARMENT, 'jpeg', exif=b'Exif\0\0MM\0*\0\0\0\x08' + b'\xff'*40)
+    eq(np.array(open_image(broken_exif)), np.array(open_image(saved(GARMENT, 'jpeg')))) # the pixels are intact
+    for orientation in (1,6):
+        rotated[0x0112] = orientation
+        stored = large.rotate(90, expand=True) if orientation == 6 else large
+        file = saved(stored, 'jpeg', exif=rotated.tobytes())
+        again,full = open_image(file, (80,60)),open_image(file).resize((60,80), Image.Resampling.BILINEAR)
+        assert np.abs(np.array(again).astype(int) - np.array(full)).mean() < 1.5
+
+def test_a_page_or_half_an_image_is_refused():
+    with tempfile.TemporaryDirectory() as tmp:
+        bad = Path(tmp)/'page.jpg'
+        bad.write_text('<html>404</html>')
+        fails(lambda: open_image(bad), exc=InputError, contains='page.jpg: cannot be read as an image')
+        bad.write_bytes(saved(GARMENT, 'jpeg')[:-500])
+        fails(lambda: load_pixels(bad, (80,60)), exc=InputError, contains='truncated')
+    fails(lambda: open_image(b'<html>404</html>', (80,60)), exc=InputError, contains='cannot be read as an image')

@@ -187,6 +187,9 @@ def test_cuda_or_cpu_but_no_other_device(table, monkeypatch):
     monkeypatch.setattr(loader, 'default_device', lambda: torch.device('mps', 0))
     assert fashion_dls(table, (32,24)).device == torch.device('cpu')
 
+def test_loaders_take_the_names_that_fastai_has(table):
+    assert fashion_dls(table, size=32, bs=8, workers=0).one_batch()[0].shape == (8,3,32,32)
+
 class SteppingClock:
     "Tells the time of a device that is far behind: each mark is a second after the one before"
     def __init__(self): self.now,self.n_waited = 0,0

@@ -12,6 +12,7 @@ from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np,pandas as pd
 from ..core import InputError,SPLITS,UNKNOWN,require_empty,track
+from ..data.files import LeftOut,account,require_folder
 from ..data.records import clean_name
 from .core import ConversionSummary,SourceImages,attribute_info,check_margin,random_splits,select_labels
 from .write import write_images
@@ -123,13 +124,13 @@ class Benchmark(NamedTuple):
     attribute_types:list # of all attributes, such as fabric
     are_groups:bool # whether the attributes of a type exclude one another, as in the fine edition
 
-def _in_order(names, found, path):
-    "The values of list `found` in the order of `names`"
-    if names == found.names: return found.values
-    is_unique = len(set(found.names)) == len(found.names)
-    rows = pd.Index(found.names).get_indexer(names) if is_unique else np.array([-1])
+def _in_order(names, listed, path):
+    "The values of list `listed` in the order of `names`"
+    if names == listed.names: return listed.values
+    is_unique = len(set(listed.names)) == len(listed.names)
+    rows = pd.Index(listed.names).get_indexer(names) if is_unique else np.array([-1])
     if (rows < 0).any(): raise InputError(f"{path}: has other images than list_category_img.txt, or an image twice")
-    return found.values[rows]
+    return listed.values[rows]
 
 _COARSE_TYPES = {1: 'texture', 2: 'fabric', 3: 'shape', 4: 'part', 5: 'style'}
 _FINE_TYPES = {1: 'texture', 2: 'sleeve', 3: 'length', 4: 'neckline', 5: 'fabric', 6: 'fit'}
@@ -144,11 +145,11 @@ def _read_coarse(src, anno, boxes, progress):
     def values(path, layout, **kwargs): return _in_order(names, _read_list(path, layout, **kwargs), path)
     splits = values(src/'Eval'/'list_eval_partition.txt', _Layout(1, str))[:,0].astype('<U5')
     attributes = values(anno/'list_attr_img.txt', _Layout(len(attribute_names), 'int8'), progress=progress)
-    found_boxes = values(anno/'list_bbox.txt', _Layout(4)) if boxes else None
+    box_values = values(anno/'list_bbox.txt', _Layout(4)) if boxes else None
     category_names,_ = _read_names(anno/'list_category_cloth.txt')
     attributes = np.array([0, UNKNOWN, 1], np.int8)[attributes + 1] # the list has -1 for absent, and 0 for unknown
     types = [_COARSE_TYPES.get(o, '') for o in types]
-    return Benchmark(names, categories[:,0]-1, attributes, splits, found_boxes, category_names, attribute_names, types, False)
+    return Benchmark(names, categories[:,0]-1, attributes, splits, box_values, category_names, attribute_names, types, False)
 
 def _read_fine(anno, boxes):
     "The fine edition: one set of files per split"
@@ -156,13 +157,14 @@ def _read_fine(anno, boxes):
     layouts = dict(cate=_Layout(1, head=0, named=False), attr=_Layout(len(attribute_names), 'int8', head=0, named=False))
     if boxes: layouts['bbox'] = _Layout(4, head=0, named=False)
     for split in SPLITS:
-        own = [o.strip() for o in _read_lines(anno/f'{split}.txt') if o.strip()]
-        part = dict(splits=np.full(len(own), split, dtype='<U5'))
+        split_names = [o.strip() for o in _read_lines(anno/f'{split}.txt') if o.strip()]
+        part = dict(splits=np.full(len(split_names), split, dtype='<U5'))
         for kind,layout in layouts.items():
             path = anno/f'{split}_{kind}.txt'
             part[kind] = _read_list(path, layout).values
-            if len(part[kind]) != len(own): raise InputError(f"{path}: has {len(part[kind]):,} rows, but {split}.txt has {len(own):,}")
-        names += own
+            n,n_names = len(part[kind]),len(split_names)
+            if n != n_names: raise InputError(f"{path}: has {n:,} rows, but {split}.txt has {n_names:,}")
+        names += split_names
         parts.append(part)
     joined = {kind: np.concatenate([o[kind] for o in parts]) for kind in parts[0]}
     category_names,_ = _read_names(anno/'list_category_cloth.txt')
@@ -172,10 +174,9 @@ def _read_fine(anno, boxes):
 
 def _find_edition(src, edition):
     "(edition, annotation folder)"
-    if not src.is_dir(): raise InputError(f"{src}: no such folder")
-    known = ('coarse', src/'Anno_coarse'),('coarse', src/'Anno'),('fine', src/'Anno_fine')
-    found = [(kind, anno) for kind,anno in known if anno.is_dir() and edition in ('auto', kind)]
-    if found: return found[0]
+    require_folder(src)
+    for kind,name in (('coarse','Anno_coarse'), ('coarse','Anno'), ('fine','Anno_fine')):
+        if edition in ('auto', kind) and (src/name).is_dir(): return kind,src/name
     what = 'neither a folder Anno_coarse nor Anno nor Anno_fine' if edition == 'auto' else f'no folder of the {edition} edition'
     raise InputError(f"{src}: has {what}")
 
@@ -205,9 +206,9 @@ def _image_folder(src, names, given):
     "The folder that contains `names`"
     folders = [Path(given)] if given else [src/o for o in ('Img','','img','Img/img')]
     sample = names[::max(1, len(names)//100)]
-    n_found = {folder: sum((folder/name).is_file() for name in sample) for folder in folders}
-    best = max(n_found, key=n_found.get)
-    if n_found[best]: return best
+    counts = {folder: sum((folder/name).is_file() for name in sample) for folder in folders}
+    best = max(counts, key=counts.get)
+    if counts[best]: return best
     raise InputError(f"{given or src}: {names[0]} and the others are missing; name the folder that contains `img` with --images")
 
 @delegates(write_images, but=['dst','images','categories','attributes','seed','margin','left_out','info','progress'])
@@ -247,11 +248,14 @@ def convert_deepfashion(
     types = [read.attribute_types[k] for k in columns]
     names_of_columns = [read.attribute_names[k] for k in columns]
     info = attribute_info(multi_hot, names_of_columns, types if read.are_groups else ['']*len(columns), types)
-    found = SourceImages(paths=[str(folder/o) for o in names], names=[o.removeprefix('img/') for o in names], categories=labels,
+    source = SourceImages(paths=[str(folder/o) for o in names], names=[o.removeprefix('img/') for o in names], categories=labels,
         attributes=multi_hot, groups=groups,
         splits=read.splits[rows] if split == 'authors' else random_splits(labels, groups, seed),
         boxes=None if crop is None else read.boxes[rows])
-    left_out = {'of other categories': (~has_category).sum(), 'without one of the attributes': (has_category & ~is_labelled).sum(),
-                'missing': (is_labelled & ~exists).sum()}
-    return write_images(dst, found, [read.category_names[k] for k in chosen], names_of_columns, seed=seed, info=info,
+    masks = {'of other categories': ~has_category, 'without one of the attributes': has_category & ~is_labelled,
+             'missing': is_labelled & ~exists}
+    left_out = {reason: LeftOut(int(o.sum()), read.names[o.argmax()]) for reason,o in masks.items()}
+    print(f"{src}: {account(len(names), left_out, 'rows')}", flush=True)
+    left_out = {reason: o.n for reason,o in left_out.items()}
+    return write_images(dst, source, [read.category_names[k] for k in chosen], names_of_columns, seed=seed, info=info,
         margin=crop or 0., left_out=left_out, progress=progress, **kwargs)

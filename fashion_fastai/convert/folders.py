@@ -7,11 +7,13 @@ __all__ = ['FolderImages', 'find_folder_images', 'FolderAttributes', 'read_folde
 
 # %% ../../nbs/45_convert.folders.ipynb #a7653697
 import os
+from unicodedata import normalize
 from pathlib import Path
 from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np
-from ..core import IMAGE_SUFFIXES,InputError,SPLITS,name_problem,require_empty
+from ..core import InputError,SPLITS,name_problem,require_empty
+from ..data.files import ImageFolder,LeftOut,account
 from ..data.source import SourceTable
 from ..data.table import cell_text
 from ..data.split import join_groups,product_folders
@@ -25,68 +27,105 @@ class FolderImages(NamedTuple):
     names:list # path of each, relative to the root, with forward slashes
     categories:list # name of each, empty for a test image without a label
     splits:np.ndarray|None # train, val or test, shape (n,); None if there are no such folders
-    n_outside:int # images that are in no folder of a category
+    kept_names:list # path of each without the folders of splits, and those above the categories
+    files:ImageFolder # all files, and which of them are left out
 
-def _subfolders(folder):
-    "Folders inside `folder` that are not hidden"
-    found = [o for o in folder.iterdir() if o.is_dir() and not o.name.startswith(('.','__'))]
-    return sorted(found, key=lambda o: o.name)
+class _Level:
+    "A folder in which there are folders of categories, or of splits"
+    def __init__(self, files, path): # `path` ends with a slash, or is ''
+        self.files,self.path = files,path
+        self.names = [o for o in files.names if o.startswith(path)]
+        inside = [o[len(path):].split('/') for o in self.names]
+        self.filled = list(dict.fromkeys(o[0] for o in inside if len(o) > 1)) # folders with images
+        self.folders = [o[len(path):] for o in files.folders if o.startswith(path) and o.rpartition('/')[0] == path[:-1] and o] # all
+        self.loose = {name for name,o in zip(self.names, inside) if len(o) == 1}
 
-def _images_below(folder):
-    "Image files at any depth"
-    found = []
-    for parent,folders,files in os.walk(folder, followlinks=True):
-        folders[:] = [o for o in folders if not o.startswith(('.','__'))]
-        found += [Path(parent)/o for o in files if o.lower().endswith(IMAGE_SUFFIXES) and not o.startswith('.')]
-    return sorted(found)
+    def __str__(self): return os.path.join(self.files.folder, self.path).rstrip('/')
+    def below(self, folder): return _Level(self.files, f'{self.path}{folder}/')
 
-def _find_splits(src):
-    "Split -> its folder; None -> `src` if there are none"
-    found = {}
-    for folder in _subfolders(src):
-        split = split_of(folder.name)
-        if split in found:
-            raise InputError(f"{src}: the folders {found[split].name} and {folder.name} are both {split}")
-        if split: found[split] = folder
-    if found and 'train' not in found:
-        raise InputError(f"{src}: has a folder {next(iter(found.values())).name}, but none that is called train")
-    return {o: found[o] for o in SPLITS if o in found} or {None: src}
+    def only_folder(self):
+        "The folder that has all images, all of them in folders of its own; None if there is none"
+        if len(self.filled) != 1 or self.loose: return None
+        below = self.below(self.filled[0])
+        return self.filled[0] if below.filled and not below.loose else None
 
-def _class_folders(folder, split, known):
-    "The folders of categories; `known` are the names of those of the training set"
-    found = _subfolders(folder)
+    def splits(self):
+        "Split -> its folder"
+        found = {}
+        for o in self.folders:
+            split = split_of(o)
+            if split in found: raise InputError(f"{self}: the folders {found[split]} and {o} are both {split}")
+            if split: found[split] = o
+        if found and 'train' not in found:
+            raise InputError(f"{self}: has a folder {next(iter(found.values()))}, but none that is called train")
+        beside = next((o for o in self.filled if o not in found.values()), None)
+        if found and beside is not None:
+            raise InputError(f"{self.below(beside)}: is beside {found['train']}; move it into {found['train']}, or out of {self}")
+        return {o: found[o] for o in SPLITS if o in found}
+
+def _category(folder):
+    "The category that a folder's name means, on one line, with composed accents, as some systems have them decomposed"
+    return ' '.join(normalize('NFC', folder).split())
+
+def _categories(level, split, known):
+    "Folder -> category; `known` are those of the training set, by their names in lower case"
+    folder_of,found = {},{o: _category(o) for o in level.folders}
+    for o,category in found.items():
+        if problem := name_problem(category): raise InputError(f"{level}: the name of the category {o!r} {problem}")
+        other = folder_of.setdefault(category, o)
+        if other != o: print(f"{level}: the folders {other!r} and {o!r} are one category, {category}", flush=True)
     if split in (None,'train'):
-        if found: return found
-        raise InputError(f"{folder}: has no folders; it should have one for each category")
-    lower = {o.lower() for o in known}
-    new = [o for o in found if o.name.lower() not in lower]
-    if split == 'test' and len(new) == len(found): return [] # images without labels
-    if new: raise InputError(f"{new[0]}: this category has no folder of training images")
-    return found
+        if level.filled: return found
+        reason = 'has no images' if level.folders else 'has no folders; it should have one for each category'
+        raise InputError(f"{level}: {reason}{level.files.excuse}")
+    new = [o for o,category in found.items() if category.lower() not in known]
+    if split == 'test' and len(new) == len(found): return {} # images without labels
+    if new: raise InputError(f"{level.below(new[0])}: this category has no folder of training images")
+    return {o: known[category.lower()] for o,category in found.items()}
+
+def _split_levels(files):
+    "Split -> the level with its categories; None -> the one of all images"
+    level = _Level(files, '')
+    while not (splits := level.splits()) and (only := level.only_folder()): level = level.below(only)
+    levels = {split: level.below(o) for split,o in splits.items()} or {None: level}
+    while (only := levels.get(None, levels.get('train')).only_folder()) is not None and splits:
+        same = {split: o.only_folder() == only for split,o in levels.items()}
+        if not all(is_same for split,is_same in same.items() if split != 'test'): break
+        levels = {split: o.below(only) if same[split] else o for split,o in levels.items()}
+    return levels
+
+def _are_inside(level):
+    "Whether each category has folders of splits, and no other image"
+    inside = [o[len(level.path):].split('/') for o in level.names]
+    splits = {split_of(o[1]) if len(o) > 2 else None for o in inside}
+    return 'train' in splits and None not in splits
 
 def find_folder_images(
-    src:str|Path, # folder with a folder of images per category, also below train, val and test
+    src:str|Path, # folder with a folder of images per category, also below train, val and test, or above them
 )->FolderImages: # raises `InputError` if there are no folders of categories, or one is empty
     "The images in folders of categories"
-    src = Path(src)
-    if not src.is_dir(): raise InputError(f"{src}: no such folder")
-    names,categories,splits,seen,n_outside = [],[],[],set(),0
-    for split,folder in _find_splits(src).items():
-        classes = _class_folders(folder, split, seen)
-        for o in classes:
-            problem = name_problem(' '.join(o.name.split()))
-            if problem: raise InputError(f"{folder}: the name of the category {o.name!r} {problem}")
-        found = [(o.name, image) for o in classes for image in _images_below(o)]
-        loose = [('', o) for o in _images_below(folder)] if not classes else []
-        if classes: n_outside += sum(o.name.lower().endswith(IMAGE_SUFFIXES) for o in folder.iterdir() if o.is_file())
-        seen |= {o.name for o in classes}
-        for category,image in found + loose:
-            names.append(image.relative_to(src).as_posix())
-            categories.append(category)
-            splits.append(split)
-    empty = sorted(seen - set(categories))
-    if empty: raise InputError(f"{src}: the folder of the category '{empty[0]}' has no images; remove it, or add some")
-    return FolderImages(names, categories, np.array(splits, dtype='<U5') if splits[0] else None, n_outside)
+    files,rows,known = ImageFolder(src),[],{}
+    levels = _split_levels(files)
+    for split,level in levels.items():
+        if level.path.count('/') > (split is not None): print(f"the categories are the folders in {level}", flush=True)
+        category_of = _categories(level, split, known)
+        if split in (None,'train'): known = {o.lower(): o for o in category_of.values()}
+        empty = next((o for o in category_of if o not in level.filled), None)
+        if empty is not None and split in (None,'train'):
+            raise InputError(f"{level}: the folder of the category '{empty}' has no images; remove it, or add some{files.excuse}")
+        is_inside = split is None and _are_inside(level)
+        for name in level.names:
+            if category_of and name in level.loose: continue
+            inside = name[len(level.path):].split('/')
+            category = category_of[inside[0]] if category_of else ''
+            if is_inside: rows.append((name, category, split_of(inside[1]), '/'.join([inside[0], *inside[2:]])))
+            else: rows.append((name, category, split, '/'.join(inside)))
+    order = {split: i for i,split in enumerate(SPLITS)}
+    if rows[0][2]: rows.sort(key=lambda o: order[o[2]])
+    names,categories,splits,kept_names = map(list, zip(*rows))
+    files.move_out(set(files.names) - set(names), 'outside of the folders of categories')
+    return FolderImages(names, categories, np.array(splits, dtype='<U5') if splits[0] else None, kept_names, files)
+
 
 # %% ../../nbs/45_convert.folders.ipynb #613a333e
 _NAME_COLUMNS = 'file_path','filename','file_name','image','path'
@@ -97,14 +136,19 @@ class FolderAttributes(NamedTuple):
     names:list # of the attributes
     boxes:np.ndarray|None # shape (n, 4)
     n_unused:int # rows without an image
+    first_unused:str # file and line of the first of them
+    n_used:int # the others
     where:Callable # image -> its row in the table, for errors
 
 def _index_names(names):
-    "Every way to name an image -> its number, or -1 if several are named so"
+    "Every way to name an image -> its number, or the names of two images that are both named so"
     index = {}
     for i,name in enumerate(names):
         parts = name.split('/')
-        for o in {name, '/'.join(parts[1:]), parts[-1]}: index[o] = -1 if o in index else i
+        for k in range(1, len(parts)):
+            end = '/'.join(parts[k:])
+            first = index.setdefault(end, i)
+            if first != i and not isinstance(first, tuple): index[end] = names[first],name
     return index | {o: i for i,o in enumerate(names)} # the whole name is never ambiguous
 
 def read_folder_attributes(
@@ -119,38 +163,41 @@ def read_folder_attributes(
     boxes = list(BOX) if set(BOX) <= set(table.columns) else []
     flags = [FlagColumn(o) for o in table.columns if o not in (column, *boxes)]
     if not (flags or boxes): raise InputError(f"{path}: has no columns of attributes beside {column}")
-    index,seen,numbers,cells = _index_names(names),{},[],{o: [] for o in boxes}
+    index,row_of,numbers,cells = _index_names(names),{},[],{o: [] for o in boxes}
     for start,batch in table.batches(table.columns):
         def place(i): return table.where(start + i)
         for i,text in enumerate(map(cell_text, batch[column])):
             number = index.get(text.removeprefix('./').replace('\\', '/'))
-            if number == -1:
-                raise InputError(f"{place(i)}: '{text}' is the name of several images; name the folder, too")
-            if number in seen: raise InputError(f"{place(i)}: '{text}' has a row before, {seen[number]}")
-            if number is not None: seen[number] = place(i)
+            if isinstance(number, tuple):
+                several = f"several images, such as {' and '.join(number)}"
+                raise InputError(f"{place(i)}: '{text}' is the name of {several}; name the folder, too")
+            if number in row_of: raise InputError(f"{place(i)}: '{text}' has a row before, {row_of[number]}")
+            if number is not None: row_of[number] = place(i)
             numbers.append(-1 if number is None else number)
         for o in flags: o.add(batch[o.column], place)
         for o in boxes: cells[o] += batch[o]
     numbers = np.array(numbers)
     used = np.flatnonzero(numbers >= 0)
     if not len(used): raise InputError(f"{path}: no row names an image; file_path should be such as {names[0]}")
-    multi_hot,found_boxes = None,None
+    multi_hot,box_values = None,None
     if flags:
         values,*_ = join_attributes(flags, path)
         multi_hot = np.full((len(names),len(flags)), -1, np.int8)
         multi_hot[numbers[used]] = values[used]
     if boxes:
-        found_boxes = np.zeros((len(names),4))
-        found_boxes[numbers[used]] = parse_boxes(list(cells.values()), table.where)[used]
-    return FolderAttributes(multi_hot, names=[o.column for o in flags], boxes=found_boxes,
-        n_unused=len(numbers)-len(used), where=lambda i: seen.get(i, str(path)))
+        box_values = np.zeros((len(names),4))
+        box_values[numbers[used]] = parse_boxes(list(cells.values()), table.where)[used]
+    is_unused = numbers < 0
+    first_unused = table.where(int(is_unused.argmax())) if is_unused.any() else ''
+    return FolderAttributes(multi_hot, names=[o.column for o in flags], boxes=box_values,
+        n_unused=len(numbers)-len(used), first_unused=first_unused, n_used=len(used), where=lambda i: row_of.get(i, str(path)))
 
 # %% ../../nbs/45_convert.folders.ipynb #2af46fdd
-def _folder_groups(found, rows, group_fn, src):
+def _folder_groups(images, rows, group_fn, src):
     "Group of each image: its folder, if there is one per product, and near-duplicates by `group_fn`"
-    names = [found.names[i] for i in rows]
+    names = [images.names[i] for i in rows]
     groupings = [np.arange(len(rows))]
-    products = product_folders(names, len(set(found.categories)))
+    products = product_folders(names, len(set(images.categories)))
     if products is not None: groupings.append(products)
     if group_fn: groupings.append(group_fn([str(Path(src)/o) for o in names]))
     return join_groups(*groupings)
@@ -170,22 +217,27 @@ def convert_folders(
     require_empty(dst)
     check_margin(crop)
     print(f"reading {src}", flush=True)
-    found,extra = find_folder_images(src),FolderAttributes(None, [], None, 0, None)
-    labels,category_names = encode_categories(found.categories, categories, source=str(src))
-    if attributes: extra = read_folder_attributes(attributes, found.names)
+    listed = find_folder_images(src)
+    print(f"{src}: {listed.files}", flush=True)
+    labels,category_names = encode_categories(listed.categories, categories, source=str(src))
+    extra = read_folder_attributes(attributes, listed.names) if attributes else FolderAttributes(None, [], None, 0, '', 0, None)
+    unused = {'rows without an image': LeftOut(extra.n_unused, extra.first_unused)}
+    if attributes: print(f"{attributes}: {account(extra.n_used, unused, 'rows')}", flush=True)
     if crop is not None and extra.boxes is None:
         reason = f"has no columns {','.join(BOX)} to crop to; name a table with --attributes"
         raise InputError(f"{attributes or src}: {reason}")
     is_selected = labels != -2
     rows = np.flatnonzero(is_selected)
-    groups = _folder_groups(found, rows, group_fn if found.splits is None else None, src)
+    if not attributes and len(set(filter(None, listed.categories))) == 1 and len(rows) >= len(SPLITS):
+        advice = 'name a folder with a folder for each category, or a table of attributes with --attributes'
+        raise InputError(f"{src}: all images are of one category, '{max(listed.categories)}'; {advice}")
+    groups = _folder_groups(listed, rows, group_fn if listed.splits is None else None, src)
     def part(values): return None if values is None else values[rows]
-    splits = random_splits(labels[rows], groups, seed) if found.splits is None else found.splits[rows]
-    names = [found.names[i] for i in rows]
-    own_names = names if found.splits is None else [o.split('/', 1)[1] for o in names] # without the folder of the split
-    images = SourceImages(paths=[os.path.join(src, o) for o in names], names=own_names, categories=labels[rows],
+    splits = random_splits(labels[rows], groups, seed) if listed.splits is None else listed.splits[rows]
+    names = [listed.names[i] for i in rows]
+    images = SourceImages(paths=[os.path.join(src, o) for o in names], names=[listed.kept_names[i] for i in rows], categories=labels[rows],
         attributes=part(extra.multi_hot), groups=groups, splits=splits, boxes=part(extra.boxes),
         where=lambda i: extra.where(rows[i]))
-    left_out = {'of other categories': (~is_selected).sum(), 'outside of the folders of categories': found.n_outside,
-                'rows without an image': extra.n_unused}
+    left_out = {'of other categories': (~is_selected).sum(), 'rows without an image': extra.n_unused}
+    left_out |= {reason: o.n for reason,o in listed.files.left_out.items()}
     return write_images(dst, images, category_names, extra.names, seed=seed, margin=crop or 0., left_out=left_out, **kwargs)

@@ -6,13 +6,15 @@
 __all__ = ['THUMBNAIL', 'ImageInfo', 'read_info', 'difference_hash', 'read_infos', 'near_pairs', 'near_duplicate_groups']
 
 # %% ../../nbs/22_data.duplicates.ipynb #794dc117
-import hashlib
+import hashlib,os
+from contextlib import suppress
 from multiprocessing import cpu_count
+from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
-from ..core import InputError,prefetch_map,terminal_progress,track
+from ..core import InputError,atomic_write,prefetch_map,terminal_progress,track
 from .split import connected_groups
 from .image import image_file,open_image
 
@@ -134,13 +136,43 @@ def near_pairs(
     return np.unique(pairs, axis=0)
 
 # %% ../../nbs/22_data.duplicates.ipynb #db464775
+class _SavedGroups:
+    "Groups that were found before, in `folder`, for the same files, unchanged; unreadable ones are tried again"
+    def __init__(self, folder, paths):
+        self.file,self.paths = Path(folder)/'near_duplicates.npz',list(map(str, paths))
+        measures,stats = (THUMBNAIL, near_pairs.__defaults__),[self._stat(o) for o in self.paths]
+        self.key = hashlib.sha256(repr((measures, self.paths, stats)).encode()).hexdigest()
+
+    def _stat(self, path):
+        try: stat = os.stat(path)
+        except OSError: return None
+        return stat.st_size,stat.st_mtime_ns
+
+    def read(self):
+        "The groups; None if there are none for these files"
+        try:
+            with np.load(self.file, allow_pickle=False) as saved: key,groups,unreadable = (saved[o] for o in ('key','groups','unreadable'))
+            if str(key) != self.key or groups.shape != (len(self.paths),): return None
+            infos = read_infos([self.paths[i] for i in unreadable], progress=None)
+        except Exception: return None # a damaged file can raise nearly anything
+        return None if any(isinstance(o, ImageInfo) for o in infos) else groups
+
+    def write(self, groups, unreadable):
+        with suppress(InputError),atomic_write(self.file) as f: np.savez(f, key=self.key, groups=groups, unreadable=unreadable)
+
 def near_duplicate_groups(
     paths:list, # of n image files
     workers:int|None=None, # threads; None for one per core
     progress:Callable|None=terminal_progress, # wraps the loop over images; None for no progress bar
+    cache:str|Path|None=None, # folder that keeps the groups until a file changes, such as that of `cache_folder`; None to search again
 )->np.ndarray: # group number of each image, shape (n,)
     "Groups of near-duplicates; unreadable images are groups of one"
+    saved = _SavedGroups(cache, paths) if cache else None
+    if saved and (groups := saved.read()) is not None: return groups
     infos = read_infos(paths, workers, progress)
-    rows = np.flatnonzero([isinstance(o, ImageInfo) for o in infos])
+    is_readable = np.array([isinstance(o, ImageInfo) for o in infos], bool)
+    rows = np.flatnonzero(is_readable)
     thumbnails = np.array([infos[i].thumbnail for i in rows], np.uint8).reshape(-1, *THUMBNAIL, 3)
-    return connected_groups(rows[near_pairs(thumbnails)], len(infos))
+    groups = connected_groups(rows[near_pairs(thumbnails)], len(infos))
+    if saved: saved.write(groups, np.flatnonzero(~is_readable))
+    return groups

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from ..core import IMAGE_SUFFIXES,InputError,UNKNOWN,atomic_write,name_problem,usable_names
+from ..core import InputError,UNKNOWN,atomic_write,usable_names
+from .files import ImageFolder
 from .paths import find_images,find_rows
 from .records import clean_name,list_names
 from .source import CsvFile,SourceTable
@@ -266,8 +267,8 @@ def read_test_list(
         file_paths = _listed_paths(test)
         images = find_images(file_paths, test.parent, strict, test)
         return pd.DataFrame(dict(file_path=file_paths, image=images))
-    images = sorted(o for o in test.rglob('*') if o.suffix.lower() in IMAGE_SUFFIXES and o.is_file())
-    if not images:
-        raise InputError(f"{test}: no images in this folder; it is searched for {', '.join(IMAGE_SUFFIXES)}")
-    file_paths = usable_names([o.relative_to(test).as_posix() for o in images], test, strict)
+    images = ImageFolder(test)
+    images.require_images()
+    if images.left_out: warnings.warn(f"{test}: {images}")
+    file_paths = usable_names(images.names, test, strict)
     return pd.DataFrame(dict(file_path=file_paths, image=[str(test/o) for o in file_paths]))

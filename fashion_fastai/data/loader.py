@@ -217,18 +217,20 @@ def compute_device()->torch.device:
 @delegates(fashion_block, but=['vocab','size'])
 def fashion_dls(
     table:LabelTable, # labelled images
-    size:tuple=(64,48), # (height, width) in pixels of the images in a batch
+    size:tuple|int=(64,48), # (height, width) in pixels of the images in a batch, or both in one
     batch_size:int=64, # images per batch; fewer if the training set is smaller
     packed:PackedImages|None=None, # cached images, at the stored size of `size`; None to open files
     workers:int|None=None, # threads that open files; None for one per core, 0 to open them in the main thread
     device:str|None=None, # where batches go; None for the GPU if there is one
+    bs:int|None=None, # fastai's name of `batch_size`
     **kwargs
 )->DataLoaders: # raises `InputError` if `packed` has another size
     "fastai's `DataLoaders` over a label table"
+    if isinstance(size, int): size = size,size
     needed = stored_size(size)
     if packed and packed.size != needed:
         raise InputError(f"{packed} were packed for another size: {fmt_size(size)} needs {fmt_size(needed)}")
-    batch_size = min(batch_size, int((~table.is_valid).sum())) # a smaller training set would give no batch at all
+    batch_size = min(bs or batch_size, int((~table.is_valid).sum())) # a smaller training set would give no batch at all
     device = compute_device() if device is None else device
     block = fashion_block(table.vocab, size, **kwargs)
     dls = block.dataloaders(table.rows, bs=batch_size, device=device, packed=packed, num_workers=workers)
@@ -297,7 +299,8 @@ def read_data(
         if left_out: # each was a group of its own
             file_paths = read_tables(data).frame.file_path
             images = ['' if o in left_out else image for o,image in zip(file_paths, images)]
-        return near_duplicate_groups(images, recipe.workers)
+        cache = None if recipe.cache == 'no' else cache_folder(data, recipe.size, None if recipe.cache == 'auto' else recipe.cache).parent
+        return near_duplicate_groups(images, recipe.workers, cache=cache)
     if table is None: table = read_labels(data, recipe.seed, recipe.regroup, group_fn)
     print(table, flush=True)
     packed = _pack_or_warn(table, recipe)

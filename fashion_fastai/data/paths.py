@@ -14,7 +14,8 @@ from typing import Callable,NamedTuple
 from unicodedata import normalize
 from urllib.parse import unquote
 import numpy as np
-from ..core import IMAGE_SUFFIXES,InputError,usable_names
+from ..core import InputError,usable_names
+from .files import ImageFolder,image_suffixes,is_hidden
 
 # %% ../../nbs/14_data.paths.ipynb #e7100487
 def _exist(root, file_paths):
@@ -103,9 +104,9 @@ def example_image(
 )->str: # '' if there is none
     "The path of some image below a folder, to show in errors"
     for _,(parent,folders,names) in zip(range(100), os.walk(folder)):
-        folders.sort()
+        folders[:] = sorted(o for o in folders if not is_hidden(o))
         for o in sorted(names):
-            if o.lower().endswith(IMAGE_SUFFIXES): return os.path.relpath(os.path.join(parent, o), folder)
+            if o.lower().endswith(image_suffixes()) and not is_hidden(o): return os.path.relpath(os.path.join(parent, o), folder)
     return ''
 
 # %% ../../nbs/14_data.paths.ipynb #02cfda86
@@ -151,10 +152,9 @@ class ImageNames:
     def __init__(self,
         folder:str|Path, # searched at any depth
     ): # raises `InputError` if it does not exist
-        if not os.path.isdir(folder): raise InputError(f"{folder}: no such folder of images")
+        if not os.path.exists(folder): raise InputError(f"{folder}: no such folder of images")
         self.paths,self.others,whole = {},{},{}
-        found = [os.path.join(parent, o) for parent,_,names in sorted(os.walk(folder)) for o in sorted(names)]
-        images = [os.path.relpath(o, folder) for o in found if o.lower().endswith(IMAGE_SUFFIXES)]
+        images = ImageFolder(folder).names
         for image in map(Path, usable_names(images, folder) if images else []):
             path = os.path.join(folder, image)
             whole[image.as_posix()] = path

@@ -11,8 +11,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Iterable
 import numpy as np
-from ..core import IMAGE_SUFFIXES,InputError,optional
-from .records import READ_ERRORS,Records,clean_name,file_kind,list_names,open_bytes,open_content
+from ..core import InputError,optional
+from .files import image_suffixes,is_hidden,kind_of
+from .records import READ_ERRORS,Records,clean_name,list_names,open_bytes,open_content
 from .records import read_json,read_sheet,unique_names
 
 # %% ../../nbs/15_data.source.ipynb #c2a740ac
@@ -29,7 +30,7 @@ def _shape(text):
     "The look of an image's name or an id: its suffix, or where it has letters and where words with digits"
     text = text.strip()
     suffix = Path(text).suffix.lower()
-    if suffix in IMAGE_SUFFIXES: return suffix
+    if suffix in image_suffixes(): return suffix
     return re.sub(r'[^\W_]+', lambda word: '9' if any(map(str.isdigit, word[0])) else 'a', text)
 
 class CsvFile:
@@ -45,7 +46,7 @@ class CsvFile:
         self.lines,self.short,self.n_long = [],[],0
         file,head = open_content(path)
         file.close()
-        if kind := file_kind(head): raise InputError(f"{path}: is {kind}, not a CSV file")
+        if (kind := kind_of(head)) and head: raise InputError(f"{path}: is {kind}, not a CSV file")
         if not encoding: self.encoding = next((o for bom,o in _BOMS.items() if head.startswith(bom)), 'utf-8')
         if self.encoding == 'utf-8' and b'\0' in head:
             raise InputError(f"{path}: contains zero bytes; if it is a table in UTF-16, name the encoding: "
@@ -207,8 +208,7 @@ _TABLES = '.csv','.tsv','.json','.jsonl','.xlsx','.gz'
 def _table_files(path):
     "The files of a table: `path`, or the Parquet files, the tables of image folders, or else the one table in a folder"
     if '://' in str(path) or not Path(path).is_dir(): return [path]
-    def is_hidden(o): return any(p.startswith(('.','__MACOSX')) for p in o.relative_to(path).parts)
-    files = sorted(o for o in Path(path).rglob('*') if not is_hidden(o))
+    files = sorted(o for o in Path(path).rglob('*') if not is_hidden(o.relative_to(path).as_posix()))
     for is_wanted in (lambda o: o.suffix == '.parquet', lambda o: o.name in _IN_FOLDERS):
         found = [o for o in files if is_wanted(o) and o.is_file()]
         if found: return found
@@ -222,12 +222,12 @@ def _open_table(path, encoding, lenient):
     "A table's file, by its content"
     file,head = open_content(path)
     file.close()
-    kind = file_kind(head)
+    kind = kind_of(head) if head else ''
     if kind == 'a Parquet file': return _ParquetFile(path)
     if kind == 'a JSON file': return read_json(path)
-    if kind == 'a zip archive':
-        if b'xl/' in head or b'[Content_Types].xml' in head or str(path).endswith('.xlsx'): return read_sheet(path)
-        raise InputError(f"{path}: is a zip archive; unpack it, and name the table in it")
+    is_sheet = b'xl/' in head or str(path).endswith('.xlsx')
+    if kind == 'a spreadsheet or document' or kind == 'a zip archive' and is_sheet: return read_sheet(path)
+    if kind == 'a zip archive': raise InputError(f"{path}: is a zip archive; unpack it, and name the table in it")
     if kind: raise InputError(f"{path}: is {kind}, not a table; CSV, Parquet, JSON lines and .xlsx are read")
     file = CsvFile(path, encoding, lenient)
     unique_names(file.columns, path)

@@ -7,7 +7,7 @@ __all__ = ['MAX_IMAGES', 'MAX_REQUEST_PIXELS', 'MAX_BODY', 'MAX_JSON', 'MAX_JSON
            'RETRY_SECONDS', 'Refused', 'prediction_json', 'PredictionQueue', 'answer_request', 'api_app', 'serve_api']
 
 # %% ../../nbs/84_serve.api.ipynb #43174a1f
-import asyncio,base64,binascii,html,json,socket
+import asyncio,html,json,socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager,contextmanager
 from functools import partial
@@ -22,7 +22,7 @@ import fashion_fastai
 from ..core import InputError
 from ..folders.model import config_path,read_config
 from ..predict.onnx import OnnxModel,load_engine
-from .uploads import MAX_BYTES,MAX_PIXELS,check_image
+from .uploads import MAX_BYTES,MAX_PIXELS,check_image,decode_base64
 from .page import KnownHosts
 
 # %% ../../nbs/84_serve.api.ipynb #bf07451b
@@ -114,11 +114,6 @@ async def _receive(request, body, max_bytes):
         body.write(part)
     body.seek(0)
 
-def _decode(name, text):
-    "The bytes of an image in base64"
-    try: return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError, TypeError): raise InputError(f"{name}: is not base64") from None
-
 def _json_images(body):
     "The images of a JSON request"
     # counted first: nothing else runs while JSON is parsed, and its values can need fifty times the memory of their text
@@ -127,7 +122,7 @@ def _json_images(body):
     try: images = json.loads(body)['images']
     except (ValueError, TypeError, KeyError, RecursionError): images = None
     if not isinstance(images, list): raise Refused(400, 'expected JSON: {"images": [image in base64, …]}')
-    return [(f'image {i}', partial(_decode, f'image {i}', o)) for i,o in enumerate(images)]
+    return [(f'image {i}', partial(decode_base64, o, f'image {i}')) for i,o in enumerate(images)]
 
 def _form_images(request, body):
     "The images of a request with files"

@@ -14,7 +14,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Callable
 from fastcore.meta import delegates
-from ..core import IMAGE_SUFFIXES,InputError,stopped_by_signals
+from ..core import InputError,stopped_by_signals
+from ..data.files import image_suffixes
 from ..predict.onnx import load_engine
 from .uploads import MAX_UPLOAD
 from .service import PredictionService,TABLE_COLUMNS,example_images
@@ -98,7 +99,7 @@ def _images_tab(gr, service):
         def batches(items, total): return progress.tqdm(items, total=total, desc='predicting', unit='batches')
         return _show_errors(service.images)(uploads, batches)
     files = _uploads_only(gr.File(label='Images, or a zip of images', file_count='multiple',
-        file_types=['.zip', *IMAGE_SUFFIXES], elem_id='files'))
+        file_types=['.zip', *image_suffixes()], elem_id='files'))
     with gr.Row():
         start = gr.Button('Predict', variant='primary', elem_id='start')
         folder = _uploads_only(gr.UploadButton('Predict a folder', file_count='directory', elem_id='folder'))

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 import pandas as pd
 from PIL import Image
-from ..core import IMAGE_SUFFIXES,InputError,atomic_write,name_problem
+from ..core import InputError,atomic_write,name_problem
+from ..data.files import ImageFolder,image_suffixes
 from ..data.synthetic import draw_garment
 from ..predict.onnx import OnnxModel
-from .uploads import check_image,heat_map,is_image_name,predict_upload,predict_uploads
+from .uploads import check_image,heat_map,predict_upload,predict_uploads
 
 # %% ../../nbs/81_serve.service.ipynb #bb6e291a
 _EXAMPLES = dict(dress=['red','dotted','sleeveless'], coat=['dark','long_sleeved','belted'], skirt=['blue','striped','mini'],
@@ -37,7 +38,7 @@ def example_images(
     if folder is None: return _draw_examples(Path(drawn))
     if not Path(folder).is_dir(): raise InputError(f"{folder}: no such folder of examples")
     found = []
-    for path in sorted(o for o in Path(folder).iterdir() if is_image_name(o.name) and not o.name.startswith('.')):
+    for path in [Path(folder)/o for o in ImageFolder(folder, deep=False).names]:
         try:
             if problem := name_problem(path.name): raise InputError(f"{str(path)!r} {problem}")
             check_image(path, str(path))
@@ -45,7 +46,7 @@ def example_images(
         else: found.append(path.absolute())
         if len(found) == max_n: break
     if not found:
-        suffixes = ', '.join(IMAGE_SUFFIXES)
+        suffixes = ', '.join(image_suffixes())
         raise InputError(f"{folder}: no image in this folder can be an example; it is searched for {suffixes}")
     return found
 
@@ -144,10 +145,10 @@ class PredictionService:
         return TablePage(self._message(table), self._first_rows(table), str(file))
 
     def _message(self, table):
-        n,n_bad = len(table),(table.problem != '').sum()
+        n,n_bad,left_out = len(table),(table.problem != '').sum(),table.attrs.get('left_out')
         unreadable = f", {n_bad:,} of which could not be read: see the last column" if n_bad else ''
         cut = f'. {MAX_TABLE_ROWS} rows are shown, the file has all.' if n > MAX_TABLE_ROWS else '.'
-        return f"{n:,} image{'s' if n > 1 else ''}{unreadable}{cut}"
+        return f"{n:,} image{'s' if n > 1 else ''}{unreadable}{cut}" + (f' {left_out}.' if left_out else '')
 
     def _first_rows(self, table):
         "The first rows, images with problems first"
