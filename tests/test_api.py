@@ -19,13 +19,13 @@ pytest.importorskip('fastapi')
 SERVE = WITHOUT_TORCH + """
 import os,time
 from fashion_fastai.cli.main import main
-from fashion_fastai.predict.onnx import OnnxModel
-predict,seconds = OnnxModel.predict,float(os.environ.get('SLOW', 0))
+from fashion_fastai.serve import api
+predict,seconds = api.predict_image,float(os.environ.get('SLOW', 0))
 def slow(*args, **kwargs):
     time.sleep(seconds)
     while os.path.exists(os.environ.get('HOLD', '')): time.sleep(.01)
     return predict(*args, **kwargs)
-OnnxModel.predict = slow
+api.predict_image = slow
 sys.exit(main(sys.argv[1:]))
 """
 

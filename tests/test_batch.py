@@ -132,9 +132,9 @@ def test_what_is_refused_without_ray(run, catalogue, tmp_path, monkeypatch):
     assert refused(predict('--address', 'auto'), '--address, --actors and --no-merge need --engine ray')
     assert refused(predict('--shard', '3/2'), "--shard '3/2' should look like 3/16")
     monkeypatch.setitem(sys.modules, 'ray', None)
-    assert refused(predict('--engine', 'ray'), 'pip install "fashion_fastai[ray]"')
+    assert refused(predict('--engine', 'ray'), "pip install 'fashion_fastai[ray]'")
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
-    assert refused(predict('--shard', '1/2'), 'pip install "fashion_fastai[parquet]"')
+    assert refused(predict('--shard', '1/2'), "pip install 'fashion_fastai[parquet]'")
 
 def test_parts_of_another_job_and_of_a_changed_list(run, garments, tmp_path):
     parts,test = tmp_path/'parts',garments.parent/'garments'/'test.csv'

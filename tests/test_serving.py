@@ -33,7 +33,7 @@ def folder(run, tmp_path_factory):
 
 def arrays(model, test):
     "The predictions of a list, with ONNX Runtime, as one `Predictions`"
-    return next(model.predict_batches(test, batch_size=10_000))
+    return predict_images(model, test)
 
 def same_predictions(run, folder, test):
     "Whether both engines predict the same categories and label sets, and probabilities within 1e-4"

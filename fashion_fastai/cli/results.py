@@ -68,19 +68,22 @@ def _predict_by_ray(args):
     if args.merge: print(f"{_written(n, Path(args.out))}; the parts in {parts} are not needed any more")
     else: print(f"{n:,} images: {parts}; to join them: {program_name()} merge {parts} --out submission")
 
-def _predict_here(args, engine, out):
+def _load_predictor(args):
+    "The model of the command, or the ensemble of several"
+    from fashion_fastai.predict.core import as_predictor
+    from fashion_fastai.predict.onnx import choose_engine,load_engine
+    engine = choose_engine(args.engine, args.precision)
+    if engine == 'torch':
+        from fashion_fastai.predict.ensemble import is_ensemble,load_ensemble # here, since they import PyTorch
+        if args.others or is_ensemble(args.model):
+            return as_predictor(load_ensemble([args.model, *args.others], args.precision or 'auto', args.tta))
+    return as_predictor(load_engine(args.model, engine, args.precision), args.tta)
+
+def _predict_here(args, out):
     "Predict in this process; returns the number of images"
-    options = dict(tta=args.tta, batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict)
-    if engine != 'torch':
-        from fashion_fastai.predict.onnx import onnx_run
-        return onnx_run(args.model, args.test, out, int8=engine == 'int8', **options)
-    from fashion_fastai.predict.ensemble import is_ensemble,load_ensemble # here, since they import PyTorch
     from fashion_fastai.predict.core import predict_run
-    model,precision = args.model,args.precision or 'auto'
-    if args.others or is_ensemble(model):
-        # the networks average with the mirror image themselves
-        model,options = load_ensemble([model, *args.others], precision, args.tta),dict(options, tta=False)
-    return predict_run(model, args.test, out, precision, **options)
+    options = dict(batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict)
+    return predict_run(_load_predictor(args), args.test, out, **options)
 
 def _written(n, out):
     "The number of images, and the files that hold them"
@@ -102,9 +105,8 @@ def _predict(args):
     _check_options(args)
     if args.shard: return _predict_part(args)
     if args.engine == 'ray': return _predict_by_ray(args)
-    from fashion_fastai.predict.onnx import choose_engine
     out = Path(args.out)
-    print(_written(_predict_here(args, choose_engine(args.engine, args.precision), out), out))
+    print(_written(_predict_here(args, out), out))
 
 def _serve_options(p):
     p.add_argument('model', metavar='RUN', help='run folder, or any folder with model.json and model.safetensors')

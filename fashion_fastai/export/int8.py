@@ -10,7 +10,7 @@ import logging,statistics,tempfile,time
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-from ..core import InputError,UNKNOWN,prefetch_map
+from ..core import UNKNOWN,optional,prefetch_map
 from ..data.labels import LabelTable
 from ..data.image import load_pixels
 from ..data.cache import PackedImages
@@ -32,12 +32,9 @@ def quantize_onnx(
     images:np.ndarray, # training images at the stored size, shape (n, height, width, 3), uint8
 ): # raises `InputError` if the packages are not installed
     "Write a graph with weights and activations of 8 bits"
-    try:
+    with optional('onnx', 'int8'):
         from onnxruntime.quantization import QuantFormat,QuantType,quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as e:
-        install = "pip install 'fashion_fastai[onnx]'"
-        raise InputError(f"int8 needs {e.name}, which is not installed here: {install}") from None
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR) # it warns of what is done here

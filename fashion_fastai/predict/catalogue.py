@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable,Iterable
 from uuid import uuid4
 import fsspec,numpy as np,pandas as pd
-from ..core import InputError,atomic_write,name_problem
+from ..core import InputError,atomic_write,name_problem,optional
 from ..data.paths import find_images,find_root,table_roots
 from ..data.table import iter_cells
 from ..data.labels import read_test_list
@@ -161,8 +161,7 @@ _BYTES_COLUMNS = 'image','img','bytes'
 
 def import_pyarrow(): # raises `InputError` if it is not installed
     "PyArrow, which reads and writes Parquet files"
-    try: import pyarrow,pyarrow.parquet # noqa: F401
-    except ImportError: raise InputError('Parquet files need PyArrow: pip install "fashion_fastai[parquet]"') from None
+    with optional('parquet', 'Parquet'): import pyarrow,pyarrow.parquet # noqa: F401
     return pyarrow
 
 def _iter_csv(test):

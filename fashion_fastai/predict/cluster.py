@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
-from ..core import InputError,terminal_progress,track
+from ..core import InputError,optional,terminal_progress,track
 from ..distributed.processes import TIMEOUT
 from .model import load_model
 from .catalogue import Catalogue,Store,import_pyarrow,is_remote
@@ -48,8 +48,7 @@ def import_ray(): # raises `InputError` if it is not installed
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')
     os.environ.setdefault('RAY_ENABLE_AUTO_CONNECT', '0') # a thread that still waits would start Ray again after its end
-    try: import ray,ray.data
-    except ImportError: raise InputError('--engine ray needs Ray: pip install "fashion_fastai[ray]"') from None
+    with optional('ray', '--on ray'): import ray,ray.data
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     for name in ('ray','ray.data'): logging.getLogger(name).setLevel(logging.CRITICAL)
