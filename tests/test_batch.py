@@ -6,7 +6,8 @@ import pytest,torch
 from conftest import FASHION,refused,run_cli,run_inprocess,spawn
 import fashion_fastai.predict.catalogue as catalogue_module,fashion_fastai.model.precision as precision_module
 from fashion_fastai.callback.tta import FlipTTA
-from fashion_fastai.predict.catalogue import Catalogue,Store
+from fashion_fastai.predict.catalogue import Catalogue
+from fashion_fastai.predict.store import Store
 from fashion_fastai.data.augment import JitterNormalize
 from fashion_fastai.decision.rules import Threshold
 from fashion_fastai.predict.ensemble import load_ensemble

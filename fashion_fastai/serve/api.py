@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_IMAGES', 'MAX_REQUEST_PIXELS', 'MAX_BODY', 'MAX_JSON', 'MAX_JSON_VALUES', 'MAX_AWAITED', 'READ_SECONDS',
-           'RETRY_SECONDS', 'Refused', 'prediction_json', 'PredictionQueue', 'answer_request', 'api_app', 'serve_api']
+           'RETRY_SECONDS', 'Refused', 'PredictionQueue', 'answer_request', 'api_app', 'serve_api']
 
 # %% ../../nbs/84_serve.api.ipynb #43174a1f
 import asyncio,base64,binascii,html,json
@@ -21,7 +21,7 @@ from PIL import Image
 import fashion_fastai
 from ..core import InputError,optional
 from ..folders.model import config_path,read_config
-from ..predict.core import as_predictor,predict_image
+from ..predict.core import as_predictor,predict_image,prediction_json
 from ..predict.onnx import load_engine
 from .uploads import MAX_BYTES,MAX_PIXELS,check_image
 from .page import KnownHosts,listening_socket,url_host
@@ -44,17 +44,6 @@ class Refused(Exception):
     ): self.status,self.reason = status,reason
 
 # %% ../../nbs/84_serve.api.ipynb #fc5bfe99
-def prediction_json(
-    prediction, # `Prediction`
-)->dict: # names and probabilities
-    "A prediction as JSON-compatible values"
-    found = {}
-    if prediction.category_probabilities: found |= dict(category=prediction.category, probability=prediction.probability)
-    if prediction.attribute_probabilities: found |= dict(attributes=prediction.attributes)
-    if prediction.category_probabilities: found |= dict(category_probabilities=prediction.category_probabilities)
-    if prediction.attribute_probabilities: found |= dict(attribute_probabilities=prediction.attribute_probabilities)
-    return found
-
 class PredictionQueue:
     "Predicts the images of requests in threads, and accepts no more than `size` requests at a time"
     def __init__(self,
