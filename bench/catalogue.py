@@ -41,7 +41,7 @@ def throughput(args, data, folder):
     def shards(n, i):
         seconds = together(*[predict(n, f'parts-{n}-{i}', '--workers', 1, '--shard', f'{k}/2') for k in (1,2)])
         return seconds + command('merge', folder/f'parts-{n}-{i}', '--out', folder/'merged')
-    def ray(n, i): return command(*predict(n, f'ray-{n}-{i}', '--engine', 'ray', '--actors', 2))
+    def ray(n, i): return command(*predict(n, f'ray-{n}-{i}', '--on', 'ray', '--actors', 2))
     ways = {'one process of two threads': lambda n, i: one(n), 'two parts in two processes, and merge': shards}
     if importlib.util.find_spec('ray'): ways['Ray, two actors, and merge'] = ray
     taken = {name: [] for name in ways}

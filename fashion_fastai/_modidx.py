@@ -2134,6 +2134,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'fashion_fastai/predict/store.py'),
                                               'fashion_fastai.predict.store.StoredImage.__repr__': ( 'predict.store.html#storedimage.__repr__',
                                                                                                      'fashion_fastai/predict/store.py'),
+                                              'fashion_fastai.predict.store._no_answer': ( 'predict.store.html#_no_answer',
+                                                                                           'fashion_fastai/predict/store.py'),
                                               'fashion_fastai.predict.store._web_opener': ( 'predict.store.html#_web_opener',
                                                                                             'fashion_fastai/predict/store.py'),
                                               'fashion_fastai.predict.store.fetch_from_web': ( 'predict.store.html#fetch_from_web',

@@ -108,7 +108,7 @@ def _written(n, out):
     return f"{n:,} images: {', '.join(files)}"
 
 def _use_old_spelling(args):
-    "Accept --engine ray, as --on ray was called until version 2"
+    "Accept --engine ray, the spelling of version 0.1"
     if args.engine != 'ray': return
     print(f"fashion: --engine ray is now {_ON_RAY}, and will not be known in the next version", file=sys.stderr)
     args.engine,args.on = None,'ray'

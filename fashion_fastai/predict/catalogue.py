@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Iterable
 import fsspec,numpy as np,pandas as pd
 from ..core import InputError,name_problem,optional
-from .store import Store,StoredImage,is_remote,remote_image,split_url,store_errors
+from .store import Store,StoredImage,is_remote,is_web,remote_image,split_url,store_errors
 from ..data.paths import find_images,find_root,table_roots
 from ..data.table import iter_cells
 from ..data.labels import read_test_list
@@ -258,7 +258,7 @@ class Catalogue:
         step = max(1, n//n_looked_up)
         rows = self.parquet.cells(range(n)) if self.has_bytes else self.paths()
         frame = self._frame([o for i,o in enumerate(rows) if i % step == 0])
-        frame['image'] = [None if isinstance(o, StoredImage) and not _is_there(o) else o for o in frame.image]
+        frame['image'] = [o if _is_there(o) else None for o in frame.image]
         require_images(frame, self.test, 'images' if step == 1 else 'images that were looked up')
 
     @cached_property
@@ -291,5 +291,8 @@ class Catalogue:
         return image_list(self._frame(list(paths)), self.test)
 
 def _is_there(image):
+    "Whether there is an image; one of the web is not fetched for that"
+    if not isinstance(image, StoredImage): return isinstance(image, str)
+    if is_web(image.name): return True
     try: return bool(image())
     except InputError: return False

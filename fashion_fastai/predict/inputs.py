@@ -66,7 +66,7 @@ def _web_image(url):
     "An image of the web; one that cannot be fetched is a bad image"
     def fetch():
         try: return fetch_from_web(url)
-        except OSError as e: raise InputError(str(e)) from None
+        except OSError as e: raise InputError(f"{url}: {e.strerror}") from None
     return StoredImage(url, fetch)
 
 def _entry_image(archive, entry):
@@ -128,8 +128,10 @@ def read_inputs(
     source,kind = sources[0],kinds[0]
     if kind == 'zip': return _zip_images(source)
     if kind == 'text': return _text_images(source)
-    has_urls = kind == 'table' and any(map(is_remote, read_rows(source, ['file_path']).texts['file_path']))
-    if kind != 'parquet' and not has_urls: return Path(source)
+    source = source if is_remote(source) else Path(source)
+    may_have_urls = kind == 'table' and b'://' in source.read_bytes()
+    has_urls = may_have_urls and any(map(is_remote, read_rows(source, ['file_path']).texts['file_path']))
+    if kind != 'parquet' and not has_urls: return source
     from fashion_fastai.predict.catalogue import Catalogue # here, since most lists do not need it
     catalogue = Catalogue(source)
     catalogue.check(catalogue.n_rows)
@@ -138,6 +140,7 @@ def read_inputs(
 # %% ../../nbs/86_predict.inputs.ipynb #7e85d394
 def _column_groups(test, column):
     "The groups in a column of a list"
+    test = Path(test)
     if input_kind(test) == 'parquet':
         from fashion_fastai.predict.catalogue import Catalogue # here, since most lists do not need it
         parquet = Catalogue(test).parquet
@@ -196,7 +199,7 @@ def prediction_lines(
                 first_bad = first_bad or f'{file_path}: {reason}'
             if as_json:
                 values = prediction_json(prediction) if prediction else dict(problem=reason)
-                yield json.dumps(dict(file_path=file_path, **values), ensure_ascii=False)
+                yield json.dumps(dict(file_path=file_path, **values)) # ASCII: the console may have any encoding
                 continue
             name = _shortened(file_path, n_name).ljust(n_name)
             if not prediction:

@@ -7,7 +7,7 @@ __all__ = ['MAX_FETCHED', 'is_remote', 'split_url', 'store_errors', 'Store', 'St
            'remote_image']
 
 # %% ../../nbs/02_predict.store.ipynb #e8137dd7
-import os,tempfile,time
+import errno,os,tempfile,time
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -127,6 +127,8 @@ def _web_opener():
         opener.add_handler(o())
     return opener
 
+def _no_answer(url, reason): return OSError(errno.EIO, f"cannot be fetched ({reason})", url) # the command ends with its text
+
 def fetch_from_web(
     url:str, # http://… or https://…
     max_bytes:int=MAX_FETCHED, # more are refused
@@ -144,10 +146,10 @@ def fetch_from_web(
         return content
     except InputError: raise
     except HTTPError as e:
-        if e.code >= 500: raise OSError(f"{url}: cannot be fetched (HTTP {e.code})") from None
+        if e.code >= 500: raise _no_answer(url, f"HTTP {e.code}") from None
         raise InputError(f"{url}: cannot be fetched (HTTP {e.code} {e.reason})") from None
     except (HTTPException, ValueError) as e: raise InputError(f"{url}: cannot be fetched ({type(e).__name__})") from None
-    except OSError as e: raise OSError(f"{url}: cannot be fetched ({getattr(e, 'reason', e)})") from e
+    except OSError as e: raise _no_answer(url, getattr(e, 'reason', e)) from e
 
 def is_web(
     path:str|Path, # or a URL
@@ -168,6 +170,5 @@ def remote_image(
             return fs.cat_file(path)
         except FileNotFoundError: raise
         except Exception as e:
-            reason = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
-            raise OSError(f"{url}: cannot be fetched ({reason})") from e
+            raise _no_answer(url, f"{type(e).__name__}: {' '.join(str(e).split())[:200]}") from e
     return StoredImage(file_path, fetch)
