@@ -213,8 +213,7 @@ def _export_options(p):
     p.add_argument('--out', metavar='FOLDER', required=True, help='model folder to create')
     p.add_argument('--onnx', action='store_true', help='also write model.onnx, for predictions without PyTorch')
     p.add_argument('--int8', metavar='DATA',
-        help='data folder of the training: also write model_int8.onnx, if the mean of the scores falls by less than 0.3 points, '
-            'and batches are predicted faster here')
+        help='data folder of the training: also write model_int8.onnx, if the mean of the scores falls by less than 0.3 points')
     p.add_argument('--card', action='store_true', help='also write README.md, the model card')
     p.add_argument('--license', metavar='ID', default='other', help='identifier of the licence, for the card (default: other)')
 
