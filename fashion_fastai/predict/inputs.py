@@ -87,9 +87,10 @@ def _zip_images(path):
     "The images in a zip"
     archive = zipfile.ZipFile(path)
     entries = [o for o in archive.infolist() if not o.is_dir()]
+    def is_hidden(name): return name == '__MACOSX' or name[0] == '.' and name.strip('.') != '' # macOS adds a shadow of each file
     def is_image(o):
-        parts = PurePosixPath(o.filename).parts # macOS adds hidden files, and a shadow of each file
-        return parts and PurePosixPath(o.filename).suffix.lower() in IMAGE_SUFFIXES and not any(p[0] == '.' or p == '__MACOSX' for p in parts)
+        parts = PurePosixPath(o.filename).parts
+        return parts and PurePosixPath(o.filename).suffix.lower() in IMAGE_SUFFIXES and not any(is_hidden(o) for o in parts)
     images,others = [o for o in entries if is_image(o)],[o.filename for o in entries if not is_image(o)]
     if not images: raise InputError(f"{path}: has no images; they are recognised by their suffixes, {', '.join(IMAGE_SUFFIXES)}")
     if others: warnings.warn(f"{path}: {len(others):,} of {len(entries):,} files are no images and are left out, such as {others[0]!r}")
