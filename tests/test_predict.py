@@ -79,7 +79,7 @@ def test_what_is_no_image_and_no_list_is_called_by_its_name(run, images, tmp_pat
     assert refused(predict(run, tmp_path/'nothing.jpg'), 'nothing.jpg: no such file or folder')
     (tmp_path/'list.txt').write_text('a.jpg\nb.jpg\n')
     assert refused(predict(run, tmp_path/'list.txt'), '2 of 2 images are missing, the first being a.jpg')
-    assert refused(predict(run, images[0], tmp_path/'list.txt'), 'name one list or folder alone')
+    assert refused(predict(run, images[0], tmp_path/'list.txt'), 'name one list, folder or zip alone')
 
 def test_a_zip_is_read_without_what_is_no_image_and_without_trust(run, images, tmp_path):
     with zipfile.ZipFile(tmp_path/'a.zip', 'w', zipfile.ZIP_DEFLATED) as archive:

@@ -125,7 +125,7 @@ def read_inputs(
         return ImageList(list(map(str, sources)), [_web_image(o) if is_remote(o) else str(o) for o in sources], set())
     if len(sources) > 1:
         other,kind = next((o, kind) for o,kind in zip(sources, kinds) if kind != 'image')
-        raise InputError(f"{other}: is a {kind}; name one list or folder alone, or images only")
+        raise InputError(f"{other}: is no image ({kind}); name one list, folder or zip alone, or images only")
     source,kind = sources[0],kinds[0]
     if kind == 'zip': return _zip_images(source)
     if kind == 'text': return _text_images(source)

@@ -78,7 +78,7 @@ def _image_tab(gr, service, examples):
             with gr.Accordion('All probabilities', open=False):
                 rows = gr.Dataframe(headers=['name','probability','kind'], interactive=False, max_height=420,
                     elem_id='probabilities')
-        with gr.Column(min_width=300, visible=service.has_heat_map):
+        with gr.Column(min_width=300, visible=service.learn is not None):
             heat = gr.Image(label='Grad-CAM heat map', interactive=False, height=380,
                 buttons=['download','fullscreen'], elem_id='heat_map')
             label = gr.Dropdown([('the predicted category', ''), *labels], value='', label='Heat map of',
