@@ -10,11 +10,14 @@ from fashion_fastai.data.image import open_image
 from fashion_fastai.data.labels import LabelTable,Vocab,read_test_list
 from fashion_fastai.examples import example_table,tiny_learner
 from fashion_fastai.outputs.submission import write_submission
+from fashion_fastai.predict.catalogue import Catalogue,import_pyarrow
 from fashion_fastai.predict.core import predict_batches,predict_image,predict_images
 from fashion_fastai.predict.ensemble import load_ensemble,save_ensemble
 from fashion_fastai.predict.inputs import read_inputs
+from fashion_fastai.predict.job import read_job
 from fashion_fastai.predict.model import MODEL_FILES,load_model,save_model
 from fashion_fastai.predict.onnx import OnnxModel,choose_engine,open_session
+from fashion_fastai.predict.store import Store,StoredImage,fetch_from_web
 
 @pytest.fixture(scope='module')
 def images(garments): return sorted((garments/'test').iterdir())[:4]
@@ -294,3 +297,45 @@ def test_a_pickle_is_loaded_only_if_it_is_named_and_says_what_it_lacks(run, tmp_
     finally: del sys.modules['foreign_module']
     for name,reason in (('foreign.pkl', 'cannot be loaded as a model'), ('foreign_class.pkl', 'needs the module foreign_module, which is not installed here')):
         with pytest.warns(UserWarning),pytest.raises(InputError, match=reason): load_model(tmp_path/name)
+
+def test_a_store_keeps_nothing_of_what_was_interrupted(tmp_path):
+    with pytest.raises(InputError, match='nonsense'): Store('nonsense://bucket')
+    with pytest.raises(KeyboardInterrupt),Store(tmp_path).write('a.txt') as file:
+        file.write_text('half')
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+def test_an_image_that_is_missing_is_bad_and_a_store_that_does_not_answer_is_an_error():
+    def no_network(): raise OSError('the network is down')
+    with pytest.raises(OSError, match='network'): open_image(StoredImage('a', no_network))
+    with pytest.raises(InputError, match='a: is missing'): open_image(StoredImage('a', lambda: b''))
+    with pytest.raises(OSError, match='cannot be fetched'): fetch_from_web('http://127.0.0.1:9/a.jpg')
+
+def test_a_folder_without_a_job_is_no_folder_of_parts(tmp_path):
+    with pytest.raises(InputError, match='has no job.json, so it is no folder of parts'): read_job(Store(tmp_path))
+    (tmp_path/'job.json').write_text('{}')
+    with pytest.raises(InputError, match='is not the description of a job'): read_job(Store(tmp_path))
+
+def test_a_list_in_a_store_has_the_rows_and_images_of_its_copy_on_the_disk(garments, tmp_path):
+    local,fs = Catalogue(garments/'test.csv'),Store('memory://shop').fs
+    paths,(n,identity) = list(local.paths()),local.identity()
+    assert Catalogue(garments/'test').identity()[0] == n == local.n_rows
+    fs.pipe('/shop/lists/test.csv', (garments/'test.csv').read_bytes())
+    for o in paths[:-3]: fs.pipe(f'/shop/{o}', (garments.parent/o).read_bytes())
+    remote = Catalogue('memory://shop/lists/test.csv')
+    remote.check(n)
+    part = remote.part(range(n-4, n))
+    assert remote.identity() == (n, identity) and open_image(part.paths[0]) == open_image(garments.parent/paths[-4])
+    with pytest.raises(InputError, match='is missing'): open_image(part.paths[1])
+    assert [o.file_paths for o in local.portions(7)] == [paths[i:i+7] for i in range(0, n, 7)]
+    for name in ('lists/none.csv','none'):
+        with pytest.raises(InputError, match=f'{name}: no such file'): Catalogue(f'memory://shop/{name}')
+
+def test_parquet_without_images_is_refused(tmp_path):
+    pa = import_pyarrow()
+    pa.parquet.write_table(pa.table(dict(a=[1])), tmp_path/'a.parquet')
+    pa.parquet.write_table(pa.table(dict(file_path=['x.jpg','y.jpg'])), tmp_path/'x.parquet')
+    (tmp_path/'broken.parquet').write_text('no table')
+    for name,reason in (('a', 'has no column with a path'), ('broken', 'broken.parquet: cannot be read')):
+        with pytest.raises(InputError, match=reason): Catalogue(tmp_path/f'{name}.parquet')
+    with pytest.raises(InputError, match='2 of 2 images are missing, the first being x.jpg'): Catalogue(tmp_path/'x.parquet').check(2)

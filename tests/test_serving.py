@@ -4,10 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import SHORT,refused,run_cli,run_inprocess,train
+from fashion_fastai.core import InputError
+from fashion_fastai.data.cache import stored_size
+from fashion_fastai.data.image import load_pixels
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.predict.core import predict_images
-from fashion_fastai.predict.onnx import OnnxModel
+from fashion_fastai.predict.onnx import OnnxModel,open_session
 
 # a process in which importing PyTorch, or what a serving environment does not have, fails
 WITHOUT_TORCH = """
@@ -162,3 +165,31 @@ def test_the_serving_environment_needs_nothing_else(pytestconfig):
     found = lines('docker/requirements.txt')
     assert found and set(found) <= known
     assert not {'torch','fastai','torchvision','scipy','scikit-learn'} & {re.split('[<>=]', o)[0] for o in found}
+
+@pytest.mark.parametrize('size', [(32,24), (48,36), (36,27), (64,48), (80,60), (97,45), (192,144), (300,200)])
+def test_the_graph_resizes_as_the_training_does_bit_for_bit(size):
+    import torch
+    from fashion_fastai.data.augment import squish
+    from fashion_fastai.export.graph import ResizePixels
+    images = torch.randint(0, 256, (2,*stored_size(size),3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    images[1] = 255
+    assert torch.equal(ResizePixels(stored_size(size), size)(images.float()), squish(images, size).float())
+    with pytest.raises(InputError, match='cannot be exported'): ResizePixels((80,60), (8,6))
+
+@pytest.mark.parametrize('shape', [(2,3,9,7), (2,3,8,7), (2,3,5,4), (1,2,6,6)])
+def test_pooling_without_ceil_mode_is_that_with_it(shape):
+    import torch
+    from fashion_fastai.export.graph import PairPool
+    x = torch.randn(shape)
+    torch.testing.assert_close(PairPool()(x), torch.nn.AvgPool2d(2, ceil_mode=True)(x), atol=1e-6, rtol=0)
+
+@pytest.mark.parametrize('options', [dict(tta=True, blur_pool=True, attribute_weight=None), dict(arch='xse_resnext18', width=1.), dict(arch='xresnet50', dropout=.2)])
+def test_other_networks_are_exported_with_equal_probabilities(options, garments, tmp_path):
+    from fashion_fastai.examples import tiny_learner
+    from fashion_fastai.export.graph import export_onnx
+    learn,image = tiny_learner(**options),garments/'test'/'00001.jpg'
+    export_onnx(learn, tmp_path/'model.onnx')
+    p,q = open_session(str(tmp_path/'model.onnx'), 1).run(None, dict(images=load_pixels(image, stored_size((32,24)))[None]))
+    expected = learn.predict(image)
+    np.testing.assert_allclose(p[0], list(expected.category_probabilities.values()), atol=1e-5)
+    np.testing.assert_allclose(q[0], list(expected.attribute_probabilities.values()), atol=1e-5)

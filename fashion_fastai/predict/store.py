@@ -16,7 +16,6 @@ from urllib.error import HTTPError
 from urllib.request import (HTTPDefaultErrorHandler,HTTPErrorProcessor,HTTPHandler,HTTPRedirectHandler,HTTPSHandler,OpenerDirector,
     ProxyHandler,Request,UnknownHandler)
 from uuid import uuid4
-import fsspec
 from ..core import InputError,atomic_write
 
 # %% ../../nbs/02_predict.store.ipynb #265a08cc
@@ -51,6 +50,7 @@ class Store:
     def __init__(self,
         folder:str|Path, # or a URL
     ): # raises `InputError` if the package for its kind of URL is missing
+        import fsspec # here, since images are predicted where it is not installed
         self.url,self.is_remote = str(folder).rstrip('/'),is_remote(folder)
         with store_errors(self.url): self.fs,self.root = fsspec.core.url_to_fs(self.url)
 
@@ -165,6 +165,7 @@ def remote_image(
     url = file_path if is_remote(file_path) else f'{root}/{file_path}'
     def fetch():
         if is_web(url): return fetch_from_web(url)
+        import fsspec # here, as above
         try:
             fs,path = fsspec.core.url_to_fs(url)
             return fs.cat_file(path)
