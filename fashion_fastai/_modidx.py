@@ -1973,6 +1973,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'fashion_fastai/predict/inputs.py'),
                                                'fashion_fastai.predict.inputs._is_image': ( 'predict.inputs.html#_is_image',
                                                                                             'fashion_fastai/predict/inputs.py'),
+                                               'fashion_fastai.predict.inputs._listed_images': ( 'predict.inputs.html#_listed_images',
+                                                                                                 'fashion_fastai/predict/inputs.py'),
                                                'fashion_fastai.predict.inputs._shortened': ( 'predict.inputs.html#_shortened',
                                                                                              'fashion_fastai/predict/inputs.py'),
                                                'fashion_fastai.predict.inputs._text_images': ( 'predict.inputs.html#_text_images',

@@ -98,6 +98,14 @@ def _zip_images(path):
     images = [o for o in images if o.filename in usable]
     return ImageList([o.filename for o in images], [_entry_image(archive, o) for o in images], set())
 
+def _listed_images(names, path):
+    "The files and the images of the web that a list names"
+    files = [o for o in names if not is_remote(o)]
+    paths = iter(find_images(files, Path(path).parent, strict=False, table=path))
+    frame = pd.DataFrame(dict(file_path=names, image=[_web_image(o) if is_remote(o) else next(paths) for o in names]))
+    require_images(frame, path)
+    return image_list(frame, path)
+
 def _text_images(path):
     "The images that the lines of a text file name"
     try: lines = [o.strip() for o in Path(path).read_text(encoding='utf-8-sig').splitlines()]
@@ -106,12 +114,7 @@ def _text_images(path):
         if problem := name_problem(o): raise InputError(f"{path}, line {i}: {o!r} {problem}")
         if is_remote(o) and not is_web(o):
             raise InputError(f"{path}, line {i}: {o!r} is no address of the web; for an object store use a CSV or Parquet list")
-    names = [o for o in lines if o]
-    files = [o for o in names if not is_remote(o)]
-    paths = iter(find_images(files, Path(path).parent, strict=False, table=path))
-    frame = pd.DataFrame(dict(file_path=names, image=[_web_image(o) if is_remote(o) else next(paths) for o in names]))
-    require_images(frame, path)
-    return image_list(frame, path)
+    return _listed_images([o for o in lines if o], path)
 
 def read_inputs(
     sources:list, # that the user names: images, or one of the others
@@ -130,9 +133,12 @@ def read_inputs(
     if kind == 'zip': return _zip_images(source)
     if kind == 'text': return _text_images(source)
     source = source if is_remote(source) else Path(source)
-    may_have_urls = kind == 'table' and b'://' in source.read_bytes()
-    has_urls = may_have_urls and any(map(is_remote, read_rows(source, ['file_path']).texts['file_path']))
-    if kind != 'parquet' and not has_urls: return source
+    urls = []
+    if kind == 'table' and b'://' in source.read_bytes():
+        file_paths = read_rows(source, ['file_path']).texts['file_path'].tolist()
+        urls = list(filter(is_remote, file_paths))
+        if urls and all(map(is_web, urls)): return _listed_images(file_paths, source)
+    if kind != 'parquet' and not urls: return source
     from fashion_fastai.predict.catalogue import Catalogue # here, since most lists do not need it
     catalogue = Catalogue(source)
     catalogue.check(catalogue.n_rows)
