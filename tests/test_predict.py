@@ -26,6 +26,10 @@ def predict(run, *words, **kwargs): return run_inprocess('predict', run, *words,
 
 def rows(out): return pd.read_csv(out/'predictions.csv')
 
+def close(a, b):
+    "Whether two dictionaries of probabilities agree; the memory layout of a network is measured each time, and changes last digits"
+    return a.keys() == b.keys() and all(abs(a[o] - b[o]) < 1e-4 for o in a)
+
 def test_images_are_predicted_without_a_list_as_in_python(run, images):
     done,learn = predict(run, *images, '--json'),load_model(run, 'fp32')
     assert done.returncode == 0, done.stderr
@@ -60,7 +64,8 @@ def test_every_kind_of_input_gives_the_rows_of_the_same_images(run, garments, im
         done = predict(run, tmp_path/name, '--out', tmp_path/'out')
         assert done.returncode == 0, done.stderr
         assert [o.split('/')[-1] for o in rows(tmp_path/'out').file_path] == [o.name for o in images]
-        assert rows(tmp_path/'out').iloc[:, 1:].equals(expected.iloc[:, 1:]), name
+        assert (rows(tmp_path/'out').category == expected.category).all(), name
+        np.testing.assert_allclose(rows(tmp_path/'out').iloc[:, 2:], expected.iloc[:, 2:], atol=2e-4)
 
 def test_bad_images_are_named_and_counted_and_affect_no_other(run, images, tmp_path):
     (tmp_path/'broken.jpg').write_bytes(images[0].read_bytes()[:300])
@@ -125,13 +130,13 @@ def test_addresses_of_the_web_are_fetched_if_they_are_named_and_no_others(run, i
     (tmp_path/'list.txt').write_text(''.join(f'{address}/{o}\n' for o in names))
     found = [json.loads(o) for o in predict(run, tmp_path/'list.txt', '--json').stdout.splitlines()]
     expected = json.loads(predict(run, images[0], '--json').stdout)
-    for o in found[:2]: assert o['category_probabilities'] == expected['category_probabilities']
+    for o in found[:2]: assert close(o['category_probabilities'], expected['category_probabilities'])
     for o,reason in zip(found[2:], ('cannot be fetched', 'has more than 50 MB', 'cannot be fetched (HTTP 500)', 'cannot be fetched (HTTP 404'), strict=True):
         assert reason in o['problem'], o
     assert sorted(asked) == sorted([*(f'/{o}' for o in names), '/a.jpg'])
     (tmp_path/'list.csv').write_text(f'file_path\n{address}/a.jpg\n{images[1]}\n')
     found = [json.loads(o) for o in predict(run, tmp_path/'list.csv', '--json').stdout.splitlines()]
-    assert found[0]['category_probabilities'] == expected['category_probabilities'] and 'category' in found[1]
+    assert close(found[0]['category_probabilities'], expected['category_probabilities']) and 'category' in found[1]
     for o in ('file:///etc/passwd', 'ftp://shop.example/a.jpg'):
         (tmp_path/'list.txt').write_text(o)
         with pytest.raises(InputError, match='is no address of the web'): read_inputs([tmp_path/'list.txt'])
@@ -262,7 +267,9 @@ def test_a_saved_model_is_the_same_model(learn, tmp_path, garments):
     with pytest.warns(UserWarning, match='a pickle can run any code'): pickled = load_model(tmp_path/'model.pkl', 'fp32')
     expected = learn.predict(image)
     for o in (pickled, load_model(tmp_path/'model', 'fp32'), load_model(tmp_path/'model'/'model.json', 'fp32')):
-        assert (o.predict(image), o.vocab, str(o.loss_func.rule)) == (expected, learn.vocab, str(learn.loss_func.rule))
+        found = o.predict(image)
+        assert found[:2] == expected[:2] and close(found.attribute_probabilities, expected.attribute_probabilities)
+        assert (o.vocab, str(o.loss_func.rule)) == (learn.vocab, str(learn.loss_func.rule))
 
 def test_a_damaged_model_folder_is_refused_with_the_reason(run, tmp_path):
     about,weights = json.loads((run/'model.json').read_text()),(run/'model.safetensors').read_bytes()
