@@ -92,7 +92,8 @@ def _predict_here(args):
     from fashion_fastai.predict.inputs import prediction_lines,read_garments,read_inputs
     images = read_inputs(args.test)
     is_list = isinstance(images, Path)
-    if args.cache != 'no' and not is_list: raise InputError(f"--cache cannot be combined with {args.test[0]}: it needs a CSV list or a folder")
+    if args.cache != 'no' and not is_list:
+        raise InputError(f"--cache cannot be combined with {args.test[0]}: it needs a CSV list or a folder")
     options = dict(batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict)
     if args.out:
         groups = read_garments(args.test[0], args.group) if args.group or is_list else {}

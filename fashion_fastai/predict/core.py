@@ -24,7 +24,7 @@ from fashion_fastai.outputs.submission import (CountedBatches,ImageList,Predicti
 def as_predictor(
     model, # predictor, `FashionLearner`, or the path of a run or of an exported learner
     tta:bool|None=None, # test-time augmentation; None: as in training
-    precision:str|None=None, # of a model that is loaded: fp32, bf16 or fp16; auto for the fastest on this machine; None for that of the training
+    precision:str|None=None, # of a model that is loaded: fp32, bf16 or fp16; auto for the fastest here; None for that of the training
 ): # raises `InputError` for an invalid model, or if a graph was exported with another `tta`
     "`model` as a predictor"
     if not hasattr(model, 'sharing'):
@@ -83,7 +83,7 @@ def _batch_lists(lists, batch_size):
 
 def predict_batches(
     model, # trained: as for `as_predictor`
-    test:str|Path|ImageList, # CSV with a column file_path, or a folder of images; or a list; or what has `n_rows`, and `portions` that are lists
+    test:str|Path|ImageList, # CSV with a column file_path, or a folder of images; or a list; or a `Catalogue`
     tta:bool|None=None, # test-time augmentation, which takes twice as long; None: as in training
     batch_size:int=128, # images per batch
     workers:int|None=None, # threads that open images, and on a CPU run the network; None for one per core

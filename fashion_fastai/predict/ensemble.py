@@ -146,8 +146,8 @@ def _joint_decision(runs):
     rows = [rows_of(o) for o in validations]
     logits = [_calibrate([o[i] for o in interp.logits], run.temperatures) for run,interp,i in zip(runs, validations, rows)]
     first,first_rows = validations[0],rows[0] # whose labels are those of all
-    groups = first.vocab.groups
-    decision = decide(mean_logits(logits, groups=groups), first.category[first_rows], first.attributes[first_rows].float(), None, groups=groups)
+    groups,labels = first.vocab.groups,(first.category[first_rows], first.attributes[first_rows].float())
+    decision = decide(mean_logits(logits, groups=groups), *labels, None, groups=groups)
     print(f"joint decision on {len(common):,} common validation images: {decision}", flush=True)
     return decision.rule,decision.temperatures
 

@@ -122,8 +122,12 @@ def read_inputs(
     "The images to predict"
     for o in sources:
         if problem := name_problem(str(o)): raise InputError(f"{str(o)!r} {problem}")
-        if is_remote(o) and not is_web(o) and len(sources) > 1: raise InputError(f"{o}: several images are files, or addresses of the web")
-    kinds = ['image' if is_web(o) and not str(o).endswith(('.csv','.parquet')) else 'parquet' if is_remote(o) else input_kind(o) for o in sources]
+        if is_remote(o) and not is_web(o) and len(sources) > 1:
+            raise InputError(f"{o}: several images are files, or addresses of the web")
+    def kind_of(o):
+        if not is_remote(o): return input_kind(o)
+        return 'image' if is_web(o) and not str(o).endswith(('.csv','.parquet')) else 'parquet'
+    kinds = list(map(kind_of, sources))
     if set(kinds) == {'image'}:
         return ImageList(list(map(str, sources)), [_web_image(o) if is_remote(o) else str(o) for o in sources], set())
     if len(sources) > 1:
@@ -151,7 +155,8 @@ def _column_groups(test, column):
     if input_kind(test) == 'parquet':
         from fashion_fastai.predict.catalogue import Catalogue # here, since most lists do not need it
         parquet = Catalogue(test).parquet
-        if column not in parquet.schema.names: raise InputError(f"{test}: has no column {column}; it has {', '.join(parquet.schema.names[:10])}")
+        if column not in parquet.schema.names:
+            raise InputError(f"{test}: has no column {column}; it has {', '.join(parquet.schema.names[:10])}")
         if not parquet.path: raise InputError(f"{test}: has no column of paths, which name the images of a garment")
         rows = range(sum(parquet.n_rows))
         names = [o for table in parquet.tables(rows, [column]) for o in table[column].to_pylist()]
@@ -197,8 +202,10 @@ def prediction_lines(
         if not n:
             n_name = min(width, max(map(len, batch.file_paths)))
             n_category = max((len(o) for o in batch.vocab.categories), default=0) + 5
-            heads = ['image'.ljust(n_name), 'category'.ljust(n_category)*bool(batch.vocab.categories), 'attributes'*bool(batch.vocab.attributes)]
-            if not as_json: yield '  '.join(filter(None, heads))
+            heads = ['image'.ljust(n_name)]
+            if batch.vocab.categories: heads.append('category'.ljust(n_category))
+            if batch.vocab.attributes: heads.append('attributes')
+            if not as_json: yield '  '.join(heads)
         for file_path,prediction,reason in _batch_predictions(batch):
             n += 1
             if not prediction:

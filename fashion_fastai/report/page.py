@@ -165,8 +165,9 @@ def garment_table(
     "The scores of images by themselves, and by the mean of their garment"
     names = dict(accuracy='accuracy (category)', mean_f1='Mean F1 (attributes)')
     rows = [[name, f"{garments[key]['single']:.4f}", f"{garments[key]['joint']:.4f}"] for key,name in names.items() if key in garments]
-    note = f"{garments.get('images', 0):,} validation images of {garments.get('garments', 0):,} garments with several images, by the same rule."
-    return Table(rows, ['', 'single images', 'mean of the garment'], note=note) if rows else None
+    if not rows: return None
+    note = f"{garments['images']:,} validation images of {garments['garments']:,} garments with several images, by the same rule."
+    return Table(rows, ['', 'single images', 'mean of the garment'], note=note)
 
 # %% ../../nbs/69_report.page.ipynb #83ddf174
 def _score_cards(metrics, baseline):
