@@ -48,7 +48,8 @@ class HubModel:
         if 'files' not in config: raise InputError(f"{self.folder}: is no model folder; write one: fashion export RUN --out FOLDER")
         with atomic_dir(folder) as copy:
             (copy/path.name).write_bytes(path.read_bytes())
-            for name in set(config['files']) & set(_SHARED): (copy/name).write_bytes(read_file(self.folder, name, config))
+            for name in set(config['files']) & set(_SHARED):
+                (copy/name).write_bytes(read_file(self.folder, name, config))
 
     def push_to_hub(self,
         name:str, # of the model on the hub, such as shop/garments

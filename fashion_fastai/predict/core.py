@@ -41,7 +41,8 @@ def _open_images(paths, size, strict, n_threads):
             if strict: raise
             bad[str(path)] = str(e)
             return 0
-    for i,pixels in enumerate(prefetch_map(load, paths, n_threads) if n_threads > 1 else map(load, paths)): images[i] = pixels
+    loaded = prefetch_map(load, paths, n_threads) if n_threads > 1 else map(load, paths)
+    for i,pixels in enumerate(loaded): images[i] = pixels
     return images,bad
 
 def _predict_pixels(predictor, probabilities, images):
@@ -53,7 +54,7 @@ def _predict_pixels(predictor, probabilities, images):
 def predict_image(
     model, # as for `as_predictor`
     item:str|Path|bytes|np.ndarray|Image.Image, # path, bytes of a file, pixels, or PIL image
-    probabilities:Callable|None=None, # from the predictor's `sharing`, where several threads predict; None for all cores
+    probabilities:Callable|None=None, # from `sharing`, where several threads predict; None for all cores
 )->Prediction: # raises `InputError` if it cannot be read as an image
     "Predict one image"
     predictor = as_predictor(model)
@@ -146,7 +147,7 @@ class GarmentMeans:
             n,sum_p,sum_q = self.sums.get(name, (0, 0., 0.))
             self.sums[name] = n + 1,sum_p + p.astype(np.float64),sum_q + q.astype(np.float64)
 
-    def predictions(self)->Predictions: # a row per garment, in the order in which they occur; raises `InputError` if there is none
+    def predictions(self)->Predictions: # a row per garment, in order of appearance; raises `InputError` if there is none
         "The decision for each garment"
         if not self.sums: raise InputError('no image of the list that can be read belongs to a garment')
         p,q = (np.stack([o[k]/o[0] for o in self.sums.values()]).astype(np.float32) for k in (1, 2))
@@ -173,7 +174,7 @@ def garment_scores(
     category:np.ndarray, # labels, `UNKNOWN` where unknown, shape (n,)
     attributes:np.ndarray, # multi-hot, `UNKNOWN` where unknown, shape (n, n_attributes)
     groups:list, # garment of each image
-)->dict: # images and garments of several images; accuracy and mean_f1, each single and joint; empty if there are no such garments
+)->dict: # images, garments, and accuracy and mean_f1, each single and joint; empty if no garment has several images
     "Scores of images whose garment has several, predicted each by itself, and by the mean of its garment"
     _,numbers,counts = np.unique(groups, return_inverse=True, return_counts=True)
     rows = np.flatnonzero(counts[numbers] > 1)

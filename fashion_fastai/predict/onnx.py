@@ -118,4 +118,5 @@ def load_engine(
 ): # predictor; raises `InputError` as their loading does
     "Load a model for an engine"
     engine = choose_engine(engine, precision)
-    return OnnxModel(model, int8=engine == 'int8') if engine != 'torch' else as_predictor(model, precision=precision or 'auto')
+    if engine != 'torch': return OnnxModel(model, int8=engine == 'int8')
+    return as_predictor(model, precision=precision or 'auto')

@@ -123,11 +123,13 @@ _SECONDS = 60 # that it may take to arrive
 def _web_opener():
     "What opens http and https, and follows redirections to these alone"
     opener = OpenerDirector()
-    for o in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor, HTTPRedirectHandler, UnknownHandler):
-        opener.add_handler(o())
+    handlers = HTTPHandler,HTTPSHandler,HTTPDefaultErrorHandler,HTTPErrorProcessor,HTTPRedirectHandler
+    for o in (ProxyHandler, *handlers, UnknownHandler): opener.add_handler(o())
     return opener
 
-def _no_answer(url, reason): return OSError(errno.EIO, f"cannot be fetched ({reason})", url) # the command ends with its text
+def _no_answer(url, reason):
+    "An error with whose text the command ends"
+    return OSError(errno.EIO, f"cannot be fetched ({reason})", url)
 
 def fetch_from_web(
     url:str, # http://… or https://…
