@@ -41,7 +41,7 @@ def throughput(args, data, folder):
     def shards(n, i):
         seconds = together(*[predict(n, f'parts-{n}-{i}', '--workers', 1, '--shard', f'{k}/2') for k in (1,2)])
         return seconds + command('merge', folder/f'parts-{n}-{i}', '--out', folder/'merged')
-    def ray(n, i): return command(*predict(n, f'ray-{n}-{i}', '--engine', 'ray', '--actors', 2))
+    def ray(n, i): return command(*predict(n, f'ray-{n}-{i}', '--on', 'ray', '--actors', 2))
     ways = {'one process of two threads': lambda n, i: one(n), 'two parts in two processes, and merge': shards}
     if importlib.util.find_spec('ray'): ways['Ray, two actors, and merge'] = ray
     taken = {name: [] for name in ways}
@@ -53,7 +53,8 @@ def throughput(args, data, folder):
 def plan(folder, n):
     "Seconds to identify a list of `n` paths, to copy it for Ray, and to find the parts that are missing"
     from fashion_fastai.predict.cluster import _copy_paths,count_parts
-    from fashion_fastai.predict.catalogue import Catalogue,Store
+    from fashion_fastai.predict.catalogue import Catalogue
+    from fashion_fastai.predict.store import Store
     from fashion_fastai.predict.parts import Job,open_job,part_name
     folder,n = Path(folder),int(n)
     with (folder/'list.csv').open('w') as file:
@@ -75,7 +76,8 @@ def plan(folder, n):
 def write_parts(folder, n_parts):
     "Made-up predictions in all parts; every ten thousandth image is bad"
     import pyarrow.parquet as pq
-    from fashion_fastai.predict.catalogue import Catalogue,Store
+    from fashion_fastai.predict.catalogue import Catalogue
+    from fashion_fastai.predict.store import Store
     from fashion_fastai.predict.core import Predictions
     from fashion_fastai.predict.parts import part_name,predictions_table,read_job,shard_rows
     store,n_parts = Store(Path(folder)/'parts'),int(n_parts)

@@ -84,8 +84,8 @@ def main():
         one = network_times(learn, model, integers, images, 1, 60*args.rounds)
         many = network_times(learn, model, integers, images, 64, 8*args.rounds)
         test = data/'val.csv'
-        lists = dict(torch=lambda: drain(predict_batches(learn, test)), onnx=lambda: drain(model.predict_batches(test)))
-        if integers: lists['int8'] = lambda: drain(integers.predict_batches(test))
+        lists = dict(torch=lambda: drain(predict_batches(learn, test)), onnx=lambda: drain(predict_batches(model, test)))
+        if integers: lists['int8'] = lambda: drain(predict_batches(integers, test))
         files = rounds(args.rounds, **lists)
         image = Path(tmp)/'images'
         image.mkdir()

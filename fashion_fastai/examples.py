@@ -8,7 +8,7 @@ __all__ = ['example_data', 'copy_data', 'damaged_data', 'example_table', 'quiet'
 
 # %% ../nbs/85_examples.ipynb #87b57c3d
 import hashlib,os,shutil,tempfile,time
-from contextlib import contextmanager
+from contextlib import contextmanager,nullcontext
 from functools import lru_cache
 from pathlib import Path
 import torch
@@ -131,12 +131,14 @@ def example_learner(
     return quiet(learn)
 
 @contextmanager
-def working_folder():
-    "A temporary working directory"
-    before = os.getcwd()
-    with tempfile.TemporaryDirectory() as tmp:
-        os.chdir(tmp)
-        try: yield Path(tmp)
+def working_folder(
+    folder:str|Path|None=None, # None for a temporary one
+): # yields it
+    "Change to a folder inside the block"
+    before,context = os.getcwd(),tempfile.TemporaryDirectory() if folder is None else nullcontext(folder)
+    with context as folder:
+        os.chdir(folder)
+        try: yield Path(folder)
         finally: os.chdir(before)
 
 # %% ../nbs/85_examples.ipynb #a85db1f7

@@ -1,11 +1,12 @@
 "Shared by the tests: a small synthetic catalogue, a run trained on it, and the command line as a process or inside this one"
-import io,os,signal,subprocess,sys
-from contextlib import contextmanager,redirect_stderr,redirect_stdout
+import io,signal,subprocess,sys
+from contextlib import redirect_stderr,redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 import forked,pytest
 from fashion_fastai.cli.main import main
 from fashion_fastai.data.synthetic import draw_garments
+from fashion_fastai.examples import working_folder
 
 FASHION = Path(sys.executable).with_name('fashion')
 SHORT = ['--recipe', 'demo', '--stages', '32x24:1 48x36:1', '--batch-size', '32', '--report', 'no']
@@ -18,18 +19,10 @@ def run_python(*words, **kwargs):
     "Run Python in a process of its own, which has imported nothing"
     return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=300, **kwargs)
 
-@contextmanager
-def working_directory(path):
-    "Change to folder `path` inside the block (Python 3.11 has this in contextlib)"
-    before = os.getcwd()
-    os.chdir(path)
-    try: yield
-    finally: os.chdir(before)
-
 def run_inprocess(*words, cwd=None):
     "The same in this process, without the seconds for imports"
     out,err = io.StringIO(),io.StringIO()
-    with working_directory(cwd or '.'),redirect_stdout(out),redirect_stderr(err): code = main(list(map(str, words)))
+    with working_folder(cwd or '.'),redirect_stdout(out),redirect_stderr(err): code = main(list(map(str, words)))
     return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 def refused(done, reason):

@@ -19,13 +19,13 @@ pytest.importorskip('fastapi')
 SERVE = WITHOUT_TORCH + """
 import os,time
 from fashion_fastai.cli.main import main
-from fashion_fastai.predict.onnx import OnnxModel
-predict,seconds = OnnxModel.predict,float(os.environ.get('SLOW', 0))
+from fashion_fastai.serve import api
+predict,seconds = api.predict_image,float(os.environ.get('SLOW', 0))
 def slow(*args, **kwargs):
     time.sleep(seconds)
     while os.path.exists(os.environ.get('HOLD', '')): time.sleep(.01)
     return predict(*args, **kwargs)
-OnnxModel.predict = slow
+api.predict_image = slow
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -400,3 +400,36 @@ def test_hostile_bodies_run_nothing_and_write_nothing(folder, garments, expected
 @pytest.mark.soak
 def test_two_thousand_hostile_bodies(folder, garments, expected, tmp_path): # noqa: F811
     assert check_hostile(folder, garments, expected, tmp_path, 2000, random.randrange(10**9), 60) < 1
+
+def test_no_body_is_an_error_of_the_server(folder, garments): # noqa: F811
+    "Requests as the application gets them, in this process"
+    import asyncio
+    from starlette.requests import Request
+    from fashion_fastai.predict.onnx import OnnxModel
+    from fashion_fastai.serve.api import MAX_JSON,PredictionQueue,Refused,answer_request,api_app
+    model,garment = OnnxModel(folder),(garments/'test'/'00001.jpg').read_bytes()
+    queue,full = PredictionQueue(model),PredictionQueue(model, 0)
+    def ask(body, kind='application/json', to=queue, **headers):
+        async def receive(): return dict(type='http.request', body=body)
+        headers = [(b'content-type', kind.encode()), *((k.replace('_', '-').encode(), v.encode()) for k,v in headers.items())]
+        return asyncio.run(answer_request(Request(dict(type='http', app=None, headers=headers), receive), to))
+    def refused_with(status, *args, **kwargs):
+        with pytest.raises(Refused) as caught: ask(*args, **kwargs)
+        assert caught.value.status == status, args
+    images,multipart = [base64.b64encode(garment).decode(), 'no base64'],'multipart/form-data; boundary=edge'
+    for body in (b'{', b'[]', b'{"images": 1}', b'{"images": []}', b'{"images": ["", 1, null]}', b'['*100_000, b'\xff', json.dumps(dict(images=images*17)).encode()):
+        refused_with(400, body)
+    no_name = b'--edge\r\nContent-Disposition: form-data; name="images"\r\n\r\ntext\r\n--edge--\r\n'
+    for body in (b'', b'--edge--', b'--edge\r\nno header\r\n\r\n', no_name): refused_with(400, body, multipart)
+    for kind in ('multipart/form-data', 'multipart/form-data; boundary=edge; charset=none'): refused_with(400, b'', kind)
+    refused_with(415, garment, 'image/jpeg')
+    refused_with(413, b'', content_length=str(MAX_JSON + 1))
+    refused_with(413, bytes(MAX_JSON + 1))
+    for value in (b'0', b'[]', b'{"a":{}}', b'""'): refused_with(400, b'{"images":[' + b','.join([value]*10**6) + b']}')
+    refused_with(503, b'', to=full)
+    part = b'--edge\r\nContent-Disposition: form-data; name="images"; filename="%s"\r\n\r\n%s\r\n'
+    assert ask(part % (b'a.jpg', garment) + part % (b'b.jpg', b'') + b'--edge--\r\n', multipart)[1]['problem'] == 'cannot be read as an image'
+    paths = api_app(queue, 'garments', model.config).openapi()['paths']
+    assert set(paths) == {'/predict','/healthz','/metadata'} and '503' in paths['/predict']['post']['responses']
+    queue.close()
+    full.close()

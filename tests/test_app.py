@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from conftest import run_inprocess,spawn_python
-from fashion_fastai.predict import core as predict_core
+from fashion_fastai.serve import uploads
 from fashion_fastai.serve import page as server
 from fashion_fastai.data.corrections import apply_corrections
 from fashion_fastai.data.labels import read_labels
@@ -21,9 +21,9 @@ def needs(name):
 # the command in a process that prints its network lookups, accepts small uploads only, and predicts lists slowly
 SERVE = """
 import socket,sys,time
-import fashion_fastai.serve.page,fashion_fastai.cli.main,fashion_fastai.predict.core
+import fashion_fastai.serve.page,fashion_fastai.cli.main,fashion_fastai.serve.uploads
 fashion_fastai.serve.page.MAX_UPLOAD = 200*2**10
-look_up,batches = socket.getaddrinfo,fashion_fastai.predict.core.predict_batches
+look_up,batches = socket.getaddrinfo,fashion_fastai.serve.uploads.predict_batches
 def told(host, *args, **kwargs):
     if host not in ('127.0.0.1', 'localhost'): print(f'looked up {host}', file=sys.stderr, flush=True)
     return look_up(host, *args, **kwargs)
@@ -31,7 +31,7 @@ def slow(*args, **kwargs):
     for o in batches(*args, batch_size=5, **kwargs):
         time.sleep(.3)
         yield o
-socket.getaddrinfo,fashion_fastai.predict.core.predict_batches = told,slow
+socket.getaddrinfo,fashion_fastai.serve.uploads.predict_batches = told,slow
 sys.exit(fashion_fastai.cli.main.main(['serve', *sys.argv[1:]]))
 """
 
@@ -165,11 +165,11 @@ def test_the_page_of_an_onnx_graph_needs_no_torch(run, garments, shop, tmp_path)
 @needs('gradio')
 def test_a_list_does_not_block_single_images(run, garments, shop, monkeypatch):
     "While the list of one visitor is predicted, another one gets the prediction of an image"
-    batches,go_on = predict_core.predict_batches,threading.Event()
+    batches,go_on = uploads.predict_batches,threading.Event()
     def held(*args, **kwargs):
         assert go_on.wait(120)
         yield from batches(*args, **kwargs)
-    monkeypatch.setattr(predict_core, 'predict_batches', held)
+    monkeypatch.setattr(uploads, 'predict_batches', held)
     def settings(): return {k: v for k,v in os.environ.items() if k.startswith('GRADIO') or k.lower() == 'no_proxy' or k == 'HF_HUB_OFFLINE'}
     before = settings()
     with server.serve_page(run) as url:

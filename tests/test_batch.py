@@ -7,7 +7,8 @@ import pytest,torch
 from conftest import FASHION,refused,run_cli,run_inprocess,spawn
 import fashion_fastai.predict.catalogue as catalogue_module,fashion_fastai.model.precision as precision_module
 from fashion_fastai.callback.tta import FlipTTA
-from fashion_fastai.predict.catalogue import Catalogue,Store
+from fashion_fastai.predict.catalogue import Catalogue
+from fashion_fastai.predict.store import Store
 from fashion_fastai.data.augment import JitterNormalize
 from fashion_fastai.decision.rules import Decision,Threshold
 from fashion_fastai.predict.ensemble import load_ensemble
@@ -21,7 +22,7 @@ needs_moto = pytest.mark.skipif(not all(map(importlib.util.find_spec, ('moto','s
 
 N,N_BAD,FILES = 4000,5,('category.csv','attribute.csv','predictions.csv','bad_images.csv')
 OPTIONS = ['--precision', 'fp32', '--batch-size', 32, '--workers', 1]
-RAY = ['--engine', 'ray', '--actors', 3] # four CPUs, one of which hands out work
+RAY = ['--on', 'ray', '--actors', 3] # four CPUs, one of which hands out work
 
 @pytest.fixture(scope='module')
 def catalogue(garments, tmp_path_factory):
@@ -105,20 +106,20 @@ def test_twenty_kills(run, catalogue, expected, tmp_path, seed):
 @needs_ray
 def test_what_ray_refuses(run, catalogue, tmp_path):
     def refuse(reason, *words, model=run, test=catalogue): return refused(run_cli('predict', model, test, '--out', tmp_path/'out', *OPTIONS, *words), reason)
-    assert refuse('--address 127.0.0.1:9: there is no Ray cluster', '--engine', 'ray', '--address', '127.0.0.1:9')
-    assert refuse('--address auto: there is no Ray cluster', '--engine', 'ray', '--address', 'auto')
-    assert refuse("no model.json in this folder", '--engine', 'ray', model=tmp_path)
-    assert refuse('none.csv: no such file', '--engine', 'ray', test=tmp_path/'none.csv')
-    for o in (['--shard', '1/2', '--engine', 'ray'], ['--engine', 'ray', '--cache', 'auto']): assert refuse('cannot be combined', *o)
+    assert refuse('--address 127.0.0.1:9: there is no Ray cluster', '--on', 'ray', '--address', '127.0.0.1:9')
+    assert refuse('--address auto: there is no Ray cluster', '--on', 'ray', '--address', 'auto')
+    assert refuse("no model.json in this folder", '--on', 'ray', model=tmp_path)
+    assert refuse('none.csv: no such file', '--on', 'ray', test=tmp_path/'none.csv')
+    for o in (['--shard', '1/2', '--on', 'ray'], ['--on', 'ray', '--cache', 'auto']): assert refuse('cannot be combined', *o)
     lost = tmp_path/'lost.csv'
     pd.DataFrame(dict(file_path=[f'{i}.jpg' for i in range(50)])).to_csv(lost, index=False)
-    done = run_cli('predict', run, lost, '--out', tmp_path/'lost', *OPTIONS, '--engine', 'ray')
+    done = run_cli('predict', run, lost, '--out', tmp_path/'lost', *OPTIONS, '--on', 'ray')
     assert refused(done, '50 of 50 images are missing, the first being 0.jpg')
 
 @needs_ray
 def test_no_progress_ends_with_a_line(run, catalogue, tmp_path):
     "An actor that stands still, as one that waits for a store that does not answer"
-    command = ['predict', run, catalogue, '--out', tmp_path/'out', *OPTIONS, '--engine', 'ray', '--actors', 1, '--timeout', 4]
+    command = ['predict', run, catalogue, '--out', tmp_path/'out', *OPTIONS, '--on', 'ray', '--actors', 1, '--timeout', 4]
     process = spawn(FASHION, *command, stderr=subprocess.PIPE)
     def actors(): return [pid for pid,o in descendants(process.pid) if o.startswith('ray::') and 'PartPredictor' in o]
     while not list((tmp_path/'out'/'parts').glob('part-*.parquet')):
@@ -130,12 +131,12 @@ def test_no_progress_ends_with_a_line(run, catalogue, tmp_path):
 
 def test_what_is_refused_without_ray(run, catalogue, tmp_path, monkeypatch):
     def predict(*words): return run_inprocess('predict', run, catalogue, '--out', tmp_path/'out', *OPTIONS, *words)
-    assert refused(predict('--address', 'auto'), '--address, --actors and --no-merge need --engine ray')
+    assert refused(predict('--address', 'auto'), '--address, --actors and --no-merge need --on ray')
     assert refused(predict('--shard', '3/2'), "--shard '3/2' should look like 3/16")
     monkeypatch.setitem(sys.modules, 'ray', None)
-    assert refused(predict('--engine', 'ray'), 'pip install "fashion_fastai[ray]"')
+    assert refused(predict('--on', 'ray'), "pip install 'fashion_fastai[ray]'")
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
-    assert refused(predict('--shard', '1/2'), 'pip install "fashion_fastai[parquet]"')
+    assert refused(predict('--shard', '1/2'), "pip install 'fashion_fastai[parquet]'")
 
 def test_parts_of_another_job_and_of_a_changed_list(run, garments, tmp_path):
     parts,test = tmp_path/'parts',garments.parent/'garments'/'test.csv'
@@ -374,11 +375,11 @@ def test_a_catalogue_in_object_storage(run, garments, tmp_path, s3):
     (local/'test.csv').write_text((garments/'test.csv').read_text())
     options = ['--precision', 'fp32', '--batch-size', 4, '--workers', 1]
     assert run_inprocess('predict', run, local/'test.csv', '--out', tmp_path/'expected', *options).returncode == 0
-    done = run_cli('predict', run, 's3://shop/lists/test.csv', '--out', 's3://shop/out', *options, '--engine', 'ray', '--actors', 2, '--no-merge')
+    done = run_cli('predict', run, 's3://shop/lists/test.csv', '--out', 's3://shop/out', *options, '--on', 'ray', '--actors', 2, '--no-merge')
     assert done.returncode == 0, done.stderr
     assert run_cli('merge', 's3://shop/out/parts', '--out', tmp_path/'paths').returncode == 0
-    done = run_cli('predict', run, 's3://shop/images', '--out', tmp_path/'bytes', *options, '--engine', 'ray', '--actors', 2)
+    done = run_cli('predict', run, 's3://shop/images', '--out', tmp_path/'bytes', *options, '--on', 'ray', '--actors', 2)
     assert done.returncode == 0, done.stderr
     for o in ('paths','bytes'): assert same_files(tmp_path/o, tmp_path/'expected')
-    assert refused(run_cli('predict', run, 's3://shop/none.parquet', '--out', tmp_path/'none', *options, '--engine', 'ray'), 's3://shop/none.parquet: no such file')
-    assert refused(run_cli('predict', run, 's3://shop/images', '--out', 's3://shop/out', *options, '--engine', 'ray'), 'use --no-merge')
+    assert refused(run_cli('predict', run, 's3://shop/none.parquet', '--out', tmp_path/'none', *options, '--on', 'ray'), 's3://shop/none.parquet: no such file')
+    assert refused(run_cli('predict', run, 's3://shop/images', '--out', 's3://shop/out', *options, '--on', 'ray'), 'use --no-merge')

@@ -6,10 +6,10 @@ import pytest
 from conftest import SHORT,run_inprocess,spawn_python
 import fashion_fastai.data.cache as cache
 from fashion_fastai.data.cache import PackedImages
-from fashion_fastai.predict.catalogue import Store
+from fashion_fastai.predict.store import Store
 from fashion_fastai.core import InputError
 from fashion_fastai.data.image import load_pixels
-from fashion_fastai.predict.parts import Job,open_job
+from fashion_fastai.predict.job import Job,open_job
 
 PACK = """
 import multiprocessing,sys,time

@@ -132,7 +132,7 @@ def test_a_settings_file_in_the_working_folder(garments, tmp_path):
     assert run_inprocess('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path).returncode == 0
     assert 'width = 0.25' in (tmp_path/'run'/'settings.ini').read_text()
     assert refused(run_inprocess('train', garments, '--out', 'run', '--recipe', 'mine', cwd=tmp_path), 'contains a finished run')
-    assert refused(run_inprocess('train', garments, '--out', 'other', '--recipe', 'yours', cwd=tmp_path), "there are demo, quick, full, gpu, deepfashion, mine")
+    assert refused(run_inprocess('train', garments, '--out', 'other', '--recipe', 'yours', cwd=tmp_path), "there are demo, quick, full, gpu, mine")
 
 def test_a_strangers_settings_file_breaks_nothing(garments, tmp_path):
     stranger = tmp_path/'settings.ini'

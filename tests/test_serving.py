@@ -4,10 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import SHORT,refused,run_inprocess,run_python,train
+from fashion_fastai.core import InputError
+from fashion_fastai.data.cache import stored_size
+from fashion_fastai.data.image import load_pixels
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.predict.core import predict_images
-from fashion_fastai.predict.onnx import OnnxModel
+from fashion_fastai.predict.onnx import OnnxModel,open_session
 
 # a process in which importing PyTorch, or what a serving environment does not have, fails
 WITHOUT_TORCH = """
@@ -33,7 +36,7 @@ def folder(run, tmp_path_factory):
 
 def arrays(model, test):
     "The predictions of a list, with ONNX Runtime, as one `Predictions`"
-    return next(model.predict_batches(test, batch_size=10_000))
+    return predict_images(model, test)
 
 def same_predictions(run, folder, test):
     "Whether both engines predict the same categories and label sets, and probabilities within 1e-4"
@@ -136,7 +139,7 @@ import socket,sys,torch
 def refuse(*args, **kwargs): raise OSError('no network')
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from fashion_fastai.export.hub import HubModel
-model = HubModel.from_pretrained(sys.argv[1]).eval()
+model = HubModel.from_pretrained(sys.argv[1]).learn.model.eval()
 with torch.inference_mode(): torch.save(model(torch.load(sys.argv[2])), sys.argv[3])
 """
 
@@ -144,16 +147,14 @@ def test_a_saved_model_is_loaded_offline_bit_for_bit(run, folder, tmp_path):
     pytest.importorskip('huggingface_hub')
     import torch
     from fashion_fastai.export.hub import HubModel
-    model,images = HubModel.from_run(run).eval(),torch.randn(8, 3, 48, 36, generator=torch.Generator().manual_seed(0))
-    model.save_pretrained(tmp_path/'saved')
-    HubModel.from_pretrained(folder).save_pretrained(tmp_path/'card')
-    assert (tmp_path/'card'/'README.md').read_bytes() == (folder/'README.md').read_bytes()
+    images = torch.randn(8, 3, 48, 36, generator=torch.Generator().manual_seed(0))
+    HubModel.from_pretrained(folder).save_pretrained(tmp_path/'saved')
+    assert {o.name: o.read_bytes() for o in (tmp_path/'saved').iterdir()} == {o.name: o.read_bytes() for o in folder.iterdir()}
     torch.save(images, tmp_path/'images.pt')
-    with torch.inference_mode(): expected = model(images)
-    for name in ('saved','card'):
-        done = run_python('-W', 'ignore', '-c', LOAD, tmp_path/name, tmp_path/'images.pt', tmp_path/'out.pt')
-        assert done.returncode == 0, done.stderr
-        for a,b in zip(expected, torch.load(tmp_path/'out.pt')): assert torch.equal(a, b)
+    with torch.inference_mode(): expected = load_model(run).model.eval()(images)
+    done = run_python('-W', 'ignore', '-c', LOAD, tmp_path/'saved', tmp_path/'images.pt', tmp_path/'out.pt')
+    assert done.returncode == 0, done.stderr
+    for a,b in zip(expected, torch.load(tmp_path/'out.pt')): assert torch.equal(a, b)
 
 def test_the_serving_environment_needs_nothing_else(pytestconfig):
     "docker/requirements.txt has the versions of requirements.txt and of the extras"
@@ -162,3 +163,31 @@ def test_the_serving_environment_needs_nothing_else(pytestconfig):
     found = lines('docker/requirements.txt')
     assert found and set(found) <= known
     assert not {'torch','fastai','torchvision','scipy','scikit-learn'} & {re.split('[<>=]', o)[0] for o in found}
+
+@pytest.mark.parametrize('size', [(32,24), (48,36), (36,27), (64,48), (80,60), (97,45), (192,144), (300,200)])
+def test_the_graph_resizes_as_the_training_does_bit_for_bit(size):
+    import torch
+    from fashion_fastai.data.augment import squish
+    from fashion_fastai.export.graph import ResizePixels
+    images = torch.randint(0, 256, (2,*stored_size(size),3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    images[1] = 255
+    assert torch.equal(ResizePixels(stored_size(size), size)(images.float()), squish(images, size).float())
+    with pytest.raises(InputError, match='cannot be exported'): ResizePixels((80,60), (8,6))
+
+@pytest.mark.parametrize('shape', [(2,3,9,7), (2,3,8,7), (2,3,5,4), (1,2,6,6)])
+def test_pooling_without_ceil_mode_is_that_with_it(shape):
+    import torch
+    from fashion_fastai.export.graph import PairPool
+    x = torch.randn(shape)
+    torch.testing.assert_close(PairPool()(x), torch.nn.AvgPool2d(2, ceil_mode=True)(x), atol=1e-6, rtol=0)
+
+@pytest.mark.parametrize('options', [dict(tta=True, blur_pool=True, attribute_weight=None), dict(arch='xse_resnext18', width=1.), dict(arch='xresnet50', dropout=.2)])
+def test_other_networks_are_exported_with_equal_probabilities(options, garments, tmp_path):
+    from fashion_fastai.examples import tiny_learner
+    from fashion_fastai.export.graph import export_onnx
+    learn,image = tiny_learner(**options),garments/'test'/'00001.jpg'
+    export_onnx(learn, tmp_path/'model.onnx')
+    p,q = open_session(str(tmp_path/'model.onnx'), 1).run(None, dict(images=load_pixels(image, stored_size((32,24)))[None]))
+    expected = learn.predict(image)
+    np.testing.assert_allclose(p[0], list(expected.category_probabilities.values()), atol=1e-5)
+    np.testing.assert_allclose(q[0], list(expected.attribute_probabilities.values()), atol=1e-5)

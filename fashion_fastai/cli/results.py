@@ -6,7 +6,7 @@
 __all__ = ['MERGE', 'PREDICT', 'SERVE', 'EXPORT', 'REPORT', 'RUNS', 'SCORE']
 
 # %% ../../nbs/90_cli.results.ipynb #98f1074b
-import argparse
+import argparse,sys
 from pathlib import Path
 from ..core import InputError
 from .core import Command,at_least,port_number,program_name
@@ -17,13 +17,19 @@ _ENGINES = 'torch','onnx','int8'
 _PRECISION = 'precision of the network in PyTorch; auto: the fastest on this machine (default: auto)'
 _ENGINE = 'torch; or onnx or int8, which need no PyTorch, for a folder with model.onnx (default: torch, if it is installed)'
 
+_ON_RAY = '--on ray'
+
 def _predict_options(p):
     p.add_argument('model', metavar='MODEL',
         help='run folder, with folds or without; or an exported learner, a pickle, which can run any code: use only files that you trust')
-    p.add_argument('test', metavar='TEST', help='CSV with a column file_path, or a folder of images; '
-        'with --shard or --engine ray also Parquet with paths or images, and URLs')
-    p.add_argument('--out', metavar='DIR', required=True,
-        help='folder for category.csv, attribute.csv and predictions.csv')
+    p.add_argument('test', metavar='IMAGES', nargs='+', help='images, or their addresses on the web; or one of: a folder or zip of images, '
+        'a CSV with a column file_path, Parquet with paths or images, a text file with a path or address per line; '
+        'with --shard or --on ray, also the URL of a CSV or Parquet list')
+    p.add_argument('--out', metavar='DIR',
+        help='folder for category.csv, attribute.csv and predictions.csv (default: print a table of the predictions)')
+    p.add_argument('--json', action='store_true', help='without --out: print a JSON object per image, with all probabilities')
+    p.add_argument('--group', metavar='COLUMN', help='column of the list that says which images show one garment: their mean is written to '
+        'garments.csv (default: groups.csv beside the list, if there is one)')
     p.add_argument('--with', dest='others', metavar='RUN', action='append', default=[],
         help='another run, whose probabilities are averaged with those of MODEL; may be repeated')
     p.add_argument('--tta', action=argparse.BooleanOptionalAction,
@@ -37,11 +43,11 @@ def _predict_options(p):
         help="cache decoded images, to predict the same list again; auto: in the user's cache folder; "
             "or name a folder (default: no)")
     p.add_argument('--precision', choices=_PRECISIONS, help=_PRECISION)
-    p.add_argument('--engine', choices=(*_ENGINES, 'ray'), help=f'{_ENGINE}; ray: in parts by Ray Data, in PyTorch')
+    p.add_argument('--engine', choices=(*_ENGINES, 'ray'), metavar='|'.join(_ENGINES), help=_ENGINE)
+    p.add_argument('--on', choices=('ray',), help='ray: in parts by Ray Data, on all cores and GPUs of this machine or of a cluster')
     p.add_argument('--shard', metavar='K/N',
         help='predict part K of N parts of the list, such as 3/16, into a Parquet file in DIR; fashion merge joins them')
-    about = 'all cores and GPUs of this machine or of a cluster; started again, it computes what is missing'
-    _ray_options(p.add_argument_group('Ray', about))
+    _ray_options(p.add_argument_group('with --on ray', 'started again, the command computes what is missing'))
 
 def _ray_options(p):
     p.add_argument('--address', metavar='HOST:PORT',
@@ -55,56 +61,80 @@ def _ray_options(p):
 def _predict_part(args):
     "Predict one part of a list"
     from fashion_fastai.predict.parts import predict_shard
-    file,n = predict_shard(args.model, args.test, args.out, args.shard, args.precision or 'auto', tta=args.tta,
+    file,n = predict_shard(args.model, args.test[0], args.out, args.shard, args.precision or 'auto', tta=args.tta,
         batch_size=args.batch_size, workers=args.workers, strict=args.strict)
     print(f"{n:,} images: {file}; when all parts are there: {program_name()} merge {args.out} --out submission")
 
 def _predict_by_ray(args):
     "Predict a list by Ray"
     from fashion_fastai.predict.cluster import predict_catalogue
-    n = predict_catalogue(args.model, args.test, args.out, args.precision or 'auto', tta=args.tta, batch_size=args.batch_size,
+    n = predict_catalogue(args.model, args.test[0], args.out, args.precision or 'auto', tta=args.tta, batch_size=args.batch_size,
         workers=args.workers, strict=args.strict, address=args.address, actors=args.actors, merge=args.merge, timeout=args.timeout)
     parts = f"{args.out.rstrip('/')}/parts"
     if args.merge: print(f"{_written(n, Path(args.out))}; the parts in {parts} are not needed any more")
     else: print(f"{n:,} images: {parts}; to join them: {program_name()} merge {parts} --out submission")
 
-def _predict_here(args, engine, out):
-    "Predict in this process; returns the number of images"
-    options = dict(tta=args.tta, batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict)
-    if engine != 'torch':
-        from fashion_fastai.predict.onnx import onnx_run
-        return onnx_run(args.model, args.test, out, int8=engine == 'int8', **options)
-    from fashion_fastai.predict.ensemble import is_ensemble,load_ensemble # here, since they import PyTorch
-    from fashion_fastai.predict.core import predict_run
-    model,precision = args.model,args.precision or 'auto'
-    if args.others or is_ensemble(model):
-        # the networks average with the mirror image themselves
-        model,options = load_ensemble([model, *args.others], precision, args.tta),dict(options, tta=False)
-    return predict_run(model, args.test, out, precision, **options)
+def _load_predictor(args):
+    "The model of the command, or the ensemble of several"
+    from fashion_fastai.predict.core import as_predictor
+    from fashion_fastai.predict.onnx import choose_engine,load_engine
+    engine = choose_engine(args.engine, args.precision)
+    if engine == 'torch':
+        from fashion_fastai.predict.ensemble import is_ensemble,load_ensemble # here, since they import PyTorch
+        if args.others or is_ensemble(args.model):
+            return as_predictor(load_ensemble([args.model, *args.others], args.precision or 'auto', args.tta))
+    return as_predictor(load_engine(args.model, engine, args.precision), args.tta)
+
+def _predict_here(args):
+    "Predict in this process"
+    from fashion_fastai.core import batch_advice,oom_hint
+    from fashion_fastai.predict.core import predict_batches,predict_run
+    from fashion_fastai.predict.inputs import prediction_lines,read_garments,read_inputs
+    images = read_inputs(args.test)
+    is_list = isinstance(images, Path)
+    if args.cache != 'no' and not is_list:
+        raise InputError(f"--cache cannot be combined with {args.test[0]}: it needs a CSV list or a folder")
+    options = dict(batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict)
+    if args.out:
+        groups = read_garments(args.test[0], args.group) if args.group or is_list else {}
+        n = predict_run(_load_predictor(args), images, args.out, groups=groups, **options)
+        return print(_written(n, Path(args.out)))
+    predictor = _load_predictor(args)
+    with oom_hint(batch_advice(args.batch_size, predictor.size)):
+        for line in prediction_lines(predict_batches(predictor, images, **options), args.json): print(line)
 
 def _written(n, out):
     "The number of images, and the files that hold them"
-    files = [str(out/f'{o}.csv') for o in ('category','attribute','predictions') if (out/f'{o}.csv').is_file()]
+    files = [str(out/f'{o}.csv') for o in ('category','attribute','predictions','garments') if (out/f'{o}.csv').is_file()]
     return f"{n:,} images: {', '.join(files)}"
+
+def _use_old_spelling(args):
+    "Accept --engine ray, the spelling of version 0.1"
+    if args.engine != 'ray': return
+    print(f"fashion: --engine ray is now {_ON_RAY}, and will not be known in the next version", file=sys.stderr)
+    args.engine,args.on = None,'ray'
 
 def _check_options(args):
     "Refuse options that do not fit together"
-    by_ray = args.engine == 'ray'
-    in_parts = '--engine ray' if by_ray else args.shard and '--shard'
-    if args.shard and args.engine not in (None, 'torch'): raise InputError(f'--shard cannot be combined with --engine {args.engine}')
-    if not by_ray and (args.address or args.actors or not args.merge):
-        raise InputError('--address, --actors and --no-merge need --engine ray')
+    in_parts = _ON_RAY if args.on else args.shard and '--shard'
+    if args.shard and args.on: raise InputError(f"--shard cannot be combined with {_ON_RAY}")
+    if in_parts and args.engine not in (None, 'torch'): raise InputError(f"{in_parts} cannot be combined with --engine {args.engine}")
+    if not args.on and (args.address or args.actors or not args.merge):
+        raise InputError(f"--address, --actors and --no-merge need {_ON_RAY}")
     if in_parts and args.cache != 'no': raise InputError(f"--cache cannot be combined with {in_parts}: each image is read once")
+    if in_parts and not args.out: raise InputError(f"{in_parts} needs --out DIR, for the parts")
+    if in_parts and (len(args.test) > 1 or args.group): raise InputError(f"{in_parts} predicts one list, without --group")
+    if args.out and args.json: raise InputError('--json prints predictions, and cannot be combined with --out')
+    if args.group and not args.out: raise InputError('--group needs --out DIR, for garments.csv')
     if args.others and (in_parts or args.engine in ('onnx','int8')):
         raise InputError(f"--with cannot be combined with {in_parts or f'--engine {args.engine}'}, which predicts with one model")
 
 def _predict(args):
+    _use_old_spelling(args)
     _check_options(args)
-    if args.shard: return _predict_part(args)
-    if args.engine == 'ray': return _predict_by_ray(args)
-    from fashion_fastai.predict.onnx import choose_engine
-    out = Path(args.out)
-    print(_written(_predict_here(args, choose_engine(args.engine, args.precision), out), out))
+    if args.shard: _predict_part(args)
+    elif args.on: _predict_by_ray(args)
+    else: _predict_here(args)
 
 def _serve_options(p):
     p.add_argument('model', metavar='RUN', help='run folder, or any folder with model.json and model.safetensors')
@@ -136,7 +166,7 @@ def _serve(args):
         examples=args.examples, engine=args.engine, hosts=args.hosts)
 
 def _merge_options(p):
-    p.add_argument('parts', metavar='DIR', help='folder with all parts of a list, from fashion predict --shard or --engine ray')
+    p.add_argument('parts', metavar='DIR', help='folder with all parts of a list, from fashion predict --shard or --on ray')
     p.add_argument('--out', metavar='DIR', required=True,
         help='folder for category.csv, attribute.csv and predictions.csv')
 
@@ -145,7 +175,7 @@ def _merge(args):
     print(_written(merge_parts(args.parts, args.out), Path(args.out)))
 
 MERGE = Command('join the parts of a prediction into the submission files', _merge_options, _merge)
-PREDICT = Command('predict images, and write the submission files', _predict_options, _predict)
+PREDICT = Command('predict images, and print the predictions or write the submission files', _predict_options, _predict)
 SERVE = Command('open a web page to try a model, or serve it over HTTP', _serve_options, _serve)
 
 # %% ../../nbs/90_cli.results.ipynb #aa4eec40
@@ -184,8 +214,7 @@ def _export_options(p):
     p.add_argument('--out', metavar='FOLDER', required=True, help='model folder to create')
     p.add_argument('--onnx', action='store_true', help='also write model.onnx, for predictions without PyTorch')
     p.add_argument('--int8', metavar='DATA',
-        help='data folder of the training: also write model_int8.onnx, if the mean of the scores falls by less than 0.3 points, '
-            'and batches are predicted faster here')
+        help='data folder of the training: also write model_int8.onnx, if the mean of the scores falls by less than 0.3 points')
     p.add_argument('--card', action='store_true', help='also write README.md, the model card')
     p.add_argument('--license', metavar='ID', default='other', help='identifier of the licence, for the card (default: other)')
 

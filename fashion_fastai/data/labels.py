@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
-from ..core import InputError,UNKNOWN,atomic_write,usable_names
+from ..core import InputError,UNKNOWN,atomic_write,name_problem,usable_names
 from .files import ImageFolder
 from .paths import find_images,find_rows
 from .records import clean_name,list_names

@@ -11,7 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 import numpy as np,torch,torch.nn.functional as F
 from torch import nn
-from ..core import InputError,atomic_write
+from ..core import InputError,atomic_write,optional
 from ..data.cache import stored_size
 from ..data.augment import JitterNormalize
 from ..callback.tta import predict_with_flip
@@ -94,13 +94,6 @@ class ServingGraph(nn.Module):
         return tuple(o for o in self.loss.activation(logits) if o.shape[1])
 
 # %% ../../nbs/75_export.graph.ipynb #342d8569
-def _require_onnx():
-    "Refuse to export without the optional packages"
-    try: import onnx,onnxscript # noqa: F401 - torch.onnx needs them
-    except ImportError as e:
-        install = "pip install 'fashion_fastai[onnx]'"
-        raise InputError(f"ONNX needs {e.name}, which is not installed here: {install}") from None
-
 def _export(graph, images, path):
     "`torch.onnx.export` without its messages"
     quiet = logging.getLogger('torch.onnx'),logging.getLogger('onnxscript')
@@ -119,7 +112,7 @@ def export_onnx(
     path:str|Path, # .onnx file
 )->str: # SHA-256 of the file; raises `InputError` if the packages are not installed, or the graph disagrees
     "Write the network as an ONNX graph"
-    _require_onnx()
+    with optional('onnx', 'ONNX'): import onnx,onnxscript # noqa: F401 - torch.onnx needs them
     graph,generator = ServingGraph(learn).eval(),torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (3,*graph.stored,3), dtype=torch.uint8, generator=generator)
     with atomic_write(path) as f:

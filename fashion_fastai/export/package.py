@@ -33,7 +33,7 @@ def export_int8(
     data:str|Path, # data folder of the training
     recipe, # `Recipe` of the training, which determines the split
 )->Int8Check: # raises `InputError` for another model's data
-    "Quantise the graph of a model folder, and keep the result if it is as good and faster here"
+    "Quantise the graph of a model folder, and keep the result if it is as good"
     table,packed,_ = read_data(data, recipe)
     names = list(table.vocab.categories),list(table.vocab.attributes)
     if names != (config['categories'], config['attributes']): raise InputError(f"{data}: its labels are not those of the model")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'CONFIG_FILES', 'WEIGHTS_FILE', 'PARTS', 'ONNX_FILES', 'config_path', 'read_json', 'is_number', 'is_text',
-           'is_flag', 'is_list_of', 'is_dict_of', 'is_plain_name', 'check_values', 'are_members', 'is_rule',
-           'are_temperatures', 'read_config', 'file_hash', 'expected_hash', 'read_file']
+           'is_flag', 'is_list_of', 'is_dict_of', 'are_names', 'is_plain_name', 'check_values', 'are_members',
+           'is_rule', 'are_temperatures', 'read_config', 'file_hash', 'expected_hash', 'read_file']
 
 # %% ../../nbs/52_folders.model.ipynb #c8721f75
 import hashlib,json,re,reprlib
@@ -26,9 +26,9 @@ def config_path(
     "The description of the model in `folder`"
     folder = Path(folder)
     if not folder.exists(): raise InputError(f"{folder}: no such model; it should be the folder of a finished run, or an exported one")
-    found = next((folder/o for o in CONFIG_FILES if (folder/o).is_file()), None)
-    if found is None: raise InputError(f"{folder}: there is no config.json, and no model.json in this folder")
-    return found
+    path = next((folder/o for o in CONFIG_FILES if (folder/o).is_file()), None)
+    if path is None: raise InputError(f"{folder}: there is no config.json, and no model.json in this folder")
+    return path
 
 # %% ../../nbs/52_folders.model.ipynb #977dcab4
 def read_json(
@@ -79,6 +79,12 @@ def is_dict_of(
 )->bool:
     "Whether a value is an object with valid values"
     return isinstance(value, dict) and all(map(is_text, value)) and all(map(is_valid, value.values()))
+
+def are_names(
+    value, # from a JSON file
+)->bool:
+    "Whether a value is a list of texts, each once"
+    return is_list_of(value, is_text) and len(set(value)) == len(value)
 
 def is_plain_name(
     name, # from a JSON file
@@ -157,7 +163,6 @@ def are_temperatures(
 # %% ../../nbs/52_folders.model.ipynb #b8a38b52
 _DESCRIPTION = "a model's description"
 
-def _are_names(value): return is_list_of(value, is_text) and len(set(value)) == len(value)
 
 def _is_group(value, n):
     "Whether a value describes an `AttributeGroup`"
@@ -211,11 +216,11 @@ def read_config(
     description = read_json(path, _DESCRIPTION)
     if 'format' not in description: raise InputError(f"{path}: is not {_DESCRIPTION}: it has no format")
     if description['format'] != FORMAT:
-        found,versions = (reprlib.repr(description.get(o)) for o in ('format','versions'))
+        format_there,versions = (reprlib.repr(description.get(o)) for o in ('format','versions'))
         advice = f"install the version that wrote it: {versions}"
-        raise InputError(f"{path}: has format {found}, and this version reads format {FORMAT}; {advice}")
+        raise InputError(f"{path}: has format {format_there}, and this version reads format {FORMAT}; {advice}")
     labels = 'categories','attributes'
-    check_values(path, _DESCRIPTION, description, [(o, _are_names, 'a list of names, each once') for o in labels])
+    check_values(path, _DESCRIPTION, description, [(o, are_names, 'a list of names, each once') for o in labels])
     n,m = (len(description[o]) for o in labels)
     if not n + m: raise InputError(f"{path}: is not {_DESCRIPTION}: it has no categories and no attributes")
     check_values(path, _DESCRIPTION, description, _checks(n, m), _OPTIONAL)
@@ -233,8 +238,8 @@ def expected_hash(
     name:str, # file name
 )->str|None: # None if the description does not mention the file
     "The hash that the file `name` of a model folder should have"
-    known = description.get('files', {}).get(name)
-    return known or (description.get('weights_sha256') if name == WEIGHTS_FILE else None)
+    listed = description.get('files', {}).get(name)
+    return listed or (description.get('weights_sha256') if name == WEIGHTS_FILE else None)
 
 _MAX_WEIGHTS = 8_000_000_000 # bytes of a file; the largest body at width 4 has less
 

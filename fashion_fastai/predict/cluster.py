@@ -12,11 +12,13 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
-from ..core import InputError,terminal_progress,track
+from ..core import InputError,optional,terminal_progress,track
+from .store import Store,is_remote
 from ..distributed.processes import TIMEOUT
+from .job import Job,open_job,recorded_precision
 from .model import load_model
-from .catalogue import Catalogue,Store,import_pyarrow,is_remote
-from .parts import Job,describe_job,known_precision,merge_parts,open_job,part_name,predict_part
+from .catalogue import Catalogue,import_pyarrow
+from .parts import describe_job,merge_parts,part_name,predict_part
 
 # %% ../../nbs/64_predict.cluster.ipynb #688c5bed
 _MANY_PARTS,_PART_ROWS,_MOST_PARTS = 256,4096,50_000
@@ -48,8 +50,7 @@ def import_ray(): # raises `InputError` if it is not installed
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')
     os.environ.setdefault('RAY_ENABLE_AUTO_CONNECT', '0') # a thread that still waits would start Ray again after its end
-    try: import ray,ray.data
-    except ImportError: raise InputError('--engine ray needs Ray: pip install "fashion_fastai[ray]"') from None
+    with optional('ray', '--on ray'): import ray,ray.data
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     for name in ('ray','ray.data'): logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -178,16 +179,16 @@ def _choose_precision(model, precision):
 # %% ../../nbs/64_predict.cluster.ipynb #7ba5ed08
 def _watched(results, count, timeout, hint):
     "Pass on `results`, which a thread waits for; raises `InputError` if neither they nor `count()` change for `timeout` seconds"
-    found = queue.Queue()
+    arrived = queue.Queue()
     def wait():
         try:
-            for o in results: found.put(o)
-            found.put(None)
-        except Exception as e: found.put(e)
+            for o in results: arrived.put(o)
+            arrived.put(None)
+        except Exception as e: arrived.put(e)
     threading.Thread(target=wait, daemon=True).start()
     n,since = None,time.monotonic()
     while True:
-        try: result = found.get(timeout=1)
+        try: result = arrived.get(timeout=1)
         except queue.Empty:
             now = count()
             if now != n: n,since = now,time.monotonic()
@@ -214,10 +215,10 @@ def _run_parts(ray, work, parts, pool, timeout):
     try:
         for o in track(_watched(done.iter_rows(), count, timeout, hint), terminal_progress, len(parts)):
             if o['error']: raise InputError(f"part {o['part']} of {work.n_parts}: {o['error']}; {_AGAIN}")
-    except ray.exceptions.RayError as e: raise _ended(e) from e
+    except ray.exceptions.RayError as e: raise _as_input_error(e) from e
 
-def _ended(error):
-    "What to raise for an error of Ray"
+def _as_input_error(error):
+    "An error of Ray in one line"
     reason = str(error).strip().splitlines()[-1][:300]
     return InputError(f"Ray ended the prediction ({type(error).__name__}: {reason}); {_AGAIN}")
 
@@ -225,7 +226,7 @@ def _choose_in_cluster(ray, model, precision, pool, timeout):
     "`_choose_precision` where the actors will be: this machine may have no GPU"
     task = ray.remote(_choose_precision).options(num_cpus=pool.cpus, num_gpus=pool.gpus)
     try: return ray.get(task.remote(model, precision), timeout=timeout)
-    except ray.exceptions.RayError as e: raise _ended(e) from e
+    except ray.exceptions.RayError as e: raise _as_input_error(e) from e
 
 def _absolute(path): return str(path) if is_remote(path) else os.path.abspath(path)
 
@@ -249,11 +250,11 @@ def predict_catalogue(
     if merge and store.is_remote:
         advice = f"use --no-merge, and then: fashion merge {store} --out DIR"
         raise InputError(f"{out}: submission files are written to a disk; {advice}")
-    job,chosen = describe_job(load_model(model), catalogue, batch_size, tta),known_precision(store, precision)
+    job,chosen = describe_job(load_model(model), catalogue, batch_size, tta),recorded_precision(store, precision)
     def opened(precision, channels_last=False):
-        own = replace(job, precision=precision, channels_last=channels_last)
-        open_job(store, own)
-        return own
+        job_in_precision = replace(job, precision=precision, channels_last=channels_last)
+        open_job(store, job_in_precision)
+        return job_in_precision
     there = set(store.names('.parquet'))
     if chosen or there: job = opened(*(chosen or [precision])) # another precision than that of the parts is refused
     n_parts,cpus = count_parts(job.rows, batch_size),workers or 1

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MAX_IMAGES', 'MAX_REQUEST_PIXELS', 'MAX_BODY', 'MAX_JSON', 'MAX_JSON_VALUES', 'MAX_AWAITED', 'READ_SECONDS',
-           'RETRY_SECONDS', 'Refused', 'prediction_json', 'PredictionQueue', 'answer_request', 'api_app', 'serve_api']
+           'RETRY_SECONDS', 'Refused', 'PredictionQueue', 'answer_request', 'api_app', 'serve_api']
 
 # %% ../../nbs/84_serve.api.ipynb #43174a1f
-import asyncio,html,json,socket
+import asyncio,html,json
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager,contextmanager
+from contextlib import ExitStack,asynccontextmanager,contextmanager
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -19,11 +19,12 @@ from typing import Callable
 from fastcore.basics import defaults
 from PIL import Image
 import fashion_fastai
-from ..core import InputError
+from ..core import InputError,optional
 from ..folders.model import config_path,read_config
-from ..predict.onnx import OnnxModel,load_engine
+from ..predict.core import as_predictor,predict_image,prediction_json
+from ..predict.onnx import load_engine
 from .uploads import MAX_BYTES,MAX_PIXELS,check_image,decode_base64
-from .page import KnownHosts
+from .page import KnownHosts,listening_socket,url_host
 
 # %% ../../nbs/84_serve.api.ipynb #bf07451b
 MAX_IMAGES = 32 # of one request
@@ -43,26 +44,16 @@ class Refused(Exception):
     ): self.status,self.reason = status,reason
 
 # %% ../../nbs/84_serve.api.ipynb #fc5bfe99
-def prediction_json(
-    prediction, # `Prediction`
-)->dict: # names and probabilities
-    "A prediction as JSON-compatible values"
-    found = {}
-    if prediction.category_probabilities: found |= dict(category=prediction.category, probability=prediction.probability)
-    if prediction.attribute_probabilities: found |= dict(attributes=prediction.attributes)
-    if prediction.category_probabilities: found |= dict(category_probabilities=prediction.category_probabilities)
-    if prediction.attribute_probabilities: found |= dict(attribute_probabilities=prediction.attribute_probabilities)
-    return found
-
 class PredictionQueue:
     "Predicts the images of requests in threads, and accepts no more than `size` requests at a time"
     def __init__(self,
-        model, # `FashionLearner` or `OnnxModel`
+        model, # learner or predictor
         size:int=64, # requests that are waiting or predicted
     ):
-        self.model,self.size,self.n,self.n_accepted,self.n_predicted = model,size,0,0,0
-        self.options = dict(threads=1) if isinstance(model, OnnxModel) else {}
-        self.pool = ThreadPoolExecutor(defaults.cpus if self.options else 1) # a learner predicts one image at a time
+        self.model,self.size,self.n,self.n_accepted,self.n_predicted = as_predictor(model),size,0,0,0
+        n_threads = defaults.cpus if self.model.is_parallel else 1
+        self.pool,self.context = ThreadPoolExecutor(n_threads),ExitStack()
+        self.probabilities = self.context.enter_context(self.model.sharing(n_threads)) # one core for each image
         self.predict([('the first', lambda: Image.new('RGB', (8,8)))]) # the first prediction takes longer
 
     def require_place(self): # raises `Refused` if there is none
@@ -93,7 +84,7 @@ class PredictionQueue:
                     limit = f'{MAX_REQUEST_PIXELS/1e6:.0f} million pixels'
                     raise InputError(f"{name}: the images up to this one have more than {limit}; send fewer at a time")
                 pixels_left -= n_pixels
-                prediction = prediction_json(self.model.predict(image, **self.options))
+                prediction = prediction_json(predict_image(self.model, image, self.probabilities))
             except InputError as e: prediction = dict(problem=str(e).removeprefix(f'{name}: '))
             predictions.append(dict(name=name, **prediction))
         return predictions
@@ -103,6 +94,11 @@ class PredictionQueue:
     )->list: # of dictionaries
         "Read and predict the images of one request in a thread of the pool"
         return await asyncio.get_running_loop().run_in_executor(self.pool, lambda: self.predict(read()))
+
+    def close(self):
+        "Wait for the requests that are predicted, and give the cores back"
+        self.pool.shutdown()
+        self.context.close()
 
 # %% ../../nbs/84_serve.api.ipynb #cd228723
 async def _receive(request, body, max_bytes):
@@ -173,11 +169,7 @@ async def answer_request(
 # %% ../../nbs/84_serve.api.ipynb #1303c9e3
 def _fastapi():
     "FastAPI, an optional package"
-    try:
-        import fastapi,python_multipart,uvicorn # noqa: F401 - fastapi needs them
-    except ImportError as e:
-        install = "pip install 'fashion_fastai[api]'"
-        raise InputError(f"--api needs {e.name}, which is not installed here: {install}") from None
+    with optional('api', '--api'): import fastapi,python_multipart,uvicorn # noqa: F401 - fastapi needs them
     return fastapi
 
 _FILES = dict(type='array', items=dict(type='string', format='binary'), maxItems=MAX_IMAGES)
@@ -216,7 +208,7 @@ def api_app(
     @asynccontextmanager
     async def lifespan(app):
         yield
-        queue.pool.shutdown()
+        queue.close()
         if closed: closed()
     app = fastapi.FastAPI(title=name, version=fashion_fastai.__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
 
@@ -245,12 +237,6 @@ def api_app(
     return app
 
 # %% ../../nbs/84_serve.api.ipynb #ca8c3ad8
-def _listen(host, port):
-    "A socket that listens"
-    family = socket.AF_INET6 if ':' in host else socket.AF_INET
-    try: return socket.create_server((host.strip('[]'), port), family=family, backlog=2048)
-    except OSError as e: raise InputError(f"{host}, port {port}: cannot be listened at ({e.strerror or e})") from None
-
 def _bounded_protocol():
     "uvicorn's protocol, in which a new connection replaces the oldest one whose request has not arrived, beyond `MAX_AWAITED`"
     from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -283,13 +269,12 @@ def serve_api(
     _fastapi()
     import uvicorn
     description = read_config(config_path(model))
-    with _listen(host, port) as listening:
+    with listening_socket(host, port) as listening:
         requests = PredictionQueue(load_engine(model, engine, precision), queue)
         def closed(): print(f"stopped: {requests.n_accepted:,} requests accepted, {requests.n_predicted:,} predicted", flush=True)
         app = KnownHosts(api_app(requests, Path(model).resolve().name, description, closed), host, hosts)
         # no limit for the graceful stop: what is accepted is answered
         server = uvicorn.Server(uvicorn.Config(app, http=_bounded_protocol(), ws='none', log_level='warning',
             access_log=False, timeout_graceful_shutdown=None))
-        name = f'[{host}]' if ':' in host and host[0] != '[' else host
-        print(f"the API of {model} is at http://{name}:{listening.getsockname()[1]}/docs (Ctrl-C ends it)", flush=True)
+        print(f"the API of {model} is at http://{url_host(host)}:{listening.getsockname()[1]}/docs (Ctrl-C ends it)", flush=True)
         server.run(sockets=[listening])

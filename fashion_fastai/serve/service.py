@@ -14,7 +14,7 @@ from PIL import Image
 from ..core import InputError,atomic_write,name_problem
 from ..data.files import ImageFolder,image_suffixes
 from ..data.synthetic import draw_garment
-from ..predict.onnx import OnnxModel
+from ..predict.core import as_predictor
 from .uploads import check_image,heat_map,predict_upload,predict_uploads
 
 # %% ../../nbs/81_serve.service.ipynb #bb6e291a
@@ -85,13 +85,13 @@ def _without_formulas(table):
 class PredictionService:
     "Predictions for uploads (dictionaries with orig_name and path): one image and one list at a time"
     def __init__(self,
-        model, # `FashionLearner` or `OnnxModel`, for single images
+        model, # learner or predictor, for single images
         list_model, # another of the same, for lists
         uploads:str|Path, # folder that contains uploads, and receives tables
         folder:str|Path, # for the images of a list while they are predicted
     ):
-        self.model,self.list_model = model,list_model
-        self.has_heat_map = not isinstance(model, OnnxModel) # which has no gradients
+        self.model,self.list_model = as_predictor(model),as_predictor(list_model)
+        self.learn = self.model.learn # None where there is no gradient, and so no heat map
         self.uploads,self.folder = Path(uploads).resolve(),Path(folder)
         self.image_lock,self.list_lock = threading.Lock(),threading.Lock()
         self.is_closed = False
@@ -114,7 +114,7 @@ class PredictionService:
         name,path = self._resolve(upload)
         with self.image_lock:
             prediction = predict_upload(self.model, path, name)
-            heat = heat_map(self.model, path, name, label or None) if self.has_heat_map else None
+            heat = heat_map(self.learn, path, name, label or None) if self.learn else None
         attributes = {o: prediction.attribute_probabilities[o] for o in prediction.attributes}
         return ImagePage(prediction.category_probabilities or None, attributes, heat, _label_rows(prediction))
 
@@ -123,9 +123,9 @@ class PredictionService:
         label:str='', # category or attribute; empty for the predicted category
     )->Image.Image|None: # raises `InputError`
         "Another heat map of an image"
-        if not upload or not self.has_heat_map: return None
+        if not upload or not self.learn: return None
         name,path = self._resolve(upload)
-        with self.image_lock: return heat_map(self.model, path, name, label or None)
+        with self.image_lock: return heat_map(self.learn, path, name, label or None)
 
     def images(self,
         uploads:list|None, # images, and zips of images

@@ -18,7 +18,7 @@ from ..core import InputError,name_problem
 from ..data.files import HEAD,ImageFiles,image_suffixes,kind_of,read_head
 from ..data.image import MAX_DECODED,image_file,largest_image,open_image
 from ..outputs.prediction import Prediction
-from ..predict.onnx import OnnxModel
+from ..predict.core import predict_batches,predict_image
 
 # %% ../../nbs/80_serve.uploads.ipynb #fecdad59
 def decode_base64(
@@ -66,13 +66,13 @@ def _named(path, name):
     except InputError as e: raise InputError(str(e).replace(str(path), name)) from None
 
 def predict_upload(
-    model, # `FashionLearner` or `OnnxModel`
+    model, # learner or predictor, as for `predict_batches`
     path:str|Path, # of the uploaded image
     name:str, # what the user calls it
 )->Prediction: # raises `InputError` if it cannot be read, or is too large
     "Predict an uploaded image"
     check_image(path, name)
-    with _named(path, name): return model.predict(path)
+    with _named(path, name): return predict_image(model, path)
 
 def heat_map(
     learn, # `FashionLearner`; an ONNX graph has no gradients
@@ -226,14 +226,8 @@ def _batch_table(predictions, folder, images):
         images.bad[number] = reason.replace(f'{path}: ', '').replace(str(path), images.names[number])
     return table.drop([numbers[row] for row in predictions.bad])
 
-def _predict_folder(model, folder, progress):
-    "The predictions of a folder of images, by either engine"
-    if isinstance(model, OnnxModel): return model.predict_batches(folder, progress=progress)
-    from fashion_fastai.predict.core import predict_batches # here, since an ONNX graph is served without PyTorch
-    return predict_batches(model, folder, progress=progress)
-
 def predict_uploads(
-    model, # `FashionLearner` or `OnnxModel`
+    model, # learner or predictor, as for `predict_batches`
     uploads:list, # (name, path) of images, and of zips of images
     folder:str|Path|None=None, # for a temporary folder with the images; None for the system's
     progress:Callable|None=None, # wraps the loop over batches, with their number as `total`; None for no progress bar
@@ -242,7 +236,7 @@ def predict_uploads(
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
         images = collect_images(uploads, tmp)
         has_any = len(images.bad) < len(images.names)
-        batches = _predict_folder(model, tmp, progress) if has_any else []
+        batches = predict_batches(model, tmp, progress=progress) if has_any else []
         tables = [_batch_table(o, tmp, images) for o in batches]
     columns = ['file_path', 'category', 'category_probability', 'attributes', *model.vocab.attributes]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=columns, dtype=object)
