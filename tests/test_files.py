@@ -1,6 +1,5 @@
 "Folders and zips as people have them: every file is used, or counted with the reason why it is not"
 import io,os,random,shutil,warnings,zipfile
-from pathlib import Path
 import pytest
 from PIL import Image
 from conftest import refused,run_inprocess

@@ -1,5 +1,4 @@
 "Folders of categories, attributes beside them, and what a conversion of them writes"
-import os
 from pathlib import Path
 import numpy as np,pandas as pd
 import pytest
