@@ -74,7 +74,8 @@ def _predict_here(args, engine, out):
     if engine != 'torch':
         from fashion_fastai.predict.onnx import onnx_run
         return onnx_run(args.model, args.test, out, int8=engine == 'int8', **options)
-    from fashion_fastai.predict.ensemble import is_ensemble,load_ensemble # here, since they import PyTorch
+    from fashion_fastai.folders.run import is_ensemble
+    from fashion_fastai.predict.ensemble import load_ensemble # here, since it imports PyTorch
     from fashion_fastai.predict.core import predict_run
     model,precision = args.model,args.precision or 'auto'
     if args.others or is_ensemble(model):

@@ -18,7 +18,7 @@ from ..data.cache import stored_size
 from ..data.loader import read_data
 from ..folders.model import ONNX_FILES,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
 from ..predict.model import load_folder
-from ..report.compare import read_metrics
+from ..folders.run import read_metrics
 from .graph import export_onnx
 from .int8 import Int8Check,check_int8,quantize_onnx,table_pixels
 from .card import data_figures,model_card

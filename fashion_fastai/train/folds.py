@@ -21,13 +21,13 @@ from ..data.duplicates import near_duplicate_groups
 from ..data.loader import RunData,read_data
 from ..decision.tune import decide
 from ..outputs.submission import read_bad_images,write_bad_images
+from ..folders.run import FOLDS_FILE,FOLDS_RUN_FILES,check_folder,check_recipe,is_finished,locked_run,read_metrics
 from ..interpret.core import FashionInterpretation
 from ..interpret.scores import run_scores
 from ..predict.model import load_model,versions
-from ..predict.ensemble import ENSEMBLE_FILE,FOLDS_FILE,save_ensemble
-from ..report.compare import read_metrics
+from ..predict.ensemble import save_ensemble
 from ..report.page import machine,write_report
-from .core import RUN_FILES,check_recipe,locked_run,planned_recipe,train_run
+from .core import planned_recipe,train_run
 
 # %% ../../nbs/74_train.folds.ipynb #51737579
 def _new_folds(table, n, seed, workers):
@@ -118,22 +118,6 @@ def out_of_fold_table(
     return frame
 
 # %% ../../nbs/74_train.folds.ipynb #7f27c269
-_SUMMARY_FILES = 'oof.csv',ENSEMBLE_FILE,FOLDS_FILE
-
-def _is_finished(out, k): return (out/f'fold_{k}'/'metrics.json').is_file()
-
-def _check_folder(out, overwrite, resume):
-    "Refuse a folder that contains a run, unless it is to be overwritten or resumed; returns whether there is one to resume"
-    if overwrite: return False
-    if (out/'metrics.json').exists(): raise InputError(f"{out}: contains a finished run; choose another folder, or use --overwrite")
-    has_folds = (out/FOLDS_FILE).exists()
-    has_run = any((out/o).exists() for o in (*_SUMMARY_FILES, *RUN_FILES)) or any(out.glob('fold_*'))
-    if has_run and not has_folds:
-        raise InputError(f"{out}: contains a run without {FOLDS_FILE}; choose another folder, or use --overwrite")
-    if has_folds and not resume:
-        raise InputError(f"{out}: contains an unfinished run; use --resume to continue or --overwrite to restart")
-    return has_folds
-
 def _clear(out):
     "Remove an earlier run, with folds or without"
     with ExitStack() as stack:
@@ -142,7 +126,7 @@ def _clear(out):
         for o in out.glob('fold_*'):
             if o.is_symlink(): o.unlink() # the folder on another disk is kept
             else: shutil.rmtree(o, ignore_errors=True)
-        for o in (*_SUMMARY_FILES, *RUN_FILES): (out/o).unlink(missing_ok=True)
+        for o in FOLDS_RUN_FILES: (out/o).unlink(missing_ok=True)
 
 class _Begun(NamedTuple):
     "What all processes that train the folds of a run agree on"
@@ -152,7 +136,7 @@ class _Begun(NamedTuple):
 
 def _begin(data, out, recipe, n, name, overwrite, resume):
     "Check, plan, assign the folds and find unreadable images, or read what the first process decided; `out` is locked"
-    is_resumed = _check_folder(out, overwrite, resume)
+    is_resumed = check_folder(out, overwrite, resume, in_folds=True)
     recipe = planned_recipe(data, recipe, out, is_resumed, n)
     if overwrite: _clear(out)
     elif (out/'settings.ini').is_file(): check_recipe(out, recipe)
@@ -169,7 +153,7 @@ def _begin(data, out, recipe, n, name, overwrite, resume):
 def _train_fold(data, out, recipe, name, found, folds, k):
     "Train one fold, unless it is finished"
     folder,n = out/f'fold_{k}',folds.max()
-    if _is_finished(out, k):
+    if is_finished(out/f'fold_{k}'):
         (folder/'checkpoint.pt').unlink(missing_ok=True) # a kill can leave it
         return print(f"fold {k} of {n}: is finished", flush=True)
     print(f"fold {k} of {n}: {folder}", flush=True)
@@ -217,8 +201,8 @@ def train_folds(
     def wait(): print(f"another process is beginning or finishing the run in {out}; waiting for it", flush=True)
     with locked_run(out, wait if resume else None): begun = _begin(data, out, recipe, n, name, overwrite, resume)
     for k in [only] if only else range(1, n+1): _train_fold(data, out, begun.recipe, name, begun.found, begun.folds, k)
-    if not all(_is_finished(out, k) for k in range(1, n+1)): return None
+    if not all(is_finished(out/f'fold_{k}') for k in range(1, n+1)): return None
     with locked_run(out, wait):
-        if (out/'metrics.json').is_file(): return json.loads((out/'metrics.json').read_text()) # of another process
-        for o in _SUMMARY_FILES: remove_leftovers(out/o, 0)
+        if is_finished(out): return json.loads((out/'metrics.json').read_text()) # of another process
+        for o in FOLDS_RUN_FILES: remove_leftovers(out/o, 0)
         return _finish(data, out, begun.recipe, begun.found.table, begun.folds)
