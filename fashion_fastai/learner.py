@@ -80,9 +80,11 @@ class FashionLearner(Learner):
         self.fitting = True
         try:
             with self.checkpoint.session() if resumable else nullcontext(0) as first_epoch:
-                for epoch in range(first_epoch, self.n_epoch):
+                epoch = first_epoch
+                while epoch < self.n_epoch: # a callback may change how many there are
                     self.epoch = epoch
                     self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+                    epoch += 1
         finally: self.fitting = False
 
     def all_batches(self):
@@ -263,6 +265,7 @@ def fashion_learner(
     threshold:float=.4, # probability from which an attribute is predicted, until `tune_decision` finds a better rule
     tta:bool=False, # validate and predict with test-time augmentation
     precision:str='fp32', # fp32, bf16 or fp16; auto for the fastest on this machine
+    channels_last:bool|None=None, # memory layout; None for the faster
     cbs:list|None=None, # further callbacks
     **kwargs
 )->FashionLearner: # its random weights depend on the seed only
@@ -271,7 +274,7 @@ def fashion_learner(
     learns_weights,training_sets = attribute_weight is None,dls.train.targets[1]
     model = multi_task_model(n_categories, n_attributes, arch, dropout, learns_weights, width=width, blur_pool=blur_pool)
     if dls.device is not None and dls.device.type == 'cuda': model.graphs = StepGraphs()
-    set_precision(model.to(dls.device), precision, dls.train.crop.size, dls.train.own_bs)
+    set_precision(model.to(dls.device), precision, dls.train.crop.size, dls.train.own_bs, channels_last=channels_last)
     groups,types = getattr(dls, 'label_info', ((), ()))
     may_be_empty = bool((training_sets == 0).all(1).any()) # as in the training labels
     rule = Grouped.from_groups(Threshold(threshold, may_be_empty), groups)
@@ -289,7 +292,7 @@ def fashion_learner(
     return learn
 
 _LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment',
-    'threshold','tta','precision','lr','wd')
+    'threshold','tta','precision','channels_last','lr','wd')
 
 def _settings(recipe, *names): return {o: getattr(recipe, o) for o in names}
 
@@ -309,5 +312,7 @@ def recipe_learner(
     cbs = [cls(value) for cls,value in ((MixUp, recipe.mixup), (CutMix, recipe.cutmix), (EMA, recipe.ema)) if value]
     cbs += kwargs.pop('cbs', None) or []
     learn = fashion_learner(dls, cbs=cbs, opt_func=optimizer_func(recipe.optimizer), **_settings(recipe, *_LEARNER_KEYS), **kwargs)
-    if recipe.compile and compile_if_faster(learn.model, recipe.size, dls.train.own_bs): learn.model.graphs = None
+    if recipe.compile: learn.model.compile()
+    learn.is_compiled = recipe.compile or (recipe.compile is None and compile_if_faster(learn.model, recipe.size, dls.train.own_bs))
+    if learn.is_compiled: learn.model.graphs = None
     return learn

@@ -32,7 +32,8 @@ def add_recipe_options(
         per_recipe = ', '.join(f'{name} {value}' for name,value in values.items())
         shown = per_recipe if len(distinct) > 1 else distinct.pop()
         text = f'{meanings[key]} (default: {shown})'.replace('%', '%%')
-        keys.add_argument(f"--{key.replace('_','-')}", dest=key, metavar=key.upper(), help=text)
+        if key == 'parent': keys.add_argument('--from', dest=key, metavar='RUN', help=text)
+        else: keys.add_argument(f"--{key.replace('_','-')}", dest=key, metavar=key.upper(), help=text)
 
 def read_command_recipe(
     args:argparse.Namespace, # parsed options
@@ -62,7 +63,7 @@ def _processes(args, recipe):
     from fashion_fastai.distributed.group import is_started,joined
     if args.processes and not is_started():
         from fashion_fastai.distributed.launch import count_processes,start_processes
-        raise SystemExit(start_processes(args.words, count_processes(args.processes, recipe.batch_size), args.timeout))
+        raise SystemExit(start_processes(args.words, count_processes(args.processes, recipe.fixed_batch_size), args.timeout))
     with joined(args.timeout) as processes: yield processes
 
 def _demo_options(p):
@@ -114,7 +115,7 @@ def _use_recorded_settings(args):
     recorded = Path(args.out)/'settings.ini'
     if not args.resume or args.recipe or args.settings or not recorded.is_file(): return
     from fashion_fastai.recipes import read_recorded_recipe
-    (args.recipe,_),args.settings = read_recorded_recipe(recorded),recorded
+    args.recipe,args.settings = read_recorded_recipe(recorded).name,recorded
 
 _SCORES = dict(accuracy='accuracy', mean_f1='mean F1')
 
@@ -128,7 +129,7 @@ def _score_texts(metrics):
 def _train_folds(args, recipe):
     "Train in folds; returns metrics, None while folds are missing"
     from fashion_fastai.train.folds import train_folds
-    metrics = train_folds(args.data, args.out, recipe, args.folds, args.recipe, args.overwrite, args.resume, args.fold)
+    metrics = train_folds(args.data, args.out, recipe, args.folds, args.overwrite, args.resume, args.fold)
     if not metrics: print(f"fold {args.fold} of {args.folds} is finished, others are not; the last one writes the summary")
     else:
         for key,o in metrics['spread'].items(): print(f"{_SCORES[key]} of the folds: {o['mean']:.4f} ± {o['sd']:.4f}")
@@ -158,7 +159,7 @@ def _train(args):
     else:
         from fashion_fastai.train.core import train_run
         with _processes(args, recipe) as processes:
-            metrics = train_run(args.data, args.out, recipe, args.recipe, args.overwrite, args.resume, processes=processes)
+            metrics = train_run(args.data, args.out, recipe, args.overwrite, args.resume, processes=processes)
         if not processes.is_first: return
     report = ' (see report.html)' if (Path(args.out)/'report.html').is_file() else ''
     scored_on = 'out of fold' if args.folds else 'validation'

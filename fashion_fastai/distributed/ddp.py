@@ -53,7 +53,7 @@ class DataParallel(Callback):
         self.model.graphs = None # DDP exchanges gradients while the backward pass runs
         ids = [device.index or 0] if device is not None and device.type == 'cuda' else None
         wrapped = DistributedDataParallel(self.model, device_ids=ids)
-        wrapped.broadcast_buffers = False # BatchNorm statistics are shared before a validation, not in every step
+        wrapped.broadcast_buffers = False # BatchNorm statistics are averaged before a validation, not in every step
         return wrapped
 
     def before_train(self):
@@ -86,7 +86,7 @@ class DataParallel(Callback):
 
     def before_validate(self):
         if not self._is_shared: return
-        self.processes.share_tensors(self.model.buffers())
+        for o in self.model.buffers(): o.copy_(self.processes.mean(o) if o.is_floating_point() else o) # BatchNorm's statistics
         self.dl.shard = self.processes.shard
 
     def after_validate(self):

@@ -96,7 +96,7 @@ def export_folder(
     config,check,formats = read_config(source),None,()
     weights = read_file(run, WEIGHTS_FILE, config)
     metrics = _read_metrics(run, _NEEDED if card else ()) if card or (run/'metrics.json').is_file() else {}
-    recipe = read_recorded_recipe(run/'settings.ini')[1] if int8 else None
+    recipe = read_recorded_recipe(run/'settings.ini') if int8 else None
     # a named cache is a folder of whoever trained
     if recipe and recipe.cache != 'auto': recipe = replace(recipe, cache='no')
     with atomic_dir(out) as folder:
