@@ -155,11 +155,11 @@ def test_an_unreadable_image_is_left_out(garments, tmp_path):
 def test_folds_started_together_keep_each_others_work(garments, tmp_path, monkeypatch):
     "Planning takes a while, and each would plan something else: one plan is made, and nothing is removed"
     run,plans,trained = tmp_path/'run',[],[]
-    def plan(table, minutes, recipe, given):
+    def plan(table, minutes, recipe, world):
         plans.append(minutes)
         time.sleep(.3*len(plans))
-        return Plan(replace(recipe, lr=.001*len(plans)), minutes, 'as measured')
-    def train_run(data, out, recipe, name, resume, found):
+        return Plan(replace(recipe, lr=.001*len(plans), minutes=0), minutes, 'as measured', {}, 0.)
+    def train_run(data, out, recipe, resume, found):
         trained.append((out.name, recipe.lr))
         (out/'metrics.json').write_text('{}')
     def finish(data, out, *args):
@@ -167,7 +167,7 @@ def test_folds_started_together_keep_each_others_work(garments, tmp_path, monkey
         return dict(n_valid=180)
     monkeypatch.setattr(training_module, 'plan_training', plan)
     for o in (train_run, finish): monkeypatch.setattr(folds_module, o.__name__ if o is train_run else '_finish', o)
-    recipe = replace(read_recipe('demo', cache='no'), minutes=3.)
+    recipe = read_recipe('demo', cache='no', minutes=3.)
     def train(k): return folds_module.train_folds(garments, run, recipe, 3, resume=True, only=k)
     with ThreadPoolExecutor(3) as pool: summaries = list(pool.map(train, (1,2,3)))
     assert plans == [1.] and sorted(trained) == [(f'fold_{k}', .001) for k in (1,2,3)]

@@ -159,9 +159,13 @@ def test_a_training_that_diverges(garments, tmp_path):
     run = tmp_path/'run'
     done = run_inprocess('train', garments, '--out', run, *KEYS, '--lr', 99)
     assert refused(done, 'training diverged in epoch 1, batch') and 'try a lower learning rate' in done.stderr
-    assert f'they are in {run}/model.safetensors' in done.stderr and names(run) == ['checkpoint.pt','model.json','model.safetensors','settings.ini']
+    assert f'they are in {run}/model.safetensors' in done.stderr and names(run) == ['checkpoint.pt','diverged.json','model.json','model.safetensors','settings.ini']
     assert all(torch.isfinite(o).all() for o in load_model(run).model.state_dict().values())
     assert run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
+    done = run_inprocess('train', garments, '--out', run, '--resume', '--lr', .003)
+    assert done.returncode == 0 and 'resuming after' in done.stdout and names(run) == FINISHED, done.stderr
+    metrics = json.loads((run/'metrics.json').read_text())
+    assert [o['lr'] for o in metrics['diverged']] == [99] and 'lr = 0.003' in (run/'settings.ini').read_text()
     done = run_inprocess('train', garments, '--out', tmp_path/'other', *SHORT, '--lr', 99)
     assert refused(done, 'no weights are kept') and names(tmp_path/'other') == ['settings.ini']
 
