@@ -61,7 +61,8 @@ def fit(garments, tmp_path_factory):
 @pytest.mark.parametrize('case', CASES)
 def test_the_same_bits_after_a_kill(fit, case):
     whole = fit(f'{case}.pt', **CASES[case])
-    for at in ((0,1), (1,2), (2,4)):
+    everywhere = case in ('plain','ema','accumulated') # others are killed in the second epoch alone
+    for at in ((0,1), (1,2), (2,4)) if everywhere else ((1,2),):
         fit(f'{case} {at}.pt', Kill(*at), **CASES[case])
         resumed = fit(f'{case} {at}.pt', seed=99, resume=True, **CASES[case])
         different = [key for key,o in whole.model.state_dict().items() if not torch.equal(o, resumed.model.state_dict()[key])]

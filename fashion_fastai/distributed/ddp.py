@@ -35,12 +35,12 @@ class DataParallel(Callback):
 
     def _agree(self):
         "Use the precision and the order of images of the first process"
-        own = self.model.precision,self.model.channels_last
-        precision,channels_last = self.processes.share(own)
+        mine = self.model.precision,self.model.channels_last
+        precision,channels_last = self.processes.share(mine)
         # fp16 needs a gradient scaler, which a learner has or not
-        if (precision == 'fp16') != (own[0] == 'fp16'):
-            raise InputError(f"the first process trains in {precision}, and {self.processes} in {own[0]}; set --precision")
-        if own != (precision, channels_last): self.model.to_precision(precision, channels_last)
+        if (precision == 'fp16') != (mine[0] == 'fp16'):
+            raise InputError(f"the first process trains in {precision}, and {self.processes} in {mine[0]}; set --precision")
+        if mine != (precision, channels_last): self.model.to_precision(precision, channels_last)
         for dl in self.dls.loaders: dl.rng.setstate(self.processes.share(dl.rng.getstate()))
 
     def seed_apart(self):
@@ -71,8 +71,8 @@ class DataParallel(Callback):
 
     def _scales(self):
         "What turns means over this process's known labels, averaged over all, into the mean over all known labels"
-        known = torch.stack([(o >= 0).float().sum()/max(1, o.numel()) for o in self.yb])
-        return (known/self.processes.mean(known).clamp(min=1e-6)).unbind()
+        known_part = torch.stack([(o >= 0).float().sum()/max(1, o.numel()) for o in self.yb])
+        return (known_part/self.processes.mean(known_part).clamp(min=1e-6)).unbind()
     def after_batch(self): self._unwrap() # of a batch that was cancelled
 
     def after_loss(self):

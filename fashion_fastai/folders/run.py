@@ -186,21 +186,21 @@ def read_run(
     folder:str|Path, # run folder
 )->Run: # raises `InputError` if there is no such folder, or it contains no run
     "Read a run, finished or not; damaged files are reported as a problem"
-    folder,found,problems = Path(folder),{},[]
+    folder,content,problems = Path(folder),{},[]
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder")
     for name,read in _READERS.items():
         if not (folder/name).exists(): continue
-        try: found[name] = read(folder/name)
+        try: content[name] = read(folder/name)
         except Exception as e: # nearly anything, for a damaged file
             is_told = isinstance(e, InputError) and not e.__cause__
             reason = str(e).removeprefix(f'{folder/name}: ') if is_told else f'cannot be read ({type(e.__cause__ or e).__name__})'
             problems.append(f"damaged: {name} {reason}")
-    if not found and not problems: raise InputError(f"{folder}: contains no run (no settings.ini, history.csv or metrics.json)")
-    history = found.get('history.csv')
+    if not content and not problems: raise InputError(f"{folder}: contains no run (no settings.ini, history.csv or metrics.json)")
+    history = content.get('history.csv')
     n_epochs = 0 if history is None else len(history)
-    if not problems and 'metrics.json' not in found: problems = [f"unfinished: {n_epochs} epochs"]
-    recipe,settings = found.get('settings.ini', ('', {}))
-    return Run(folder, recipe, settings, history, found.get('metrics.json', {}), '; '.join(problems))
+    if not problems and 'metrics.json' not in content: problems = [f"unfinished: {n_epochs} epochs"]
+    recipe,settings = content.get('settings.ini', ('', {}))
+    return Run(folder, recipe, settings, history, content.get('metrics.json', {}), '; '.join(problems))
 
 def is_run(
     folder:str|Path, # any folder

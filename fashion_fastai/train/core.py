@@ -44,8 +44,8 @@ def data_learner(
     **kwargs
 )->FashionLearner: # raises `InputError` for invalid labels, or a named cache folder that cannot be written
     "The learner for `recipe` on the images of `data`"
-    found = read_data(data, recipe)
-    return recipe_learner(found.table, recipe, found.packed, **kwargs)
+    run_data = read_data(data, recipe)
+    return recipe_learner(run_data.table, recipe, run_data.packed, **kwargs)
 
 # %% ../../nbs/73_train.core.ipynb #095f2614
 def _smaller_batch(recipe): return oom_hint(batch_advice(recipe.batch_size, recipe.size))
@@ -155,12 +155,12 @@ class _Training:
         with self.processes.busy(): table = read_split(self.data, self.recipe, self.left_out)
         asked = self.recipe
         self.follow(plan_run(table, asked, processes=self.processes))
-        with self.processes.busy(): found = read_images(table, self.recipe, self.left_out)
-        lacks_cache, = self.processes.any(found.packed is None)
-        if not asked.is_planned or self.recipe.cache == 'no' or not lacks_cache: return found
+        with self.processes.busy(): run_data = read_images(table, self.recipe, self.left_out)
+        lacks_cache, = self.processes.any(run_data.packed is None)
+        if not asked.is_planned or self.recipe.cache == 'no' or not lacks_cache: return run_data
         print("files are opened in every epoch: planning again", flush=True)
         self.follow(plan_run(table, replace(asked, cache='no'), processes=self.processes))
-        return found
+        return run_data
 
     def follow(self, plan):
         "Train by `plan`, if there is one"
@@ -171,10 +171,10 @@ class _Training:
             self.plan,self.recipe = None if has_length else numbers,plan.recipe
         check_batch_size(self.recipe.batch_size, self.processes.world)
 
-    def make_learner(self, found, **kwargs):
+    def make_learner(self, run_data, **kwargs):
         "The learner; the first process of each machine measures what is fastest, alone. What was measured is part of the recipe"
         if not self.processes.is_alone: kwargs['cbs'] = [DataParallel(self.processes)]
-        def make(): return recipe_learner(found.table, self.recipe, found.packed, self.processes.world, **kwargs)
+        def make(): return recipe_learner(run_data.table, self.recipe, run_data.packed, self.processes.world, **kwargs)
         with _smaller_batch(self.recipe): learn = self.processes.first_here(make, 'the network')
         measured = dict(precision=learn.model.precision, channels_last=learn.model.channels_last, compile=learn.is_compiled)
         self.recipe = replace(self.recipe, **measured)
@@ -218,7 +218,7 @@ class _Training:
         self.processes.leave()
         return checkpoint.seconds
 
-    def train(self, learn, found, cbs):
+    def train(self, learn, run_data, cbs):
         "Train into the locked folder; returns metrics"
         out,recipe,model = self.out,self.recipe,learn.model
         layout = ', channels last' if model.channels_last else ''
@@ -227,7 +227,7 @@ class _Training:
               f"{recipe.n_epochs} epochs, stages {recipe.stages}", flush=True)
         learn.history.file = out/'history.csv'
         timer = PhaseTimer()
-        seconds = self.fit(learn, found.table, [timer, *cbs])
+        seconds = self.fit(learn, run_data.table, [timer, *cbs])
         advice = f"the weights are in {out/MODEL_FILES[0]}; --resume --rule threshold finishes the run with less memory"
         with oom_hint(advice): metrics,interp = self.finish(learn, seconds, timer)
         for o in ('checkpoint.pt', DIVERGED_FILE): (out/o).unlink(missing_ok=True)
@@ -277,22 +277,22 @@ def train_run(
     recipe:Recipe, # hyperparameters and settings
     overwrite:bool=False, # replace a run in `out`
     resume:bool=False, # continue an unfinished run in `out`; start one if there is none
-    found:RunData|None=None, # images and labels of `data`, for a recipe without minutes; None to read them
+    run_data:RunData|None=None, # images and labels of `data`, for a recipe without minutes; None to read them
     processes:Processes=ALONE, # from `joined`, to train in several
 )->dict: # content of metrics.json, None in processes other than the first; raises `InputError` for invalid input or divergence
     "Train on `data` according to `recipe`, and save the run in folder `out`"
     training = _Training(data, Path(out), recipe, processes)
     with locked_run(training.out) if processes.is_first else nullcontext(): # from the check to the end: what was checked stays so
         training.open(overwrite, resume)
-        if found: training.follow(None)
-        else: found = training.read()
-        learn = training.make_learner(found, path=training.out)
+        if run_data: training.follow(None)
+        else: run_data = training.read()
+        learn = training.make_learner(run_data, path=training.out)
         if not processes.is_first:
-            training.fit(learn, found.table, [])
+            training.fit(learn, run_data.table, [])
             return None
         with logger_callbacks(recipe.log, training.out, training.recipe.settings) as cbs:
-            training.prepare_folder(found.bad)
-            return training.train(learn, found, cbs)
+            training.prepare_folder(run_data.bad)
+            return training.train(learn, run_data, cbs)
 
 def _plot_lr_curve(lrs, losses, suggestion, path):
     "Draw the LR finder's curve into a file"

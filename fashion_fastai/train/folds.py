@@ -27,15 +27,15 @@ from ..interpret.scores import run_scores
 from ..predict.model import load_model,versions
 from ..predict.ensemble import save_ensemble
 from ..report.page import machine,write_report
-from .core import check_recipe,plan_run,train_run,with_parent
+from .core import check_recipe,plan_run,train_run
 
 # %% ../../nbs/74_train.folds.ipynb #51737579
 def _new_folds(table, n, seed, workers):
     "Fold of each image, from 1"
     print(f"searching near-duplicates among {len(table):,} images, to keep them in one fold", flush=True)
-    known = read_groups(table.frame.file_path, table.data, len(table.vocab.categories), table.images)
+    given_groups = read_groups(table.frame.file_path, table.data, len(table.vocab.categories), table.images)
     near_duplicates = near_duplicate_groups(table.images, workers)
-    groups = near_duplicates if known is None else join_groups(known, near_duplicates)
+    groups = near_duplicates if given_groups is None else join_groups(given_groups, near_duplicates)
     folds = 1 + stratified_folds(table.categories, groups, n, seed)
     if len(np.unique(folds)) < n:
         raise InputError(f"{table.data}: {len(table):,} images in {len(np.unique(groups)):,} groups are too few for {n} folds")
@@ -129,13 +129,14 @@ def _clear(out):
 class _Begun(NamedTuple):
     "What all processes that train the folds of a run agree on"
     recipe:Recipe # planned
-    found:RunData # all images but the unreadable ones
+    run_data:RunData # all images but the unreadable ones
     folds:np.ndarray # fold of each of them, from 1
 
 def _begin(data, out, recipe, n, overwrite, resume):
     "Check, plan, assign the folds and find unreadable images, or read what the first process decided; `out` is locked"
+    if recipe.parent != 'no': raise InputError("folds cannot start from another run: their images were seen by another network")
     is_resumed = check_folder(out, overwrite, resume, in_folds=True) and (out/'settings.ini').is_file()
-    recipe = resumed_recipe(out, recipe) if is_resumed else with_parent(recipe)
+    if is_resumed: recipe = resumed_recipe(out, recipe)
     check_recipe(recipe)
     table = LabelTable(*read_tables(data), data)
     plan = plan_run(table, recipe, n)
@@ -146,21 +147,21 @@ def _begin(data, out, recipe, n, overwrite, resume):
     write_recipe(recipe, out/'settings.ini')
     table.frame['is_valid'] = folds == 1 # any: reading expects a split
     left_out = read_bad_images(out) if any(out.glob('fold_*')) else None
-    found = read_images(corrected(table, recipe), recipe, left_out)
-    if left_out is None: write_bad_images(found.bad, out)
+    run_data = read_images(corrected(table, recipe), recipe, left_out)
+    if left_out is None: write_bad_images(run_data.bad, out)
     for k in range(1, n+1): (out/f'fold_{k}').mkdir(exist_ok=True) # from now on, bad_images.csv is what the run was begun without
-    return _Begun(recipe, found, pd.Series(folds, table.frame.file_path)[found.table.frame.file_path].values)
+    return _Begun(recipe, run_data, pd.Series(folds, table.frame.file_path)[run_data.table.frame.file_path].values)
 
-def _train_fold(data, out, recipe, found, folds, k):
+def _train_fold(data, out, recipe, run_data, folds, k):
     "Train one fold, unless it is finished"
     folder,n = out/f'fold_{k}',folds.max()
     if is_finished(out/f'fold_{k}'):
         (folder/'checkpoint.pt').unlink(missing_ok=True) # a kill can leave it
         return print(f"fold {k} of {n}: is finished", flush=True)
     print(f"fold {k} of {n}: {folder}", flush=True)
-    table = LabelTable(found.table.frame.assign(is_valid=folds == k), found.table.vocab, data, found.table.images)
-    own = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False) # other random weights: members that differ are better together
-    train_run(data, folder, own, resume=True, found=found._replace(table=table))
+    table = LabelTable(run_data.table.frame.assign(is_valid=folds == k), run_data.table.vocab, data, run_data.table.images)
+    of_fold = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False) # other random weights: members that differ are better together
+    train_run(data, folder, of_fold, resume=True, run_data=run_data._replace(table=table))
 
 def _summary(data, out, recipe, interp, decision, n):
     "The content of metrics.json"
@@ -200,9 +201,9 @@ def train_folds(
     if only and not 1 <= only <= n: raise InputError(f"fold {only} does not exist; there are 1 to {n}")
     def wait(): print(f"another process is beginning or finishing the run in {out}; waiting for it", flush=True)
     with locked_run(out, wait if resume else None): begun = _begin(data, out, recipe, n, overwrite, resume)
-    for k in [only] if only else range(1, n+1): _train_fold(data, out, begun.recipe, begun.found, begun.folds, k)
+    for k in [only] if only else range(1, n+1): _train_fold(data, out, begun.recipe, begun.run_data, begun.folds, k)
     if not all(is_finished(out/f'fold_{k}') for k in range(1, n+1)): return None
     with locked_run(out, wait):
         if is_finished(out): return json.loads((out/'metrics.json').read_text()) # of another process
         for o in FOLDS_RUN_FILES: remove_leftovers(out/o, 0)
-        return _finish(data, out, begun.recipe, begun.found.table, begun.folds)
+        return _finish(data, out, begun.recipe, begun.run_data.table, begun.folds)
