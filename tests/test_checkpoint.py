@@ -3,7 +3,6 @@ import signal
 import numpy as np
 import pytest,torch
 from fastai.callback.core import Callback
-from fastai.callback.tracker import SaveModelCallback
 from fastai.optimizer import ranger
 from fastai.torch_core import set_seed
 from fastcore.foundation import L

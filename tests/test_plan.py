@@ -26,7 +26,9 @@ def planned(garments, tmp_path_factory):
 def test_the_plan_comes_first_and_is_recorded(planned):
     run,printed = planned
     recipe = recorded(run)
-    assert printed.startswith(f'plan: {recipe.arch} × {recipe.width:g}, {recipe.stages}, ') and ' of 0.1 minutes' in printed.splitlines()[0]
+    labels,plan = printed.splitlines()[:2]
+    assert labels.startswith('LabelTable: ') # labels are read before the plan, and images after it
+    assert plan.startswith(f'plan: {recipe.arch} × {recipe.width:g}, {recipe.stages}, ') and ' of 0.1 minutes' in plan
     assert recipe.minutes == 0 and recipe.seed == 3 and recipe.tta
     metrics = json.loads((run/'metrics.json').read_text())
     assert metrics['epochs'] == recipe.n_epochs == len((run/'history.csv').read_text().splitlines()) - 1
@@ -83,7 +85,7 @@ def test_what_cannot_be_planned(garments, tmp_path):
 
 def test_an_lr_find_of_a_planned_network(garments, tmp_path):
     done = run_inprocess('lr-find', garments, '--minutes', .1, '--precision', 'fp32')
-    assert done.returncode == 0 and done.stdout.startswith('plan: ') and 'suggested learning rate' in done.stdout, done.stderr
+    assert done.returncode == 0 and '\nplan: ' in done.stdout and 'suggested learning rate' in done.stdout, done.stderr
 
 @pytest.mark.slow
 def test_several_processes_train_one_plan(garments, tmp_path):

@@ -2,7 +2,6 @@
 import json,shutil
 from dataclasses import replace
 from pathlib import Path
-import pandas as pd
 import pytest
 from fastcore.test import test_close as close,test_eq as equal,test_fail as fails
 from fashion_fastai.callback.tracking import _CALLBACKS
