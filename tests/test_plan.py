@@ -2,11 +2,12 @@
 import json
 import pytest
 from conftest import refused,run_cli,run_inprocess
+from fashion_fastai.core import InputError
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.synthetic import draw_garments
 from fashion_fastai.recipes import read_recipe,read_recorded_recipe
 from fashion_fastai.train import core,timing
-from fashion_fastai.train.plan import plan_training
+from fashion_fastai.train.plan import plan_recipe,plan_training
 from fashion_fastai.train.timing import time_training
 
 KEYS = ['--precision','fp32','--report','no','--workers',1]
@@ -151,3 +152,26 @@ def test_what_was_measured_is_recorded_and_repeated(garments, tmp_path, monkeypa
     assert first.channels_last in (False,True) and first.compile is False
     given = train(garments, tmp_path/'other', *words, '--channels-last', 'no' if first.channels_last else 'yes')
     assert given.returncode == 0 and recorded(tmp_path/'other').channels_last is not first.channels_last
+
+def test_fewer_images_than_a_batch_can_be_timed(tmp_path):
+    few = read_labels(draw_garments(tmp_path/'garments', n=12))
+    timing = time_training(few, read_recipe('demo', None, precision='fp32', tta='yes'), (24,18), seconds=.05)
+    assert timing.train >= 0 and timing.valid >= 0
+
+def test_sizes_of_large_turned_and_missing_images(tmp_path):
+    from PIL import Image
+    from fashion_fastai.train.plan import typical_size
+    Image.new('RGB', (4000,3000)).save(tmp_path/'large.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (80,60)).save(tmp_path/'turned.jpg', exif=exif)
+    assert typical_size([tmp_path/'large.png']) == (225,300)
+    assert typical_size([tmp_path/'turned.jpg', tmp_path/'missing.jpg']) == (80,60)
+    with pytest.raises(InputError, match='could be opened'): typical_size([tmp_path/'missing.jpg'])
+
+def test_a_plan_keeps_what_is_given(garments):
+    table,keys = read_labels(garments),dict(settings=None, precision='fp32')
+    kept = plan_recipe(table, .1, stages='24x18:1 32x24:1', arch='xresnet10', tta='no', batch_size=32, **keys)
+    assert (kept.stages, kept.arch, kept.tta, kept.batch_size) == ('24x18:1 32x24:1', 'xresnet10', False, 32) and kept.epochs > 2
+    few = plan_recipe(table, .1, epochs=3, lr=.002, **keys)
+    assert (few.n_epochs, few.lr) == (3, .002)

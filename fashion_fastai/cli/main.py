@@ -17,7 +17,8 @@ from .results import EXPORT,MERGE,PREDICT,REPORT,RUNS,SCORE,SERVE
 
 # %% ../../nbs/91_cli.main.ipynb #b5b7ffce
 COMMANDS = {'demo': DEMO, 'convert': CONVERT, 'check': CHECK, 'review': REVIEW, 'train': TRAIN, 'lr-find': LR_FIND,
-            'predict': PREDICT, 'merge': MERGE, 'export': EXPORT, 'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE, 'cache': CACHE}
+            'predict': PREDICT, 'merge': MERGE, 'export': EXPORT, 'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE,
+            'cache': CACHE}
 
 def _parser(argv):
     "The parser; only the command in `argv` gets its options, since they may need imports"

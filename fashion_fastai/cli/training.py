@@ -197,7 +197,8 @@ def _cache(args):
         caches = [o for o in caches if o.folder.parent.name in args.clear]
     if not caches: return print('there is no cache')
     for o in caches:
-        print(f"{o.folder.parent.name:32} {o.folder.name:>9} {o.images:>9,} images {o.n_bytes/1e6:>9,.0f} MB  {datetime.fromtimestamp(o.used):%Y-%m-%d}")
+        day = datetime.fromtimestamp(o.used).date()
+        print(f"{o.folder.parent.name:32} {o.folder.name:>9} {o.images:>9,} images {o.n_bytes/1e6:>9,.0f} MB, used last on {day}")
     what = 'in all' if args.clear is None else 'removed'
     print(f"{sum(o.n_bytes for o in caches)/1e6:,.0f} MB {what}, in {caches[0].folder.parent.parent}")
     for o in caches if args.clear is not None else (): remove_cache(o.folder)
