@@ -205,3 +205,15 @@ def test_caches_are_listed_and_cleared(garments, tmp_path, monkeypatch):
     assert listed.returncode == 0 and '200 images' in listed.stdout and 'garments-' in listed.stdout
     assert run_inprocess('cache', '--clear').returncode == 0 and cache.list_caches() == []
     assert 'no cache' in run_inprocess('cache').stdout
+
+def test_a_cache_of_an_earlier_version_is_replaced(garments, tmp_path):
+    "Its array had a header, which would be read as pixels"
+    paths,folder = sorted(map(str, garments.rglob('*.jpg'))),tmp_path/'packed'
+    packed = cache.pack_images(paths, (40,30), folder)
+    np.save(folder/'pixels-0123.npy', packed.pixels)
+    index = (folder/'index.json').read_text()
+    (folder/'index.json').write_text(index.replace(packed.pixels_file.name, 'pixels-0123.npy'))
+    packed.pixels_file.unlink()
+    assert PackedImages.open(folder) is None
+    cache.pack_images(paths, (40,30), folder)
+    assert whole(garments, folder) and not (folder/'pixels-0123.npy').exists()

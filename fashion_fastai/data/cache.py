@@ -98,6 +98,7 @@ class PackedImages:
         folder = Path(folder)
         try:
             index = json.loads((folder/'index.json').read_text(encoding='utf-8'))
+            if not index['pixels'].endswith('.raw'): return None # of an earlier version, in another format
             rows = enumerate(zip(index['images'], index['stats']))
             entries = {path: (row, tuple(stat)) for row,(path,stat) in rows if path is not None}
             shape = len(index['images']),*index['size'],3
