@@ -148,7 +148,8 @@ class _Training:
             recipe = resumed_recipe(self.out, self.recipe)
             check_recipe(recipe, self.processes.world)
             return resumes,recipe,read_bad_images(self.out),_read_plan(self.out/PLAN_FILE)
-        self.resumes,self.recipe,self.left_out,self.plan = self.processes.share(opened() if self.processes.is_first else None)
+        agreed = self.processes.share(opened() if self.processes.is_first else None)
+        self.resumes,self.recipe,self.left_out,self.plan = agreed
 
     def read(self):
         "Labels, then the plan, then images at the planned size"
@@ -166,17 +167,18 @@ class _Training:
         "Train by `plan`, if there is one"
         if plan is None: self.recipe = replace(self.recipe, minutes=0)
         else:
-            numbers = dict(minutes=self.recipe.minutes, train_seconds=plan.train_seconds, valid_seconds=plan.valid_seconds)
+            seconds = dict(train_seconds=plan.train_seconds, valid_seconds=plan.valid_seconds)
             has_length = {'stages','epochs'} & set(plan.recipe.given) # which are kept, however long they take
-            self.plan,self.recipe = None if has_length else numbers,plan.recipe
+            self.plan,self.recipe = None if has_length else dict(minutes=self.recipe.minutes, **seconds),plan.recipe
         check_batch_size(self.recipe.batch_size, self.processes.world)
 
     def make_learner(self, run_data, **kwargs):
-        "The learner; the first process of each machine measures what is fastest, alone. What was measured is part of the recipe"
+        "The learner; the first process of a machine measures what is fastest, and the recipe keeps it"
         if not self.processes.is_alone: kwargs['cbs'] = [DataParallel(self.processes)]
         def make(): return recipe_learner(run_data.table, self.recipe, run_data.packed, self.processes.world, **kwargs)
         with _smaller_batch(self.recipe): learn = self.processes.first_here(make, 'the network')
-        measured = dict(precision=learn.model.precision, channels_last=learn.model.channels_last, compile=learn.is_compiled)
+        model = learn.model
+        measured = dict(precision=model.precision, channels_last=model.channels_last, compile=learn.is_compiled)
         self.recipe = replace(self.recipe, **measured)
         return learn
 
@@ -260,7 +262,8 @@ class _Training:
         setup = dict(device=str(learn.dls.device), precision=learn.model.precision,
             channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None)
         phases = {name: round(o, 3) for name,o in timer.seconds.items()}
-        history = dict(diverged=self.divergences(), plan=self.plan and dict(self.plan, changes=learn.plan_changes), parent=self.parent())
+        plan = self.plan and dict(self.plan, changes=learn.plan_changes)
+        history = dict(diverged=self.divergences(), plan=plan, parent=self.parent())
         return dict(data=str(Path(self.data).resolve()), **losses, **scores, n_train=n_train, n_valid=n_valid, size=self.recipe.size,
             epochs=n_epochs, **speed, **setup, seconds=phases, machine=machine(), versions=versions(),
             **{key: o for key,o in history.items() if o})
@@ -268,8 +271,9 @@ class _Training:
     def parent(self):
         "The run whose weights this one started from"
         if self.recipe.parent == 'no': return None
-        sha256 = read_config(config_path(self.recipe.parent)).get('weights_sha256') if Path(self.recipe.parent).is_dir() else None
-        return dict(run=self.recipe.parent, weights_sha256=sha256)
+        is_there = Path(self.recipe.parent).is_dir() # still, where the training was resumed
+        description = read_config(config_path(self.recipe.parent)) if is_there else {}
+        return dict(run=self.recipe.parent, weights_sha256=description.get('weights_sha256'))
 
 def train_run(
     data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional

@@ -107,7 +107,8 @@ def _measured(table, recipe, size, seconds, world):
     with learn.no_bar(),learn.no_logging(): learn.fit(1, cbs=[watch])
     def per_image(phase, dl): return watch.taken[phase]/min(dl.bs, len(dl.dataset))
     model = learn.model
-    return Timing(per_image('train', learn.dls.train), per_image('valid', learn.dls.valid)/world, model.precision, model.channels_last)
+    train,valid = per_image('train', learn.dls.train),per_image('valid', learn.dls.valid)/world
+    return Timing(train, valid, model.precision, model.channels_last)
 
 def time_training(
     table:LabelTable, # labelled images; their files are opened only if the recipe has no cache
@@ -145,7 +146,8 @@ class Pace(Callback):
         valid_seconds:float, # planned seconds of a validation
         processes:Processes=ALONE, # that train together: the first decides
     ):
-        self.minutes,self.train_seconds,self.valid_seconds,self.processes = minutes,train_seconds,valid_seconds,processes
+        self.minutes,self.processes = minutes,processes
+        self.train_seconds,self.valid_seconds = train_seconds,valid_seconds
 
     def before_fit(self):
         self.elapsed = self.taken = self.expected = 0. # seconds of the fit; real and planned ones of the epochs that were watched
