@@ -8,7 +8,7 @@ from fashion_fastai.data.loader import pack_table
 from fashion_fastai.data.labels import LabelTable,read_labels
 from fashion_fastai.learner import recipe_learner
 from fashion_fastai.model.multitask import ARCHS
-from fashion_fastai.train.plan import announced,plan_training
+from fashion_fastai.train.plan import plan_training
 from fashion_fastai.recipes import read_recipe
 from fashion_fastai.train.core import train_run
 from peer import peer_dls,peer_learner
@@ -45,8 +45,8 @@ def measured(args, data, cache, batch_size):
 def planned_and_real(data, cache, minutes):
     "Minutes that a plan expects, and that its training takes"
     recipe = read_recipe('quick', None, minutes=minutes, cache=str(cache), report=False)
-    plan = plan_training(read_labels(data), minutes, recipe, recipe.given)
-    with tempfile.TemporaryDirectory() as out: metrics = train_run(data, Path(out)/'run', announced(plan, minutes))
+    plan = plan_training(read_labels(data), minutes, recipe)
+    with tempfile.TemporaryDirectory() as out: metrics = train_run(data, Path(out)/'run', plan.announce(minutes))
     return plan.minutes,metrics['minutes']
 
 def main():

@@ -69,7 +69,7 @@ def exported(args, data):
     "A model folder with model_int8.onnx if that is kept, and the check of quantisation"
     with tempfile.TemporaryDirectory() as tmp:
         run = Path(args.run) if args.run else Path(tmp)/'run'
-        if not args.run: train_run(data, run, read_recipe('demo', stages=args.stages, report=False), 'demo')
+        if not args.run: train_run(data, run, read_recipe('demo', stages=args.stages, report=False))
         check = export_folder(run, Path(tmp)/'model', onnx=True, int8=data)
         print(check, flush=True)
         yield Path(tmp)/'model',check

@@ -41,6 +41,7 @@ from .convert.folders import convert_folders
 from .convert.table import convert_products,convert_table
 from .convert.deepfashion import convert_deepfashion
 from .outputs.score import score_submission
+from .folders.run import read_run
 from .learner import FashionLearner,fashion_learner,recipe_learner
 from .interpret.core import FashionInterpretation,grad_cam
 from .interpret.plots import (plot_calibration,plot_confusion,plot_correlations,plot_history,
@@ -50,7 +51,7 @@ from .predict.core import predict_images,predict_run,write_submission
 from .predict.onnx import OnnxModel
 from .predict.ensemble import load_ensemble
 from .report.dataset import DataCard,check_data
-from .report.compare import compare_runs,format_runs,read_run
+from .report.compare import compare_runs,format_runs
 from .report.page import write_report
 from .report.suspects import find_suspects
 from .train.plan import plan_recipe

@@ -117,7 +117,7 @@ def example_run(
     "A trained network that is right often enough, and wrong often enough, to be examined"
     name = f"run-{n}-{stages.replace(' ', '-').replace(':', '-')}"
     recipe = read_recipe('demo', stages=stages, workers=0, cache='no', precision='fp32')
-    return _cached(name, lambda folder: train_run(example_data(n), folder/'run', recipe, 'demo'))/'run'
+    return _cached(name, lambda folder: train_run(example_data(n), folder/'run', recipe))/'run'
 
 def example_learner(
     n:int=1000, # garments in all splits together
@@ -162,7 +162,7 @@ def demo_run(
         print(f"1 of 3: creating {n:,} garments in {data}", flush=True)
         draw_garments(data, n=n, progress=terminal_progress)
     print("2 of 3: training", flush=True)
-    train_run(data, run, recipe, 'demo', overwrite, resume)
+    train_run(data, run, recipe, overwrite, resume)
     print("3 of 3: predicting the test images", flush=True)
     predict_run(run, data/'test.csv', submission)
     return score_submission(data/'test_labels.csv', submission)

@@ -73,9 +73,11 @@ class FashionLearner(Learner):
         self.fitting = True
         try:
             with self.checkpoint.session() if resumable else nullcontext(0) as first_epoch:
-                for epoch in range(first_epoch, self.n_epoch):
+                epoch = first_epoch
+                while epoch < self.n_epoch: # a callback may change how many there are
                     self.epoch = epoch
                     self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+                    epoch += 1
         finally: self.fitting = False
 
     def all_batches(self):
@@ -271,6 +273,7 @@ def fashion_learner(
     threshold:float=.4, # probability from which an attribute is predicted, until `tune_decision` finds a better rule
     tta:bool=False, # validate and predict with test-time augmentation
     precision:str='fp32', # fp32, bf16 or fp16; auto for the fastest on this machine
+    channels_last:bool|None=None, # memory layout; None for the faster
     cbs:list|None=None, # further callbacks
     **kwargs
 )->FashionLearner: # its random weights depend on the seed only
@@ -304,7 +307,7 @@ def fashion_learner(
     return learn
 
 _LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment',
-    'threshold','tta','precision','lr','wd')
+    'threshold','tta','precision','channels_last','lr','wd')
 
 def _settings(recipe, *names): return {o: getattr(recipe, o) for o in names}
 
@@ -327,5 +330,7 @@ def recipe_learner(
     cbs = [cls(value) for cls,value in ((MixUp, recipe.mixup), (CutMix, recipe.cutmix), (EMA, recipe.ema)) if value]
     cbs += kwargs.pop('cbs', None) or []
     learn = fashion_learner(dls, cbs=cbs, opt_func=optimizer_func(recipe.optimizer), **_settings(recipe, *_LEARNER_KEYS), **kwargs)
-    if recipe.compile and compile_if_faster(learn.model, recipe.size, dls.train.own_bs): learn.model.graphs = None
+    if recipe.compile: learn.model.compile()
+    learn.is_compiled = recipe.compile or (recipe.compile is None and compile_if_faster(learn.model, recipe.size, dls.train.own_bs))
+    if learn.is_compiled: learn.model.graphs = None
     return learn

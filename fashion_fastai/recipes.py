@@ -8,11 +8,11 @@ __all__ = ['SHIPPED', 'parse_size', 'parse_stages', 'Recipe', 'recipe_names', 'r
 
 # %% ../nbs/01_recipes.ipynb #aded015c
 import configparser,re
-from dataclasses import asdict,dataclass,fields
+from dataclasses import dataclass,field,fields
 from pathlib import Path
 from typing import get_args
 import fashion_fastai
-from .core import InputError,LOGGERS,OPTIMIZERS,RULES,atomic_write,fmt_size,read_regular
+from .core import InputError,LOGGERS,MAX_SIDE,OPTIMIZERS,RULES,atomic_write,fmt_size,read_regular
 
 # %% ../nbs/01_recipes.ipynb #6dc5346f
 def parse_size(
@@ -71,18 +71,21 @@ class Recipe:
     rule:str # decision rule: auto (best on validation folds), fixed (key threshold), half, threshold, per_label, expected_f1, label_sets
     tta:bool # validate and predict with test-time augmentation (the mirror image)
     precision:str # fp32, bf16 or fp16; auto: the fastest on this machine
-    compile:bool # use torch.compile where it makes training faster
+    channels_last:bool|None # memory layout of the network; auto: the faster on this machine
+    compile:bool|None # use torch.compile; auto: where it makes training faster
     cache:str # auto: cache decoded images in the user's cache folder; no: open files; or a folder for the cache
     checkpoint_minutes:float # minutes between checkpoints within an epoch; one is always saved after each epoch
     log:str # no, tensorboard or wandb (pip install 'fashion_fastai[log]'); wandb uploads, unless WANDB_MODE=offline
     report:bool # write report.html at the end of training
     max_bad:float # greatest fraction of unreadable images, which are left out; more are an error
-    workers:int|None # threads that open files, and processes that fill the cache; auto: one per core
+    workers:int|None # threads that open files and fill the cache; auto: one per core
     regroup:bool # re-split train.csv and val.csv, keeping near-duplicates and products together; always done without val.csv
     corrections:str # no, or a file of corrected labels, from fashion review
     minutes:float # plan network, stages, batch size and learning rate for so many minutes of training on this machine; 0: no plan
     seed:int # random seed
-    given = () # keys that were set by themselves, which a plan keeps
+    parent:str # no, or a finished run of yours: the training starts from its weights
+    name:str=field(default='run', compare=False) # of the recipe
+    given:tuple=field(default=(), compare=False) # keys that were set by themselves, which a plan keeps
 
     def __post_init__(self):
         for name,is_valid,expected in _LIMITS:
@@ -91,8 +94,26 @@ class Recipe:
                 raise InputError(f"{name} is {value}, but should be {expected}")
         self.sizes = parse_stages(self.stages)
         (height,width),(h,w) = self.size,self.sizes[-1][0]
+        if max(height, width) > MAX_SIDE:
+            raise InputError(f"images of {fmt_size(self.size)} are too large: at most {MAX_SIDE} pixels per side are supported")
         if height < h or width < w:
             raise InputError(f"test_size {self.test_size} is smaller than the last stage, {fmt_size((h,w))}")
+
+    @property
+    def settings(self)->dict:
+        "The value of every key of settings.ini"
+        return {key: getattr(self, key) for key in _KEYS}
+
+    @property
+    def is_planned(self)->bool:
+        "Whether there are minutes to plan for: those of a shipped recipe give way to stages or epochs that are given"
+        has_length = 'stages' in self.given or ('epochs' in self.given and self.epochs is not None)
+        return bool(self.minutes) and ('minutes' in self.given or not has_length)
+
+    @property
+    def fixed_batch_size(self)->int:
+        "Images per batch; 0 where a plan chooses it"
+        return 0 if self.is_planned and 'batch_size' not in self.given else self.batch_size
 
     @property
     def size(self)->tuple:
@@ -127,6 +148,7 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     _one_of('log', *LOGGERS),
     ('cache', bool, 'auto, no or a folder'),
     ('corrections', bool, 'no or a file'),
+    ('parent', bool, 'no or the folder of a run'),
     ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'),
     ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
 
@@ -135,7 +157,8 @@ SHIPPED = Path(fashion_fastai.__file__).with_name('settings.ini') # where a whee
 if not SHIPPED.is_file(): SHIPPED = SHIPPED.parent.with_name('settings.ini') # at the top of a checkout
 
 _LOCAL = Path('settings.ini') # in the working directory
-_KEYS = [o.name for o in fields(Recipe)]
+_TYPES = {o.name: o.type for o in fields(Recipe) if o.compare}
+_KEYS = list(_TYPES)
 
 def _parse(key, text, kind):
     "Convert the text of a settings file or command line to type `kind`"
@@ -203,21 +226,19 @@ def read_recipe(
     **overrides, # values of single keys, as text or of the key's type
 )->Recipe: # raises `InputError` for an unknown recipe or key, or an invalid value
     "The recipe `name`, with `overrides`"
-    ini,types = _read_ini(settings),{o.name: o.type for o in fields(Recipe)}
+    ini = _read_ini(settings)
     if name not in ini.sections():
         raise InputError(f"unknown recipe '{name}'; there are {', '.join(ini.sections())}")
-    unknown = [o for o in overrides if o not in types]
-    if unknown: raise InputError(f"unknown key {unknown[0]}; the keys are {', '.join(types)}")
+    unknown = [o for o in overrides if o not in _KEYS]
+    if unknown: raise InputError(f"unknown key {unknown[0]}; the keys are {', '.join(_KEYS)}")
     values = {**ini[name], **overrides}
-    missing = [o for o in types if o not in values]
+    missing = [o for o in _KEYS if o not in values]
     if missing: raise InputError(f"recipe '{name}' does not set {', '.join(missing)}")
     def parsed(key):
         value = values[key]
-        return _parse(key, value, types[key]) if isinstance(value, str) else value
-    try: recipe = Recipe(**{key: parsed(key) for key in types})
+        return _parse(key, value, _TYPES[key]) if isinstance(value, str) else value
+    try: return Recipe(**{key: parsed(key) for key in _KEYS}, name=name, given=tuple(overrides))
     except InputError as e: raise InputError(f"recipe '{name}': {e}") from None
-    recipe.given = tuple(overrides)
-    return recipe
 
 # %% ../nbs/01_recipes.ipynb #c5e3ebe5
 def settings_note(
@@ -236,21 +257,20 @@ def _text(value):
 
 def write_recipe(
     recipe:Recipe, # hyperparameters and settings of a run
-    name:str, # section to write
     path:str|Path, # settings file
 ):
     "Write `recipe` as a settings file that `read_recipe` reads back"
     ini = _parser()
-    ini[name] = {key: _text(value) for key,value in asdict(recipe).items()}
+    ini[recipe.name] = {key: _text(value) for key,value in recipe.settings.items()}
     with atomic_write(path) as f:
         with f.open('w', encoding='utf-8') as file: ini.write(file)
 
 def read_recorded_recipe(
     path:str|Path, # settings file of a run, written by `write_recipe`
-)->tuple: # (name, `Recipe`); raises `InputError` for another kind of file
-    "The recipe of a run, and its name"
+)->Recipe: # raises `InputError` for another kind of file
+    "The recipe of a run"
     ini = _parse_ini(Path(path), _parser())
     if len(ini.sections()) != 1:
         raise InputError(f"{path}: is not the settings file of a run, which has one recipe")
     name, = ini.sections()
-    return name,read_recipe(name, path)
+    return read_recipe(name, path)

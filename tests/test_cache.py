@@ -12,23 +12,18 @@ from fashion_fastai.data.image import load_pixels
 from fashion_fastai.predict.job import Job,open_job
 
 PACK = """
-import multiprocessing,sys,time
+import sys,time
 import fashion_fastai.data.cache as cache
 from pathlib import Path
 open_quickly = cache.load_pixels
 def slow(*args): time.sleep(.004); return open_quickly(*args)
-cache.load_pixels,cache._CHUNK,cache._SYNC_SECONDS = slow,8,0 # in processes that are started otherwise than by a fork, too
-if __name__ == '__main__':
-    multiprocessing.set_start_method(sys.argv[3])
-    paths = sorted(map(str, Path(sys.argv[1]).rglob('*.jpg')))
-    packed = cache.pack_images(paths, (40,30), sys.argv[2], workers=2)
-    print(len(packed))
+cache.load_pixels,cache._CHUNK,cache._SYNC_SECONDS = slow,8,0
+paths = sorted(map(str, Path(sys.argv[1]).rglob('*.jpg')))
+packed = cache.pack_images(paths, (40,30), sys.argv[2], workers=2)
+print(len(packed))
 """
 
-def packing(garments, folder, method='fork'):
-    script = folder.parent/'pack.py' # spawn and forkserver import it
-    script.write_text(PACK)
-    return spawn_python(script, garments, folder, method, stderr=subprocess.STDOUT)
+def packing(garments, folder): return spawn_python('-c', PACK, garments, folder, stderr=subprocess.STDOUT)
 
 def whole(garments, folder):
     "Whether what lies in `folder` is what the files say"
@@ -43,19 +38,18 @@ def wait_for(condition, seconds=60):
         time.sleep(.01)
 
 @pytest.mark.slow
-@pytest.mark.parametrize('method', ['fork','spawn','forkserver'])
-def test_a_killed_process_loses_nothing(method, garments, tmp_path):
+def test_a_killed_process_loses_nothing(garments, tmp_path):
     "SIGKILL in the middle: nothing half-written is taken for whole, no process or lock stays behind, and the next one finishes the work"
     for _ in range(3):
-        process = packing(garments, tmp_path/'packed', method)
+        process = packing(garments, tmp_path/'packed')
         def done(): return [o for o in tmp_path.glob('packed/done-*.npy') if o.stat().st_size and np.load(o).sum() > 8] # a new file is empty
         wait_for(lambda: done() or process.poll() is not None)
         process.kill()
         process.wait()
         if PackedImages.open(tmp_path/'packed'): break
-        assert not list(tmp_path.glob('packed/pixels-*.npy'))
+        assert not (tmp_path/'packed'/'index.json').exists()
     before = sum(np.load(o).sum() for o in done())
-    process = packing(garments, tmp_path/'packed', method)
+    process = packing(garments, tmp_path/'packed')
     out,_ = process.communicate(timeout=120)
     assert process.returncode == 0, out
     if before: assert f'packing {200-before} images' in out
@@ -146,28 +140,10 @@ def test_an_image_whose_reading_failed_once_is_tried_again(garments, tmp_path, m
     bad = cache.pack_images(paths, (40,30), tmp_path/'packed', workers=1)
     assert list(bad.bad) == [paths[3]]
     same = cache.pack_images(paths, (40,30), tmp_path/'packed', workers=1)
-    assert list(same.bad) == [paths[3]] and len(list(tmp_path.glob('packed/*.npy'))) == 1
+    assert list(same.bad) == [paths[3]] and len(list(tmp_path.glob('packed/*-*'))) == 1
     monkeypatch.setattr(cache, 'load_pixels', read)
     assert cache.pack_images(paths, (40,30), tmp_path/'packed', workers=1).bad == {}
     assert whole(garments, tmp_path/'packed') and not bad.pixels[3].any() # who has the old array open keeps it
-
-@pytest.mark.slow
-def test_ctrl_c_while_the_worker_processes_start(garments, tmp_path):
-    "The first one would wait for ever, and the command with it"
-    script = tmp_path/'start.py'
-    script.write_text(PACK.replace("if __name__", """
-import os,signal
-from concurrent.futures import ProcessPoolExecutor
-start = ProcessPoolExecutor._spawn_process
-def start_and_press(self):
-    start(self)
-    if len(self._processes) == 1: os.kill(os.getpid(), signal.SIGINT)
-ProcessPoolExecutor._spawn_process = start_and_press
-if __name__""", 1))
-    process = spawn_python(script, garments, tmp_path/'packed', 'fork', stderr=subprocess.STDOUT)
-    try: out,_ = process.communicate(timeout=60)
-    finally: process.kill()
-    assert process.returncode and out.rstrip().endswith('KeyboardInterrupt'), out
 
 @pytest.mark.slow
 def test_ctrl_c_while_packing(garments, tmp_path):
@@ -175,14 +151,14 @@ def test_ctrl_c_while_packing(garments, tmp_path):
     wait_for(lambda: list(tmp_path.glob('packed/done-*.npy')))
     process.send_signal(signal.SIGINT)
     out,_ = process.communicate(timeout=60)
-    assert out.count('KeyboardInterrupt') == 1, out # the worker processes say nothing
+    assert process.returncode and out.rstrip().endswith('KeyboardInterrupt'), out # the threads say nothing
 
 def test_a_full_disk(garments, tmp_path):
-    "The room is taken before the first image is decoded"
+    "The disk space is taken before the first image is decoded"
     code = "import resource,signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n" + PACK
-    done = subprocess.run([sys.executable, '-c', code, garments, tmp_path/'packed', 'fork'], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', code, garments, tmp_path/'packed'], capture_output=True, text=True)
     assert 'InputError' in done.stderr and 'images cannot be packed here' in done.stderr
-    assert not list(tmp_path.glob('packed/*.npy'))
+    assert not list(tmp_path.glob('packed/*-*'))
 
 def test_training_continues_where_no_cache_can_be_written(garments, tmp_path, monkeypatch):
     (tmp_path/'file').touch()
@@ -201,3 +177,43 @@ def test_the_cache_is_outside_of_the_data_folder_and_said(garments, tmp_path, ca
     again = run_inprocess('predict', tmp_path/'run', garments/'test.csv', '--out', tmp_path/'again', '--cache', tmp_path/'cache')
     assert 'packing' not in again.stdout
     for o in ('category','attribute','predictions'): assert (tmp_path/'out'/f'{o}.csv').read_text() == (tmp_path/'again'/f'{o}.csv').read_text()
+
+def test_new_images_are_added_at_the_end(garments, tmp_path):
+    "A process that has the array open keeps what it has, and nothing is copied"
+    paths = sorted(map(str, garments.rglob('*.jpg')))
+    few = cache.pack_images(paths[:50], (40,30), tmp_path/'packed')
+    before,file = np.array(few.pixels),next(tmp_path.glob('packed/*.raw'))
+    inode = file.stat().st_ino
+    cache.pack_images(paths, (40,30), tmp_path/'packed')
+    assert file.stat().st_ino == inode and np.array_equal(few.pixels, before) and whole(garments, tmp_path/'packed')
+
+def test_the_oldest_caches_make_way(tmp_path):
+    for k,name in enumerate('abc'):
+        folder = tmp_path/f'{name}-01234567'/'80x60'
+        folder.mkdir(parents=True)
+        (folder/'pixels-0.raw').write_bytes(bytes(1000))
+        os.utime(folder/'pixels-0.raw', (k, k))
+    (tmp_path/'other').mkdir() # of something else
+    oldest = tmp_path/'a-01234567'/'80x60'
+    cache.remove_oldest_caches(keep=oldest, limit=2500, home=tmp_path)
+    assert [o.folder.parent.name[0] for o in cache.list_caches(tmp_path)] == ['c','a'] and (tmp_path/'other').is_dir()
+
+def test_caches_are_listed_and_cleared(garments, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    cache.pack_images(sorted(garments.rglob('*.jpg')), (40,30), cache.cache_folder(garments, (40,30)))
+    listed = run_inprocess('cache')
+    assert listed.returncode == 0 and '200 images' in listed.stdout and 'garments-' in listed.stdout
+    assert run_inprocess('cache', '--clear').returncode == 0 and cache.list_caches() == []
+    assert 'no cache' in run_inprocess('cache').stdout
+
+def test_a_cache_of_an_earlier_version_is_replaced(garments, tmp_path):
+    "Its array had a header, which would be read as pixels"
+    paths,folder = sorted(map(str, garments.rglob('*.jpg'))),tmp_path/'packed'
+    packed = cache.pack_images(paths, (40,30), folder)
+    np.save(folder/'pixels-0123.npy', packed.pixels)
+    index = (folder/'index.json').read_text()
+    (folder/'index.json').write_text(index.replace(packed.pixels_file.name, 'pixels-0123.npy'))
+    packed.pixels_file.unlink()
+    assert PackedImages.open(folder) is None
+    cache.pack_images(paths, (40,30), folder)
+    assert whole(garments, folder) and not (folder/'pixels-0123.npy').exists()

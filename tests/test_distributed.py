@@ -152,8 +152,8 @@ def test_an_error_in_one_process_is_one_line_from_the_first(garments, tmp_path):
 
 def test_a_process_waits_for_its_watching_thread(garments, tmp_path):
     "C++ aborts a process whose thread is in an operation of the store while Python exits"
-    code = ("import time\nfrom fashion_fastai.distributed.group import _Sentry\nrun = _Sentry.run\ndef slow(self):\n    run(self)\n    end = time.monotonic() + 2\n"
-        "    while time.monotonic() < end: self.store.add('x', 1)\n_Sentry.run = slow")
+    code = ("import time\nfrom fashion_fastai.distributed.group import _Watch\nrun = _Watch.run\ndef slow(self):\n    run(self)\n    end = time.monotonic() + 2\n"
+        "    while time.monotonic() < end: self.board.store.add('x', 1)\n_Watch.run = slow")
     done,lines = patched(code, 2, 'train', garments, '--out', tmp_path/'run', *KEYS)
     assert done.returncode == 0 and lines == [] and 'terminate called' not in done.stderr, done.stderr
 

@@ -3,7 +3,8 @@ import json,os,random,re,shutil,signal,time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 import numpy as np,pandas as pd
-import pytest
+import pytest,torch
+from fastcore.test import test_fail as fails
 from filelock import FileLock
 from conftest import FASHION,SHORT,run_inprocess,refused,spawn
 import fashion_fastai.train.folds as folds_module,fashion_fastai.train.core as training_module
@@ -11,8 +12,10 @@ from fashion_fastai.serve.review import Review
 from fashion_fastai.core import InputError
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.train.plan import Plan
-from fashion_fastai.train.folds import _clear
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.train.core import train_run
+from fashion_fastai.train.folds import _clear,assign_folds,out_of_fold,out_of_fold_table,read_folds,train_folds
+from fashion_fastai.recipes import read_recipe,read_recorded_recipe
+from fashion_fastai.data.labels import LabelTable,read_tables
 from fashion_fastai.outputs.score import score_submission
 from fashion_fastai.report.suspects import SUSPECT_COLUMNS,write_suspects
 
@@ -155,11 +158,11 @@ def test_an_unreadable_image_is_left_out(garments, tmp_path):
 def test_folds_started_together_keep_each_others_work(garments, tmp_path, monkeypatch):
     "Planning takes a while, and each would plan something else: one plan is made, and nothing is removed"
     run,plans,trained = tmp_path/'run',[],[]
-    def plan(table, minutes, recipe, given):
+    def plan(table, minutes, recipe, world):
         plans.append(minutes)
         time.sleep(.3*len(plans))
-        return Plan(replace(recipe, lr=.001*len(plans)), minutes, 'as measured')
-    def train_run(data, out, recipe, name, resume, found):
+        return Plan(replace(recipe, lr=.001*len(plans), minutes=0), minutes, 'as measured', {}, 0.)
+    def train_run(data, out, recipe, resume, run_data):
         trained.append((out.name, recipe.lr))
         (out/'metrics.json').write_text('{}')
     def finish(data, out, *args):
@@ -167,7 +170,7 @@ def test_folds_started_together_keep_each_others_work(garments, tmp_path, monkey
         return dict(n_valid=180)
     monkeypatch.setattr(training_module, 'plan_training', plan)
     for o in (train_run, finish): monkeypatch.setattr(folds_module, o.__name__ if o is train_run else '_finish', o)
-    recipe = replace(read_recipe('demo', cache='no'), minutes=3.)
+    recipe = read_recipe('demo', cache='no', minutes=3.)
     def train(k): return folds_module.train_folds(garments, run, recipe, 3, resume=True, only=k)
     with ThreadPoolExecutor(3) as pool: summaries = list(pool.map(train, (1,2,3)))
     assert plans == [1.] and sorted(trained) == [(f'fold_{k}', .001) for k in (1,2,3)]
@@ -273,3 +276,58 @@ def test_tables_of_one_part(garments, kind, tmp_path):
     suspects.iloc[:2,:4].assign(decision='change').to_csv(tmp_path/'corrections.csv', index=False)
     done = run_inprocess('train', data, '--out', tmp_path/'corrected', *SHORT, '--corrections', tmp_path/'corrections.csv')
     assert done.returncode == 0 and 'corrections: 2 changed' in done.stdout, done.stdout + done.stderr
+
+def test_folds_are_kept_and_checked(garments, tmp_path):
+    table,path = LabelTable(*read_tables(garments), garments),tmp_path/'folds.csv'
+    first = assign_folds(table, path, n=3)
+    assert (assign_folds(table, path, n=3) == first).all()
+    fails(lambda: assign_folds(table, path, n=4), exc=InputError, contains='has 3 folds, not 4')
+    fails(lambda: assign_folds(table.sample(50), path, n=3), exc=InputError, contains='its images are not those of')
+    (tmp_path/'damaged.csv').write_text('file_path,fold\na.jpg,\n')
+    fails(lambda: read_folds(tmp_path/'damaged.csv'), exc=InputError, contains='has no fold')
+    fails(lambda: assign_folds(table, tmp_path/'many.csv', n=1000), exc=InputError, contains='too few for 1000 folds')
+    assert not (tmp_path/'many.csv').exists()
+
+def test_folds_of_other_labels_are_refused_and_probabilities_keep_their_order(garments, folds, tmp_path):
+    table,numbers = LabelTable(*read_tables(garments), garments),read_folds(folds/'folds.csv').values
+    interp = out_of_fold(folds, table, numbers)
+    changed = table.frame.assign(category_label=[(table.categories[0] + 1) % 10, *table.categories[1:]])
+    fails(lambda: out_of_fold(folds, LabelTable(changed, table.vocab, table.data), numbers), exc=InputError, contains='was trained with other labels or images')
+    logits = torch.zeros(len(table), 10)
+    logits[:,2] = 3e-6 # probabilities that differ by less than a millionth
+    out_of_fold_table(replace(interp, logits=(logits, interp.logits[1])), table.frame.file_path, numbers).to_csv(tmp_path/'flat.csv', index=False)
+    assert (pd.read_csv(tmp_path/'flat.csv').iloc[:,2:12].values.argmax(1) == 2).all()
+
+def test_the_summary_is_that_of_the_folds(garments, folds):
+    metrics,oof = json.loads((folds/'metrics.json').read_text()),pd.read_csv(folds/'oof.csv')
+    table = LabelTable(*read_tables(garments), garments)
+    assert metrics['n_valid'] == len(table) and [o['n_valid'] for o in metrics['folds']] == np.bincount(oof.fold)[1:].tolist()
+    assert np.allclose(oof[list(table.vocab.categories)].sum(axis=1), 1, atol=1e-3)
+    mean = np.mean([o['accuracy'] for o in metrics['folds']])
+    assert abs(metrics['spread']['accuracy']['mean'] - mean) < 1e-9
+    n_train = [json.loads((folds/f'fold_{k}'/'metrics.json').read_text())['n_train'] for k in (1,2,3)]
+    assert [a + b['n_valid'] for a,b in zip(n_train, metrics['folds'])] == [len(table)]*3
+
+def test_a_training_in_folds_that_is_refused(garments, folds, run, tmp_path):
+    recipe = read_recipe('demo')
+    def refuse(reason, *args, **kwargs): fails(lambda: train_folds(garments, *args, **kwargs), exc=InputError, contains=reason)
+    refuse('contains a finished run', folds, recipe, n=3, resume=True)
+    refuse('fold 4 does not exist', folds, recipe, n=3, only=4)
+    fails(lambda: train_run(garments, folds, recipe, overwrite=True), exc=InputError, contains='contains a training in folds')
+    refuse('their images were seen by another network', tmp_path/'new', read_recipe('demo', parent=str(run)), n=3)
+    part = tmp_path/'part'
+    part.mkdir()
+    for o in ('folds.csv','settings.ini'): shutil.copy(folds/o, part/o)
+    refuse('use --resume to continue', part, recipe, n=3)
+    started = read_recorded_recipe(part/'settings.ini')
+    refuse('was started with lr', part, replace(started, lr=.1), n=3, resume=True)
+    refuse('has 3 folds, not 2', part, started, n=2, resume=True)
+    (tmp_path/'plain').mkdir()
+    (tmp_path/'plain'/'model.json').touch()
+    refuse('contains a run without folds', tmp_path/'plain', recipe, n=3)
+
+def test_a_report_of_folds_with_a_fixed_rule(garments, tmp_path):
+    fixed = read_recipe('demo', stages='24x18:1', workers=0, cache='no', precision='fp32', report=True, rule='fixed')
+    metrics = train_folds(garments, tmp_path/'run', fixed, n=2)
+    report = (tmp_path/'run'/'report.html').read_text()
+    assert metrics['decision']['name'] == 'fixed' and '<h2>Folds</h2>' in report and 'No heat maps' not in report

@@ -1,16 +1,20 @@
 "Trainings that are planned for some minutes: from the command line to the run"
 import json
-from types import SimpleNamespace
 import pytest
 from conftest import refused,run_cli,run_inprocess
+from fashion_fastai.core import InputError
+from fashion_fastai.data.labels import read_labels
+from fashion_fastai.data.synthetic import draw_garments
 from fashion_fastai.recipes import read_recipe,read_recorded_recipe
-from fashion_fastai.train.core import planned_recipe
+from fashion_fastai.train import core,timing
+from fashion_fastai.train.plan import plan_recipe,plan_training
+from fashion_fastai.train.timing import time_training
 
 KEYS = ['--precision','fp32','--report','no','--workers',1]
 
 def train(garments, out, *words): return run_inprocess('train', garments, '--out', out, *KEYS, *words)
 
-def recorded(run): return read_recorded_recipe(run/'settings.ini')[1]
+def recorded(run): return read_recorded_recipe(run/'settings.ini')
 
 @pytest.fixture(scope='module')
 def planned(garments, tmp_path_factory):
@@ -23,7 +27,9 @@ def planned(garments, tmp_path_factory):
 def test_the_plan_comes_first_and_is_recorded(planned):
     run,printed = planned
     recipe = recorded(run)
-    assert printed.startswith(f'plan: {recipe.arch} × {recipe.width:g}, {recipe.stages}, ') and ' of 0.1 minutes' in printed.splitlines()[0]
+    labels,plan = printed.splitlines()[:2]
+    assert labels.startswith('LabelTable: ') # labels are read before the plan, and images after it
+    assert plan.startswith(f'plan: {recipe.arch} × {recipe.width:g}, {recipe.stages}, ') and ' of 0.1 minutes' in plan
     assert recipe.minutes == 0 and recipe.seed == 3 and recipe.tta
     metrics = json.loads((run/'metrics.json').read_text())
     assert metrics['epochs'] == recipe.n_epochs == len((run/'history.csv').read_text().splitlines()) - 1
@@ -53,8 +59,6 @@ def test_minutes_of_a_recipe_give_way_to_stages(garments, tmp_path):
         assert recorded(run).n_epochs == 2 and recorded(run).minutes == 0
     done = train(garments, tmp_path/'gpu', '--recipe', 'gpu', '--arch', 'xresnet10', '--width', .25, '--stages', '24x18:1', '--batch-size', 32)
     assert done.returncode == 0 and 'plan:' not in done.stdout, done.stderr
-    kept = planned_recipe(garments, read_recipe('gpu', None), processes=SimpleNamespace(is_alone=False))
-    assert (kept.minutes, kept.stages) == (0, '128x96:20 192x144:10')
 
 def test_resume_does_not_plan_again(planned, garments, tmp_path):
     run,_ = planned
@@ -82,8 +86,92 @@ def test_what_cannot_be_planned(garments, tmp_path):
 
 def test_an_lr_find_of_a_planned_network(garments, tmp_path):
     done = run_inprocess('lr-find', garments, '--minutes', .1, '--precision', 'fp32')
-    assert done.returncode == 0 and done.stdout.startswith('plan: ') and 'suggested learning rate' in done.stdout, done.stderr
+    assert done.returncode == 0 and '\nplan: ' in done.stdout and 'suggested learning rate' in done.stdout, done.stderr
 
-def test_several_processes_are_refused_with_one_line(garments, tmp_path):
-    done = run_cli('train', garments, '--out', tmp_path/'run', '--minutes', .1, '--processes', 2, *KEYS)
-    assert refused(done, 'a training in several processes cannot be planned; give it stages in place of minutes')
+@pytest.mark.slow
+def test_several_processes_train_one_plan(garments, tmp_path):
+    done = run_cli('train', garments, '--out', tmp_path/'run', '--minutes', .2, '--processes', 2, *KEYS)
+    assert done.returncode == 0 and done.stdout.count('plan:') == 1, done.stdout + done.stderr
+    assert recorded(tmp_path/'run').n_epochs == json.loads((tmp_path/'run'/'metrics.json').read_text())['epochs']
+
+def test_files_are_timed_where_there_is_no_cache(garments, monkeypatch):
+    "And a cache that does not fit into memory costs the time of its disk"
+    table,size = read_labels(garments),(24,18)
+    opened,load = [],timing.recipe_learner
+    def learner(table, recipe, packed, *args):
+        opened.append(packed is None)
+        return load(table, recipe, packed, *args)
+    monkeypatch.setattr(timing, 'recipe_learner', learner)
+    for cache in ('auto','no'): time_training(table, read_recipe('demo', None, precision='fp32', cache=cache, workers=0), size, .05)
+    assert opened == [False,True]
+    monkeypatch.setattr(timing, '_free_bytes', lambda: 0)
+    assert timing._disk_seconds(1000, (80,60), 'auto') > 0
+
+def test_a_cache_that_cannot_be_written_is_planned_for(garments, tmp_path, monkeypatch):
+    (tmp_path/'file').touch()
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'file'))
+    done = train(garments, tmp_path/'run', '--minutes', .1)
+    assert done.returncode == 0 and done.stdout.count('plan:') == 2 and 'planning again' in done.stdout, done.stderr
+    assert recorded(tmp_path/'run').cache == 'no'
+
+def test_narrow_images_can_be_planned(tmp_path):
+    from PIL import Image
+    data = draw_garments(tmp_path/'garments', n=60)
+    for o in data.rglob('*.jpg'): Image.open(o).resize((2,600)).save(o)
+    recipe = plan_training(read_labels(data), .05, read_recipe('quick', None, precision='fp32', minutes=.05)).recipe
+    assert recipe.sizes[-1][0][1] >= 1
+
+def test_given_keys_that_a_plan_once_lost(garments, tmp_path):
+    done = train(garments, tmp_path/'auto', '--minutes', .1, '--epochs', 'auto')
+    assert done.returncode == 0 and 'plan:' in done.stdout, done.stderr
+    done = train(garments, tmp_path/'size', '--minutes', .1, '--test-size', '96x72')
+    assert done.returncode == 0 and recorded(tmp_path/'size').test_size == '96x72', done.stderr
+    metrics = json.loads((tmp_path/'size'/'metrics.json').read_text())
+    assert metrics['size'] == [96,72]
+
+def test_a_plan_stands_if_half_the_batch_does_not_fit(garments, monkeypatch):
+    from fashion_fastai.train import plan
+    def timed(table, recipe, size, seconds, world):
+        return timing.Timing(size[0]*size[1]*1e-6*(64/recipe.batch_size)**4, 1e-6, 'fp32', False)
+    monkeypatch.setattr(plan, 'time_training', timed)
+    table = read_labels(garments)
+    minutes = 1.01*160*24*18*1e-6/60 # for one epoch of the smallest images, in batches of 64
+    assert plan_training(table, minutes, read_recipe('quick', None, minutes=minutes)).recipe.batch_size == 64
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_read(garments, tmp_path, monkeypatch):
+    def fail(*args): raise AssertionError('labels were read')
+    monkeypatch.setattr(core, 'read_split', fail)
+    for words,reason in ((['--arch','vgg'], "arch 'vgg' is not known"), (['--corrections','none.csv'], 'none.csv: cannot be read'),
+        (['--stages','2400x1800:1'], 'are too large'), (['--cache', garments/'train.csv'], 'images cannot be packed here')):
+        assert refused(train(garments, tmp_path/'run', *words), reason)
+
+def test_what_was_measured_is_recorded_and_repeated(garments, tmp_path, monkeypatch):
+    words = '--recipe','demo','--stages','24x18:1','--batch-size',32
+    assert train(garments, tmp_path/'run', *words).returncode == 0
+    first = recorded(tmp_path/'run')
+    assert first.channels_last in (False,True) and first.compile is False
+    given = train(garments, tmp_path/'other', *words, '--channels-last', 'no' if first.channels_last else 'yes')
+    assert given.returncode == 0 and recorded(tmp_path/'other').channels_last is not first.channels_last
+
+def test_fewer_images_than_a_batch_can_be_timed(tmp_path):
+    few = read_labels(draw_garments(tmp_path/'garments', n=12))
+    timing = time_training(few, read_recipe('demo', None, precision='fp32', tta='yes'), (24,18), seconds=.05)
+    assert timing.train >= 0 and timing.valid >= 0
+
+def test_sizes_of_large_turned_and_missing_images(tmp_path):
+    from PIL import Image
+    from fashion_fastai.train.plan import typical_size
+    Image.new('RGB', (4000,3000)).save(tmp_path/'large.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (80,60)).save(tmp_path/'turned.jpg', exif=exif)
+    assert typical_size([tmp_path/'large.png']) == (225,300)
+    assert typical_size([tmp_path/'turned.jpg', tmp_path/'missing.jpg']) == (80,60)
+    with pytest.raises(InputError, match='could be opened'): typical_size([tmp_path/'missing.jpg'])
+
+def test_a_plan_keeps_what_is_given(garments):
+    table,keys = read_labels(garments),dict(settings=None, precision='fp32')
+    kept = plan_recipe(table, .1, stages='24x18:1 32x24:1', arch='xresnet10', tta='no', batch_size=32, **keys)
+    assert (kept.stages, kept.arch, kept.tta, kept.batch_size) == ('24x18:1 32x24:1', 'xresnet10', False, 32) and kept.epochs > 2
+    few = plan_recipe(table, .1, epochs=3, lr=.002, **keys)
+    assert (few.n_epochs, few.lr) == (3, .002)

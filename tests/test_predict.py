@@ -16,7 +16,8 @@ from fashion_fastai.decision.rules import Decision
 from fashion_fastai.predict.ensemble import load_ensemble,save_ensemble
 from fashion_fastai.predict.inputs import read_inputs
 from fashion_fastai.predict.job import read_job
-from fashion_fastai.predict.model import MODEL_FILES,load_model,save_model
+from fashion_fastai.folders.run import MODEL_FILES
+from fashion_fastai.predict.model import load_model,save_model
 from fashion_fastai.predict.onnx import OnnxModel,choose_engine,open_session
 from fashion_fastai.predict.store import Store,StoredImage,fetch_from_web
 

@@ -159,11 +159,25 @@ def test_a_training_that_diverges(garments, tmp_path):
     run = tmp_path/'run'
     done = run_inprocess('train', garments, '--out', run, *KEYS, '--lr', 99)
     assert refused(done, 'training diverged in epoch 1, batch') and 'try a lower learning rate' in done.stderr
-    assert f'they are in {run}/model.safetensors' in done.stderr and names(run) == ['checkpoint.pt','model.json','model.safetensors','settings.ini']
+    assert f'they are in {run}/model.safetensors' in done.stderr and names(run) == ['checkpoint.pt','diverged.json','model.json','model.safetensors','settings.ini']
     assert all(torch.isfinite(o).all() for o in load_model(run).model.state_dict().values())
     assert run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
     done = run_inprocess('train', garments, '--out', tmp_path/'other', *SHORT, '--lr', 99)
     assert refused(done, 'no weights are kept') and names(tmp_path/'other') == ['settings.ini']
+
+def test_a_run_that_diverged_goes_on_with_a_lower_learning_rate(garments, tmp_path, monkeypatch):
+    run = tmp_path/'run'
+    def explode(self):
+        if self.training and self.learn.train_iter == 12: self.learn.loss_grad = self.learn.loss = self.loss_grad*float('nan')
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, 'after_loss', explode, raising=False)
+        done = run_inprocess('train', garments, '--out', run, *KEYS)
+    assert refused(done, 'try a lower learning rate, such as --resume --lr 0.002, to go on from there') and 'in epoch 3, batch 3 of 5' in done.stderr
+    assert refused(run_inprocess('train', garments, '--out', run, '--resume', '--wd', .3), 'was started with wd')
+    done = run_inprocess('train', garments, '--out', run, '--resume', '--lr', .002)
+    assert done.returncode == 0 and 'resuming after 2 of 6 epochs and 2 batches' in done.stdout and names(run) == FINISHED, done.stdout + done.stderr
+    metrics = json.loads((run/'metrics.json').read_text())
+    assert [o['lr'] for o in metrics['diverged']] == [.006] and 'lr = 0.002' in (run/'settings.ini').read_text()
 
 def test_a_batch_too_large_for_the_memory(garments, tmp_path):
     code = ("import resource,sys,torch,fashion_fastai.train.core\nfrom pathlib import Path\nfrom fashion_fastai.cli.main import main\n"

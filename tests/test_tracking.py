@@ -32,7 +32,7 @@ def test_wandb_without_an_account_is_a_clear_error(garments, tmp_path):
 @pytest.mark.parametrize('log', ['tensorboard','wandb'])
 def test_a_package_that_is_missing(log, garments, tmp_path):
     if importlib.util.find_spec(log): pytest.skip(f'{log} is installed here')
-    assert refused(run_inprocess('train', garments, '--out', tmp_path/'run', *SHORT, '--log', log), f"log = {log} needs the package {log}, which is not installed here: pip install 'fashion_fastai[log]'")
+    assert refused(run_inprocess('train', garments, '--out', tmp_path/'run', *SHORT, '--log', log), f"log = {log} needs {log}, which is not installed here: pip install 'fashion_fastai[log]'")
     assert not (tmp_path/'run').exists()
 
 def test_an_unknown_tracker(garments, tmp_path):

@@ -15,11 +15,13 @@ import numpy as np,pandas as pd
 from fastai.callback.core import Callback,CancelFitException
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
+from fastai.callback.training import GradientAccumulation
 from fastai.learner import Recorder
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_random_states,set_random_states
 from fastcore.foundation import L
 from ..core import InputError,STOP_SIGNALS,Terminated,atomic_write
+from ..distributed.processes import ALONE,Processes
 from ..data.labels import LabelTable
 
 # %% ../../nbs/39_callback.checkpoint.ipynb #8c5320d0
@@ -90,7 +92,8 @@ class Diverged(InputError):
     "The loss or the weights are NaN, or the loss is far above its first value"
 
 # what fastai's callbacks have to remember; ours name it in an attribute `state_attrs`
-_STATE_ATTRS = {Recorder: ('lrs','iters','losses','values'), ParamScheduler: ('hps',), TrackerCallback: ('best','wait')}
+_STATE_ATTRS = {Recorder: ('lrs','iters','losses','values'), ParamScheduler: ('hps',), TrackerCallback: ('best','wait'),
+    GradientAccumulation: ('count',)}
 
 def _state_attrs(cb):
     "Names of the attributes of callback `cb` that a checkpoint may have"
@@ -98,15 +101,15 @@ def _state_attrs(cb):
 
 def _set_attr(cb, name, value):
     "Restore an attribute of callback `cb`; existing tensors are filled, and so keep their device and layout"
-    own = getattr(cb, name, None)
-    if isinstance(own, list) and own and isinstance(own[0], torch.Tensor) and own[0].ndim:
-        for a,b in zip(own, value, strict=True): a.copy_(b)
+    before = getattr(cb, name, None)
+    if isinstance(before, list) and before and isinstance(before[0], torch.Tensor) and before[0].ndim:
+        for a,b in zip(before, value, strict=True): a.copy_(b)
     else: setattr(cb, name, value)
 
 def _progress(state):
     "How far a checkpoint is"
     batches = f" and {state['n_seen']} batches" if state['n_seen'] else ''
-    return f"{state['epoch']} of {state['about']['epochs']} epochs{batches}"
+    return f"{state['epoch']} of {state.get('n_epoch', state['about']['epochs'])} epochs{batches}"
 
 class Checkpoint(Callback):
     "Save everything needed to resume a fit, after every epoch and every few minutes; stop a fit that diverges"
@@ -118,9 +121,10 @@ class Checkpoint(Callback):
         minutes:float=3., # between checkpoints within an epoch
         about:dict|None=None, # what identifies the training, in plain types; only the same training is resumed
         divergence_factor:float=20., # the fit diverges when the loss exceeds this times the first loss, or times 1
+        processes:Processes=ALONE, # that train together: all take the same decisions, and the first reads and writes
     ):
         self.file,self.resume,self.minutes = Path(file),resume,minutes
-        self.about,self.divergence_factor = about or {},divergence_factor
+        self.about,self.divergence_factor,self.processes = about or {},divergence_factor,processes
         self.diverged,self.has_saved,self.resumed,self.orders = None,False,None,None
         self.seconds = 0. # of training, over all processes that took part
 
@@ -137,40 +141,31 @@ class Checkpoint(Callback):
         is_valid = all(type(state.get(k)) is o for k,o in kinds.items()) and isinstance(state.get('first_loss'), float | None)
         if not is_valid or min(state['epoch'], state['n_seen']) < 0 or 'epochs' not in state['about']:
             raise InputError(f"{self.file}: is no checkpoint")
-        own = self._about()
+        expected = self._about()
         for key,value in state['about'].items():
-            if key in own and (type(own[key]) is not type(value) or own[key] != value):
-                raise InputError(f"{self.file}: is of a training with {key} {value}, and this one has {own[key]}")
+            if key in expected and (type(expected[key]) is not type(value) or expected[key] != value):
+                raise InputError(f"{self.file}: is of a training with {key} {value}, and this one has {expected[key]}")
         return state
 
-    @property
-    def processes(self):
-        "The processes of a data-parallel fit; None for a single one"
-        return getattr(getattr(self.learn, 'data_parallel', None), 'processes', None)
-
-    def _any(self, *flags):
-        "Whether each of `flags` is set in any process: all have to take the same decision"
-        return self.processes.any(*flags) if self.processes else flags
-
-    def _read_in_first(self):
-        "The state in the file, which the first process alone reads"
-        if not self.processes: return self.read()
-        return self.processes.share(self.read() if self.processes.is_first else None)
-
-    def _about(self): return {'epochs': self.n_epoch, 'batches per epoch': len(self.dls.train), **self.about}
+    def _about(self): return {'epochs': self.begun_with, 'batches per epoch': len(self.dls.train), **self.about}
     def _orders(self): return [dl.rng.getstate() for dl in self.dls.loaders]
+
+    def _gradients(self):
+        "Of batches that wait for the next step, if gradients are accumulated"
+        is_waiting = any(isinstance(cb, GradientAccumulation) and cb.count for cb in self.learn.cbs)
+        return [o.grad for o in self.model.parameters()] if is_waiting else None
 
     def _state(self, epoch, n_seen):
         "Everything needed to continue in `epoch` after `n_seen` batches"
         model,scaler = self.model,getattr(self.learn, 'scaler', None)
         named_attrs = [(cb, [o for o in _state_attrs(cb) if o in vars(cb)]) for cb in self.learn.cbs]
-        random,*others = self.processes.gather(random_states()) if self.processes else [random_states()]
+        random,*others = self.processes.gather(random_states())
         callbacks = [[cb.name, {o: _plain(getattr(cb, o)) for o in attrs}] for cb,attrs in named_attrs if attrs]
         return dict(format=self.FORMAT, about=self._about(), epoch=epoch, n_seen=n_seen,
             pct_train=self.pct_train, train_iter=self.train_iter, first_loss=self.first_loss,
             model=model.state_dict(), precision=[model.precision, model.channels_last],
             loss=dict(self.loss_func.state_dict()), optimizer=optimizer_state(self.opt),
-            scaler=scaler.state_dict() if scaler else None, callbacks=callbacks,
+            scaler=scaler.state_dict() if scaler else None, callbacks=callbacks, n_epoch=self.n_epoch, gradients=self._gradients(),
             smooth_loss=[self.recorder.smooth_loss.count, _plain(self.recorder.smooth_loss.val)],
             random=random, random_of_others=others, orders=self.orders if n_seen else self._orders(),
             seconds=self.seconds + time.perf_counter() - self.start)
@@ -181,9 +176,9 @@ class Checkpoint(Callback):
     ):
         "Write the file, unless weights are NaN or infinite"
         is_finite = all(torch.isfinite(o).all() for o in self.model.state_dict().values())
-        if any(self._any(not is_finite)): return self._diverge('the weights are NaN or infinite')
+        if any(self.processes.any(not is_finite)): return self._diverge('the weights are NaN or infinite')
         state = self._state(epoch, n_seen)
-        if not self.processes or self.processes.is_first: self._write(state)
+        if self.processes.is_first: self._write(state)
         self.has_saved,self.saved_at = True,time.perf_counter()
 
     def _write(self, state):
@@ -193,7 +188,7 @@ class Checkpoint(Callback):
 
     def _restore_random(self, state):
         "Random states are each process's own; after a change of their number, those of the first are the origin of all"
-        rank,world = (self.processes.rank, self.processes.world) if self.processes else (0, 1)
+        rank,world = self.processes.shard
         states = [state['random'], *state.get('random_of_others', [])]
         restore_random_states(states[rank if len(states) == world else 0])
         if len(states) != world and world > 1: self.learn.data_parallel.seed_apart()
@@ -214,6 +209,10 @@ class Checkpoint(Callback):
             for k,o in attrs.items():
                 if k not in _state_attrs(named[name]): raise KeyError(f'{name}.{k}') # a stranger's file sets nothing else
                 _set_attr(named[name], k, o)
+        for weight,gradient in zip(self.model.parameters(), state.get('gradients') or []):
+            weight.grad = None if gradient is None else gradient.to(weight) # to its device and layout
+        for cb in self.learn.cbs:
+            if hasattr(type(cb), 'restored'): cb.restored()
         count,value = state['smooth_loss']
         self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = count,torch.tensor(value)
         self.learn.train_iter,self.first_loss,self.seconds = state['train_iter'],state['first_loss'],state['seconds']
@@ -230,12 +229,12 @@ class Checkpoint(Callback):
     def session(self): # yields the first epoch
         "Around the epochs of a fit: resume if asked to, and delay Ctrl-C and SIGTERM until a batch is done"
         self.start = self.saved_at = time.perf_counter()
+        self.begun_with = self.n_epoch # a callback may change it
         self.resumed,self.diverged,self.first_loss = None,None,None
         self.stopping,self.stop_error = False,KeyboardInterrupt
-        epoch,self.has_saved = 0,self.resume and self.file.is_file()
-        if self.processes: self.has_saved = self.processes.share(self.has_saved)
+        epoch,self.has_saved = 0,self.processes.share(self.resume and self.file.is_file())
         if self.has_saved:
-            state = self._read_in_first()
+            state = self.processes.share(self.read() if self.processes.is_first else None)
             self._restore(state)
             epoch = state['epoch']
             if state['n_seen']: self.resumed = state
@@ -270,7 +269,7 @@ class Checkpoint(Callback):
         limit = self.divergence_factor*max(abs(self.first_loss), 1.)
         if not loss < limit: return self._diverge(f'the loss is {loss:.3g}, and was {self.first_loss:.3g} at first')
         is_due = time.perf_counter() - self.saved_at >= 60*self.minutes
-        is_stopping,is_due = self._any(self.stopping, is_due)
+        is_stopping,is_due = self.processes.any(self.stopping, is_due)
         if not is_stopping and not is_due: return
         self.save(self.epoch, self.iter+1)
         if not is_stopping: return
@@ -282,7 +281,7 @@ class Checkpoint(Callback):
         if isinstance(loss, float) and not np.isfinite(loss): return self._diverge(f'the validation loss is {loss}')
         self.save(self.epoch+1)
         self.orders = None
-        if any(self._any(self.stopping)): raise self.stop_error(f'after {self.epoch+1} of {self.n_epoch} epochs')
+        if any(self.processes.any(self.stopping)): raise self.stop_error(f'after {self.epoch+1} of {self.n_epoch} epochs')
 
     def _diverge(self, reason):
         "End the fit with the weights of the last checkpoint"
@@ -290,7 +289,7 @@ class Checkpoint(Callback):
         where = f"epoch {self.epoch+1}, batch {self.iter+1} of {self.n_iter}, learning rate {lr:.2g}"
         weights = "there was no checkpoint yet, so no weights are kept"
         if self.has_saved:
-            state = self._read_in_first()
+            state = self.processes.share(self.read() if self.processes.is_first else None)
             self._restore(state)
             weights = f"the weights are those after {_progress(state)}"
         self.diverged = f"training diverged in {where}: {reason}; {weights}; try a lower learning rate"

@@ -9,17 +9,14 @@ __all__ = ['check_logger', 'logger_callbacks']
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from ..core import InputError,LOGGERS
+from ..core import InputError,LOGGERS,optional
 
 # %% ../../nbs/41_callback.tracking.ipynb #aed53566
 _CALLBACKS = dict(tensorboard='TensorBoardCallback', wandb='WandbCallback')
 
 def _fastai_callback(log):
     "fastai's callback class for `log`"
-    try: return getattr(import_module(f'fastai.callback.{log}'), _CALLBACKS[log])
-    except ModuleNotFoundError as e:
-        install = "pip install 'fashion_fastai[log]'"
-        raise InputError(f"log = {log} needs the package {e.name}, which is not installed here: {install}") from None
+    with optional('log', f"log = {log}"): return getattr(import_module(f'fastai.callback.{log}'), _CALLBACKS[log])
 
 def check_logger(
     log:str, # one of `LOGGERS`

@@ -12,12 +12,13 @@ from .. import __version__
 from ..core import InputError,Terminated,stopped_by_signals
 from .core import sentence
 from .data import CHECK,CONVERT,REVIEW
-from .training import DEMO,LR_FIND,TRAIN
+from .training import CACHE,DEMO,LR_FIND,TRAIN
 from .results import EXPORT,MERGE,PREDICT,REPORT,RUNS,SCORE,SERVE
 
 # %% ../../nbs/91_cli.main.ipynb #b5b7ffce
 COMMANDS = {'demo': DEMO, 'convert': CONVERT, 'check': CHECK, 'review': REVIEW, 'train': TRAIN, 'lr-find': LR_FIND,
-            'predict': PREDICT, 'merge': MERGE, 'export': EXPORT, 'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE}
+            'predict': PREDICT, 'merge': MERGE, 'export': EXPORT, 'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE,
+            'cache': CACHE}
 
 def _parser(argv):
     "The parser; only the command in `argv` gets its options, since they may need imports"

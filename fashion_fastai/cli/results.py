@@ -80,7 +80,8 @@ def _load_predictor(args):
     from fashion_fastai.predict.onnx import choose_engine,load_engine
     engine = choose_engine(args.engine, args.precision)
     if engine == 'torch':
-        from fashion_fastai.predict.ensemble import is_ensemble,load_ensemble # here, since they import PyTorch
+        from fashion_fastai.folders.run import is_ensemble
+        from fashion_fastai.predict.ensemble import load_ensemble # here, since it imports PyTorch
         if args.others or is_ensemble(args.model):
             return as_predictor(load_ensemble([args.model, *args.others], args.precision or 'auto', args.tta))
     return as_predictor(load_engine(args.model, engine, args.precision), args.tta)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GarmentImage', 'get_image', 'get_category', 'get_attributes', 'get_is_valid', 'KnownCategorize', 'FashionDL',
-           'fashion_block', 'pack_table', 'compute_device', 'fashion_dls', 'trained_parts', 'RunData', 'read_data']
+           'fashion_block', 'pack_table', 'compute_device', 'fashion_dls', 'trained_parts', 'RunData', 'corrected',
+           'read_split', 'read_images', 'read_data']
 
 # %% ../../nbs/28_data.loader.ipynb #6a37e043
 import warnings
@@ -171,6 +172,13 @@ class FashionDL(TfmdDL):
         # `sizes` apply to one epoch, so an interruption leaves nothing to restore
         self.crop.sizes,self.sizes = deque(self.sizes[self.n_done:]),[]
 
+    def one_batch(self):
+        "A batch to look at, at the full size; sizes and position of an epoch that is running, or is about to, stay as they are"
+        crop,kept = self.crop,(self.sizes, self.resumed, self.crop.sizes)
+        self.sizes,self.resumed,crop.sizes = [],None,deque()
+        try: return super().one_batch()
+        finally: self.sizes,self.resumed,crop.sizes = kept
+
     @property
     def n_done(self)->int: "Batches that the next epoch skips"; return self.resumed[0] if self.resumed else 0
 
@@ -287,30 +295,51 @@ def _pack_or_warn(table, recipe):
     print(f"cache: {packed}", flush=True)
     return packed
 
-def read_data(
+def corrected(
+    table:LabelTable, # labelled images
+    recipe:Recipe, # its corrections
+)->LabelTable: # raises `InputError` for invalid corrections
+    "`table` with the corrections of `recipe`, if it has any"
+    return table if recipe.corrections == 'no' else apply_corrections(table, recipe.corrections)
+
+def read_split(
     data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional
-    recipe:Recipe, # its cache, workers, size, regroup, seed, max_bad and corrections
-    table:LabelTable|None=None, # its images with another split; None to read it
-    left_out:dict|None=None, # `file_path` -> reason: what a run that is resumed was begun without; None to find out
-)->RunData: # raises `InputError` for invalid labels or corrections, too many bad images, or a named cache folder that cannot be written
-    "Read labels, cache the images, correct labels, and drop unreadable images"
+    recipe:Recipe, # its seed, regroup, workers and corrections
+    left_out:dict|None=None, # `file_path` -> reason: what a run that is resumed was begun without
+)->LabelTable: # raises `InputError` for invalid labels or corrections
+    "The corrected labels; where there is no val.csv, they are split so that near-duplicates are on one side"
     def group_fn(images):
         print(f"searching near-duplicates among {len(images):,} images, to keep them on one side of the split", flush=True)
         if left_out: # each was a group of its own
             file_paths = read_tables(data).frame.file_path
             images = ['' if o in left_out else image for o,image in zip(file_paths, images)]
-        cache = None if recipe.cache == 'no' else cache_folder(data, recipe.size, None if recipe.cache == 'auto' else recipe.cache).parent
+        cache_dir = None if recipe.cache == 'auto' else recipe.cache
+        cache = None if recipe.cache == 'no' else cache_folder(data, recipe.size, cache_dir).parent
         return near_duplicate_groups(images, recipe.workers, cache=cache)
-    if table is None: table = read_labels(data, recipe.seed, recipe.regroup, group_fn)
+    table = read_labels(data, recipe.seed, recipe.regroup, group_fn)
     print(table, flush=True)
+    return corrected(table, recipe)
+
+def read_images(
+    table:LabelTable, # labelled images
+    recipe:Recipe, # its cache, workers, size and max_bad
+    left_out:dict|None=None, # `file_path` -> reason: what a run that is resumed was begun without; None to find out
+)->RunData: # raises `InputError` for too many bad images, or a named cache folder that cannot be written
+    "Cache the images, and drop unreadable ones"
     packed = _pack_or_warn(table, recipe)
     bad = packed.bad if packed else unreadable_images(table.images, stored_size(recipe.size), recipe.workers)
     bad = {path: bad[path] for path in table.images if path in bad}
     path_of = dict(zip(table.frame.file_path, table.images))
     dropped = bad if left_out is None else {path_of[o]: f'{path_of[o]}: {reason}' for o,reason in left_out.items() if o in path_of}
     named = {file_path: without_name(dropped[path], path) for file_path,path in path_of.items() if path in dropped}
-    if recipe.corrections != 'no': table = apply_corrections(table, recipe.corrections)
     table = trained_parts(table, recipe)
     if left_out is None: table = _drop_bad(table, bad, recipe.max_bad)
     else: table = _drop_again(table, bad, dropped, recipe.max_bad)
     return RunData(table, packed, named)
+
+def read_data(
+    data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional
+    recipe:Recipe, # without minutes: its size decides at which size images are cached
+)->RunData: # raises `InputError` as `read_split` and `read_images` do
+    "Read labels and images"
+    return read_images(read_split(data, recipe), recipe)

@@ -35,12 +35,12 @@ class DataParallel(Callback):
 
     def _agree(self):
         "Use the precision and the order of images of the first process"
-        own = self.model.precision,self.model.channels_last
-        precision,channels_last = self.processes.share(own)
+        mine = self.model.precision,self.model.channels_last
+        precision,channels_last = self.processes.share(mine)
         # fp16 needs a gradient scaler, which a learner has or not
-        if (precision == 'fp16') != (own[0] == 'fp16'):
-            raise InputError(f"the first process trains in {precision}, and {self.processes} in {own[0]}; set --precision")
-        if own != (precision, channels_last): self.model.to_precision(precision, channels_last)
+        if (precision == 'fp16') != (mine[0] == 'fp16'):
+            raise InputError(f"the first process trains in {precision}, and {self.processes} in {mine[0]}; set --precision")
+        if mine != (precision, channels_last): self.model.to_precision(precision, channels_last)
         for dl in self.dls.loaders: dl.rng.setstate(self.processes.share(dl.rng.getstate()))
 
     def seed_apart(self):
@@ -53,7 +53,7 @@ class DataParallel(Callback):
         self.model.graphs = None # DDP exchanges gradients while the backward pass runs
         ids = [device.index or 0] if device is not None and device.type == 'cuda' else None
         wrapped = DistributedDataParallel(self.model, device_ids=ids)
-        wrapped.broadcast_buffers = False # BatchNorm statistics are shared before a validation, not in every step
+        wrapped.broadcast_buffers = False # BatchNorm statistics are averaged before a validation, not in every step
         return wrapped
 
     def before_train(self):
@@ -71,8 +71,8 @@ class DataParallel(Callback):
 
     def _scales(self):
         "What turns means over this process's known labels, averaged over all, into the mean over all known labels"
-        known = torch.stack([(o >= 0).float().sum()/max(1, o.numel()) for o in self.yb])
-        return (known/self.processes.mean(known).clamp(min=1e-6)).unbind()
+        known_part = torch.stack([(o >= 0).float().sum()/max(1, o.numel()) for o in self.yb])
+        return (known_part/self.processes.mean(known_part).clamp(min=1e-6)).unbind()
     def after_batch(self): self._unwrap() # of a batch that was cancelled
 
     def after_loss(self):
@@ -86,7 +86,7 @@ class DataParallel(Callback):
 
     def before_validate(self):
         if not self._is_shared: return
-        self.processes.share_tensors(self.model.buffers())
+        for o in self.model.buffers(): o.copy_(self.processes.mean(o) if o.is_floating_point() else o) # BatchNorm's statistics
         self.dl.shard = self.processes.shard
 
     def after_validate(self):

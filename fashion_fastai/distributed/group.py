@@ -32,13 +32,16 @@ def _line_and_code(rank, error):
     reason = re.sub(r'^Exception occured in `\w+` when calling event `\w+`:', '', str(error)) # fastai's addition
     return f"process {rank} ended with {type(error).__name__}: {' '.join(reason.split())[:200]}",2
 
-class _Sentry(threading.Thread):
-    "Gives signs of life, watches those of others, and ends this process where it cannot end itself"
-    def __init__(self, processes):
-        super().__init__(daemon=True)
-        self.processes,self.store = processes,processes.store.clone()
-        self.parent,self.seen = os.getppid(),{}
-        self.watched = [o for o in range(processes.world) if o != processes.rank] if processes.is_first else [0]
+class _Board:
+    "What the processes of a group let each other know, in their store"
+    def __init__(self, group):
+        self.group,self.store,self.seen = group,group.store.clone(),{}
+        self.watched = [o for o in range(group.world) if o != group.rank] if group.is_first else [0]
+
+    def give_sign(self):
+        "Show that this process lives, and that it works where others may wait for it"
+        self.store.add(f'beat {self.group.rank}', 1)
+        if self.group.is_busy: self.store.add('progress', 1)
 
     def silent(self, seconds):
         "Processes without a sign of life for `seconds`"
@@ -49,27 +52,6 @@ class _Sentry(threading.Thread):
             if self.seen.get(rank, (None,))[0] != beat: self.seen[rank] = beat,now
             if now - self.seen[rank][1] > seconds: silent.append(rank)
         return silent
-
-    def run(self):
-        group = self.processes
-        try:
-            while not group.closed.wait(.5):
-                self.store.add(f'beat {group.rank}', 1)
-                if group.is_busy: self.store.add('progress', 1)
-                silent = self.silent(group.timeout)
-                if silent: self.publish(f"process {silent[0]} did not answer for {group.timeout:g} seconds; {RESUME}")
-                if self.store.check(['failed']): break
-                if os.getppid() != self.parent:
-                    self.publish(f"the process that started this training was killed; {RESUME}")
-            else: return self.store.set(f'left {group.rank}', '1')
-        except RuntimeError: pass # the store is gone, and the machine of the first process with it
-        # the main thread ends by itself, unless it waits in a collective operation
-        if group.closed.is_set() or group.ending.wait(5): return
-        line,code = self.failure() or (f"the first process does not answer; {RESUME}", 2)
-        if group.is_first or not self.wait_for('reported', 10):
-            print(f'fashion: {line}', file=sys.stderr, flush=True)
-            self.mark('reported')
-        os._exit(code)
 
     def publish(self, line, code=2):
         "Let others know why the training ends; the first reason counts"
@@ -94,32 +76,61 @@ class _Sentry(threading.Thread):
                 time.sleep(.05)
         return False
 
-def _reason(group, sentry, error):
+class _Watch(threading.Thread):
+    "Gives signs of life, looks for those of others, and ends this process where it cannot end itself"
+    def __init__(self, group):
+        super().__init__(daemon=True)
+        self.group,self.board,self.parent = group,_Board(group),os.getppid()
+
+    def watch(self):
+        "Until the group is closed or has failed"
+        group,board = self.group,self.board
+        while not group.closed.wait(.5):
+            board.give_sign()
+            silent = board.silent(group.timeout)
+            if silent: board.publish(f"process {silent[0]} did not answer for {group.timeout:g} seconds; {RESUME}")
+            if board.failure(): return
+            if os.getppid() != self.parent: board.publish(f"the process that started this training was killed; {RESUME}")
+        board.mark(f'left {group.rank}')
+
+    def run(self):
+        group,board = self.group,self.board
+        try: self.watch()
+        except RuntimeError: pass # the store is gone, and the machine of the first process with it
+        # the main thread ends by itself, unless it waits in a collective operation
+        if group.closed.is_set() or group.ending.wait(5): return
+        line,code = board.failure() or (f"the first process does not answer; {RESUME}", 2)
+        if group.is_first or not board.wait_for('reported', 10):
+            print(f'fashion: {line}', file=sys.stderr, flush=True)
+            board.mark('reported')
+        os._exit(code)
+
+def _reason(group, board, error):
     "Why a group was lost, as the exception to raise; waits for other processes to say it"
-    sentry.silent(0)
-    sentry.wait_for('failed', 4 if group.is_first else 8) # the first process watches all
-    if sentry.failure() is None:
+    board.silent(0)
+    board.wait_for('failed', 4 if group.is_first else 8) # the first process watches all
+    if board.failure() is None:
         with suppress(RuntimeError):
-            silent = sentry.silent(3)
+            silent = board.silent(3)
             which = f"process {silent[0]} of {group.world}" if silent else 'another process'
-            if isinstance(error, _Terminated) and not silent: sentry.publish(f"stopped by SIGTERM; {RESUME}", 143)
-            sentry.publish(f"{which} ended unexpectedly (killed, or out of memory?); {RESUME}")
-    line,code = sentry.failure() or (f"the other processes are not reachable any more; {RESUME}", 2)
+            if isinstance(error, _Terminated) and not silent: board.publish(f"stopped by SIGTERM; {RESUME}", 143)
+            board.publish(f"{which} ended unexpectedly (killed, or out of memory?); {RESUME}")
+    line,code = board.failure() or (f"the other processes are not reachable any more; {RESUME}", 2)
     kind = {130: KeyboardInterrupt, 143: Terminated}.get(code)
     return kind(line.removeprefix('stopped ')) if kind else InputError(line)
 
-def _end(group, sentry, error):
+def _end(group, board, error):
     "Raise what this process ends with: in the first, why the training ended; in the others nothing that is printed twice"
     group.ending.set()
     # torchrun terminates the others as soon as one has ended
     if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if _is_lost(error): error = _reason(group, sentry, error)
+    if _is_lost(error): error = _reason(group, board, error)
     line,code = _line_and_code(group.rank, error)
-    sentry.publish(line, code)
-    if group.is_first: sentry.mark('reported')
+    board.publish(line, code)
+    if group.is_first: board.mark('reported')
     is_known = isinstance(error, (InputError,KeyboardInterrupt))
     # a bug raises in the process where it is, with its traceback
-    if not group.is_first and is_known and sentry.wait_for('reported', 10): raise SystemExit(code) from None
+    if not group.is_first and is_known and board.wait_for('reported', 10): raise SystemExit(code) from None
     raise error
 
 # %% ../../nbs/11_distributed.group.ipynb #c5b6c70d
@@ -182,8 +193,8 @@ def joined(
         yield ALONE
         return
     group = _connect(timeout)
-    sentry,watching = _Sentry(group),_Sentry(group)
-    watching.start()
+    board,watch = _Board(group),_Watch(group)
+    watch.start()
     with _as_one_of(group):
         try:
             yield group
@@ -191,7 +202,7 @@ def joined(
         except SystemExit: raise
         except BaseException as e:
             if group.is_alone: raise
-            _end(group, sentry, e)
+            _end(group, board, e)
         finally:
             group.close()
-            watching.join(10) # a thread that uses the store while Python exits aborts the process
+            watch.join(10) # a thread that uses the store while Python exits aborts the process

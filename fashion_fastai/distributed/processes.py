@@ -94,13 +94,6 @@ class Processes:
         dist.all_reduce(total)
         return total/self.world
 
-    def share_tensors(self,
-        tensors, # iterable, overwritten in all but the first process
-    ):
-        "Give all processes the `tensors` of the first"
-        if self.is_alone: return
-        for o in tensors: dist.broadcast(o, src=0)
-
     def wait(self,
         what:str, # what is waited for, for the error message
     ): # raises `InputError` after `timeout` seconds without progress
@@ -134,6 +127,15 @@ class Processes:
         with self.busy(): made = make() if self.local_rank == 0 else None
         self.wait(what)
         return made if self.local_rank == 0 else make()
+
+    def from_first(self,
+        make:Callable, # that takes long
+        what:str, # what is made, for the error message
+    ): # what `make` returns, in every process
+        "`make()` in the first process alone, and its result in all"
+        with self.busy(): made = make() if self.is_first else None
+        self.wait(what)
+        return self.share(made)
 
     def leave(self):
         "End the group, when all are here: afterwards this process is alone"

@@ -19,7 +19,7 @@ from ..data.loader import read_data
 from ..decision.rules import Decision
 from ..folders.model import ONNX_FILES,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
 from ..predict.model import load_folder
-from ..report.compare import read_metrics
+from ..folders.run import read_metrics
 from .graph import export_onnx
 from .int8 import Int8Check,check_int8,quantize_onnx,table_pixels
 from .card import data_figures,model_card
@@ -97,7 +97,7 @@ def export_folder(
     config,check,formats = read_config(source),None,()
     weights = read_file(run, WEIGHTS_FILE, config)
     metrics = _read_metrics(run, _NEEDED if card else ()) if card or (run/'metrics.json').is_file() else {}
-    recipe = read_recorded_recipe(run/'settings.ini')[1] if int8 else None
+    recipe = read_recorded_recipe(run/'settings.ini') if int8 else None
     # a named cache is a folder of whoever trained
     if recipe and recipe.cache != 'auto': recipe = replace(recipe, cache='no')
     with atomic_dir(out) as folder:

@@ -92,6 +92,7 @@ def set_precision(
     batch_size:int=64, # images per step
     training:bool=True, # time a training step rather than a forward pass
     cache_dir:str|Path|None=None, # where the choice is stored for the next time; None for `cache_home`
+    channels_last:bool|None=None, # memory layout; None for the faster
 )->MultiTaskModel: # `model`; raises `InputError` for a precision that is not supported here
     "Let `model` run in the precision and memory layout that is fastest on this machine"
     device = next(model.parameters()).device
@@ -99,6 +100,7 @@ def set_precision(
         raise InputError(f"precision is '{precision}', but should be auto, {', '.join(DTYPES)}")
     if precision == 'fp16' and device.type != 'cuda':
         raise InputError('precision fp16 needs a GPU; on a CPU, choose bf16 or fp32')
+    if precision != 'auto' and channels_last is not None: return model.to_precision(precision, channels_last)
     file = Path(cache_dir or cache_home())/'precision.json'
     known,n_parameters = _read_json(file),sum(o.numel() for o in model.parameters())
     batch,step = f"{batch_size} images of {fmt_size(size)}",'training' if training else 'prediction'
@@ -111,7 +113,8 @@ def set_precision(
                 known = {key: known[key], **_read_json(file)} # others may have measured meanwhile
                 with atomic_write(file) as f: f.write_text(json.dumps(known, indent=1))
         except InputError: pass # it is measured again next time
-    return model.to_precision(*known[key])
+    chosen,layout = known[key]
+    return model.to_precision(chosen, layout if channels_last is None else channels_last)
 
 # %% ../../nbs/07_model.precision.ipynb #1e8e7fb1
 def compile_if_faster(

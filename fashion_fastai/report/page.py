@@ -19,7 +19,7 @@ from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,
 from ..interpret.plots import plot_results,plot_top_losses,show_grad_cam
 from ..predict.model import load_folder
 from .html import MAX_ROWS,Table,figure_image,render_page,settings_table
-from .compare import Run,read_run
+from ..folders.run import Run,read_run
 
 # %% ../../nbs/69_report.page.ipynb #7509f1bd
 def machine()->dict:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DETAIL', 'MAX_EPOCHS', 'FEW_STEPS', 'MANY_STEPS', 'SMALL', 'NETWORKS', 'useful_epochs', 'expected_deficit',
-           'typical_size', 'two_stages', 'Choice', 'choose', 'possible_sizes', 'with_batch_size', 'Plan',
-           'plan_training', 'plan_recipe', 'announced']
+           'typical_size', 'two_stages', 'possible_sizes', 'Candidate', 'Search', 'with_batch_size',
+           'better_batch_size', 'Plan', 'plan_training', 'plan_recipe']
 
 # %% ../../nbs/72_train.plan.ipynb #a1f419f1
 import math
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,torch
 from ..core import InputError,fmt_size
-from ..recipes import Recipe,read_recipe
+from ..recipes import Recipe,parse_size,read_recipe
 from ..data.labels import LabelTable
 from ..data.image import exif_orientation,image_file
 from ..data.loader import compute_device
@@ -54,7 +54,7 @@ def typical_size(
     if not sizes: raise InputError(f"none of {len(some)} images could be opened; the first: {images[0]}")
     height,width = np.median(sizes, axis=0)
     scale = min(1, DETAIL/max(height, width))
-    return round(height*scale),round(width*scale)
+    return max(1, round(height*scale)),max(1, round(width*scale))
 
 # %% ../../nbs/72_train.plan.ipynb #800aef07
 def two_stages(
@@ -63,38 +63,8 @@ def two_stages(
 )->list: # ((height, width), epochs) of each stage
     "Two fifths of the epochs at two thirds of the size, then the rest"
     small,(height,width) = epochs*2//5,size
-    first = [((height*2//3, width*2//3), small)]
+    first = [((max(1, height*2//3), max(1, width*2//3)), small)]
     return first*bool(small) + [(size, epochs - small)]
-
-class Choice(NamedTuple):
-    "Stages of a training, and what they cost and promise"
-    stages:list # ((height, width), epochs) of each stage
-    scale:float # height of the last stage over that of the images
-    epochs:int # of all stages
-    seconds:float # of training and validation
-    deficit:float # see `expected_deficit`
-
-MAX_EPOCHS = 100
-
-def choose(
-    own_size:tuple, # (height, width) of the images, in pixels
-    n_train:int, # training images
-    n_valid:int, # validation images
-    timing:Callable, # (height, width) -> `Timing`
-    seconds:float, # for training and validation
-    sizes:list, # (height, width) to choose from
-    epochs:list=range(1, MAX_EPOCHS+1), # numbers of epochs to choose from
-    stages:Callable=two_stages, # (size, epochs) -> stages
-)->Choice|None: # None if none fits
-    "The stages with the smallest expected deficit of those that fit into `seconds`"
-    timing = cache(timing)
-    def choice(size, n):
-        sized = stages(size, n)
-        taken = n_train*sum(m*timing(o).train for o,m in sized) + n*n_valid*timing(size).valid
-        scale = size[0]/own_size[0]
-        return Choice(sized, scale, n, taken, expected_deficit(scale, n, n_train))
-    fitting = [o for size in sizes for n in epochs if (o := choice(size, n)).seconds <= seconds]
-    return min(fitting, key=lambda o: o.deficit, default=None)
 
 def possible_sizes(
     own_size:tuple, # (height, width) of the images, in pixels
@@ -104,24 +74,73 @@ def possible_sizes(
     heights = [*range(24, height, 4), height] if height > 24 else [height]
     return [(o, max(1, round(o*width/height))) for o in heights]
 
+MAX_EPOCHS = 100
+
+class Candidate(NamedTuple):
+    "Stages of a training, and what they cost and promise"
+    stages:list # ((height, width), epochs) of each stage
+    scale:float # height of the last stage over that of the images
+    epochs:int # of all stages
+    seconds:float # of training and validation
+    deficit:float # see `expected_deficit`
+
+class Search:
+    "The stages of one network that fit into some seconds, and the best of them"
+    def __init__(self,
+        own_size:tuple, # (height, width) of the images, in pixels
+        n_train:int, # training images
+        n_valid:int, # validation images
+        timing:Callable, # (height, width) -> `Timing`
+        recipe:Recipe|None=None, # whose given stages, epochs and size of validation are kept; None for none
+    ): # raises `InputError` if no image is as small as the given size of validation
+        self.own_size,self.n_train,self.n_valid,self.timing = own_size,n_train,n_valid,timing
+        self.sizes,self.epochs,self.stages,self.test_size = possible_sizes(own_size),range(1, MAX_EPOCHS+1),two_stages,None
+        given = recipe.given if recipe else ()
+        if 'epochs' in given and recipe.epochs: self.epochs = [recipe.epochs]
+        if 'test_size' in given and recipe.test_size != 'auto':
+            self.test_size = height,width = parse_size(recipe.test_size)
+            self.sizes = [o for o in self.sizes if o[0] <= height and o[1] <= width]
+        if 'stages' in given:
+            self.sizes,self.test_size = [recipe.sizes[-1][0]],recipe.size
+            total = sum(n for _,n in recipe.sizes)
+            self.stages = lambda size, n: [(o, n*m/total) for o,m in recipe.sizes]
+        if not self.sizes: raise InputError(f"test_size {recipe.test_size} is too small: the smallest training images would be larger")
+
+    def candidate(self,
+        size:tuple, # (height, width) of the last stage
+        epochs:int, # of all stages
+    )->Candidate:
+        "The training at one size"
+        stages,scale = self.stages(size, epochs),size[0]/self.own_size[0]
+        train = self.n_train*sum(n*self.timing(o).train for o,n in stages)
+        valid = epochs*self.n_valid*self.timing(self.test_size or size).valid
+        return Candidate(stages, scale, epochs, train + valid, expected_deficit(scale, epochs, self.n_train))
+
+    def best(self,
+        seconds:float, # for training and validation
+    )->Candidate|None: # None if none fits
+        "The candidate with the smallest expected deficit of those that fit into `seconds`"
+        candidates = (self.candidate(size, n) for size in self.sizes for n in self.epochs)
+        return min((o for o in candidates if o.seconds <= seconds), key=lambda o: o.deficit, default=None)
+
 # %% ../../nbs/72_train.plan.ipynb #3b89e10c
 class _Timings:
     "Times of one network at some sizes; those between are interpolated by the number of pixels"
-    def __init__(self, table, recipe, seconds):
-        self.table,self.recipe,self.seconds,self.known = table,recipe,seconds,{}
+    def __init__(self, table, recipe, seconds, world):
+        self.table,self.recipe,self.seconds,self.world,self.measured = table,recipe,seconds,world,{}
     def measure(self, size):
-        if size in self.known: return
-        self.known[size] = found = time_training(self.table, self.recipe, size, self.seconds)
-        self.recipe = replace(self.recipe, precision=found.precision) # chosen once
+        if size in self.measured: return
+        self.measured[size] = timing = time_training(self.table, self.recipe, size, self.seconds, self.world)
+        self.recipe = replace(self.recipe, precision=timing.precision, channels_last=timing.channels_last) # chosen once
     def is_close(self, size):
         "Whether a measured size has nearly as many pixels"
-        return any(abs(math.log(math.prod(size)/math.prod(o))) < .1 for o in self.known)
+        return any(abs(math.log(math.prod(size)/math.prod(o))) < .1 for o in self.measured)
     def __call__(self, size):
-        pixels,sizes = math.prod(size),sorted(self.known, key=math.prod)
+        pixels,sizes = math.prod(size),sorted(self.measured, key=math.prod)
         areas = [math.prod(o) for o in sizes]
         nearest = min(max(pixels, areas[0]), areas[-1])
-        def at(name): return float(np.interp(nearest, areas, [getattr(self.known[o], name) for o in sizes]))*pixels/nearest
-        return Timing(at('train'), at('valid'), self.recipe.precision)
+        def at(name): return float(np.interp(nearest, areas, [getattr(self.measured[o], name) for o in sizes]))*pixels/nearest
+        return Timing(at('train'), at('valid'), self.recipe.precision, self.recipe.channels_last)
 
 def with_batch_size(
     recipe:Recipe, # with the batch size and learning rate of before
@@ -133,55 +152,16 @@ def with_batch_size(
 FEW_STEPS,MANY_STEPS = 600,1600 # below which batches are halved, and from which those of small images are doubled
 SMALL = 56*42 # pixels of small images
 
-def _better_batch_size(recipe, found, n_train):
+def better_batch_size(
+    recipe:Recipe, # with a batch size
+    candidate:Candidate, # its training
+    n_train:int, # training images
+)->int:
     "Half or twice the batch size of `recipe` where that suits the images and the number of steps, else the same"
-    steps,pixels = n_train*found.epochs/recipe.batch_size,math.prod(found.stages[-1][0])
+    steps,pixels = n_train*candidate.epochs/recipe.batch_size,math.prod(candidate.stages[-1][0])
     if steps < FEW_STEPS and recipe.batch_size >= 64: return recipe.batch_size//2
     is_slow_step = recipe.optimizer == 'muon' and pixels <= SMALL and compute_device().type == 'cpu'
     return 2*recipe.batch_size if is_slow_step and steps >= MANY_STEPS and recipe.batch_size <= 64 else recipe.batch_size
-
-def _fill_gpu(table, recipe, size, seconds):
-    "`recipe` with the batch size from which larger ones are not clearly faster; small ones leave a GPU idle"
-    limit = min(1024, int((~table.is_valid).sum())//8)
-    first = time_training(table, recipe, size, seconds)
-    best,recipe = first.train,replace(recipe, precision=first.precision) # chosen once
-    while recipe.batch_size*2 <= limit:
-        larger = with_batch_size(recipe, recipe.batch_size*2)
-        try: taken = time_training(table, larger, size, seconds).train
-        except torch.cuda.OutOfMemoryError: break
-        if taken > .8*best: break
-        best,recipe = taken,larger
-    return recipe
-
-def _plan_network(table, recipe, own_size, seconds, given, probe):
-    "(times, choice or None) for the network of `recipe`"
-    n_valid = int(table.is_valid.sum())
-    timings,kwargs = _Timings(table, recipe, probe),{}
-    sizes = possible_sizes(own_size)
-    if 'stages' in given:
-        total,sizes = sum(n for _,n in recipe.sizes),[recipe.size]
-        kwargs['stages'] = lambda size, n: [(o, n*m/total) for o,m in recipe.sizes]
-    if 'epochs' in given: kwargs['epochs'] = [recipe.epochs]
-    def chosen(): return choose(own_size, len(table) - n_valid, n_valid, timings, seconds, sizes, **kwargs)
-    for o in {sizes[0], sizes[len(sizes)//4]}: timings.measure(o)
-    for _ in range(6): # measure what is chosen, until it stays chosen
-        found = chosen()
-        new = [o for o,_ in found.stages if not timings.is_close(o)] if found else []
-        if not new: return timings,found
-        for o in new: timings.measure(o)
-    return timings,chosen()
-
-def _plan_batches(table, recipe, own_size, seconds, given, probe):
-    "(`recipe` with a batch size, times, choice or None) for its network"
-    is_free = 'batch_size' not in given
-    if is_free and compute_device().type == 'cuda': recipe = _fill_gpu(table, recipe, possible_sizes(own_size)[-1], probe)
-    timings,found = _plan_network(table, recipe, own_size, seconds, given, probe)
-    n_train = int((~table.is_valid).sum())
-    better = _better_batch_size(recipe, found, n_train) if found and is_free else recipe.batch_size
-    if better != recipe.batch_size:
-        recipe = with_batch_size(recipe, better)
-        timings,found = _plan_network(table, recipe, own_size, seconds, given, probe)
-    return recipe,timings,found
 
 NETWORKS = [('xresnet18', .5), ('xresnet18', 1.), ('xresnet34', 1.), ('xresnet50', 1.)] # from the smallest to the largest
 
@@ -191,72 +171,134 @@ class Plan(NamedTuple):
     recipe:Recipe # complete: `train_run` trains it like any other
     minutes:float # that training and validation are expected to take
     reason:str # in a few words
+    train_seconds:dict # HEIGHTxWIDTH of each stage -> expected seconds of an epoch's training
+    valid_seconds:float # expected seconds of a validation
 
-def _is_enough(found, n_train):
-    "Whether a network can be trained at the images' own size for nearly as many epochs as are useful"
-    return found is not None and found.scale > .99 and found.epochs >= .7*useful_epochs(n_train)
+    def announce(self,
+        minutes:float, # that were given
+    )->Recipe:
+        "Print the plan; returns its recipe"
+        recipe = self.recipe
+        stages = recipe.stages if recipe.epochs is None else f"{recipe.stages} over {recipe.epochs} epochs"
+        batches = '' if recipe.batch_size == 64 else f", batches of {recipe.batch_size}"
+        print(f"plan: {recipe.arch} × {recipe.width:g}, {stages}{batches}, {self.minutes:.1f} of {minutes:g} minutes\n"
+              f"      {self.reason}", flush=True)
+        return recipe
+
+class _Network(NamedTuple):
+    "A network with a batch size, its times, and the best training that fits, if there is one"
+    recipe:Recipe
+    search:Search
+    best:Candidate|None
+
+class _Planner:
+    "Chooses the recipe for some minutes"
+    def __init__(self, table, minutes, recipe, world):
+        self.table,self.minutes,self.recipe,self.world = table,minutes,recipe,world
+        self.own_size,self.n_valid = typical_size(table.images),int(table.is_valid.sum())
+        self.n_train,self.probe = len(table) - self.n_valid,min(2., .6*minutes)
+
+    def is_given(self, *keys): return any(o in self.recipe.given for o in keys)
+
+    def fill_gpu(self, recipe):
+        "`recipe` with the batch size from which larger ones are not clearly faster; small ones leave a GPU idle"
+        limit,size = min(1024, self.n_train//8),possible_sizes(self.own_size)[-1]
+        first = time_training(self.table, recipe, size, self.probe, self.world)
+        fastest,recipe = first.train,replace(recipe, precision=first.precision, channels_last=first.channels_last) # chosen once
+        while recipe.batch_size*2 <= limit:
+            larger = with_batch_size(recipe, recipe.batch_size*2)
+            try: taken = time_training(self.table, larger, size, self.probe, self.world).train
+            except torch.cuda.OutOfMemoryError: break
+            if taken > .8*fastest: break
+            fastest,recipe = taken,larger
+        return recipe
+
+    def search(self, recipe):
+        "Measure the network of `recipe` at what is best, until that stays the best"
+        timings = _Timings(self.table, recipe, self.probe, self.world)
+        search = Search(self.own_size, self.n_train, self.n_valid, cache(timings), recipe)
+        def measure(*sizes):
+            for o in sizes: timings.measure(o)
+            search.timing = cache(timings) # interpolated between other sizes than before
+        measure(search.sizes[0], search.sizes[len(search.sizes)//4], *filter(None, [search.test_size]))
+        for _ in range(6):
+            best = search.best(60*self.minutes)
+            new = [o for o,_ in best.stages if not timings.is_close(o)] if best else []
+            if not new: break
+            measure(*new)
+        return _Network(recipe, search, search.best(60*self.minutes))
+
+    def network(self, recipe):
+        "The network of `recipe` with the batch size that suits it"
+        is_free = not self.is_given('batch_size')
+        if is_free and compute_device().type == 'cuda': recipe = self.fill_gpu(recipe)
+        network = self.search(recipe)
+        if not is_free or not network.best: return network
+        better = better_batch_size(recipe, network.best, self.n_train)
+        if better == recipe.batch_size or better % self.world: return network
+        other = self.search(with_batch_size(recipe, better))
+        return other if other.best else network
+
+    def is_enough(self, best):
+        "Whether a network can be trained at the images' own size for nearly as many epochs as are useful"
+        return best is not None and best.scale > .99 and best.epochs >= .7*useful_epochs(self.n_train)
+
+    def plan(self):
+        "The plan with the largest network that the minutes suffice for"
+        recipe = self.recipe if self.is_given('tta') else replace(self.recipe, tta=True)
+        remainder = recipe.batch_size % self.world
+        if remainder: recipe = with_batch_size(recipe, max(self.world, recipe.batch_size - remainder))
+        networks = [(recipe.arch, recipe.width)] if self.is_given('arch', 'width') else NETWORKS
+        chosen = None
+        for arch,width in networks:
+            network = self.network(replace(recipe, arch=arch, width=width))
+            if chosen is None or self.is_enough(network.best): chosen = network
+            if not self.is_enough(network.best): break
+        if not chosen.best: raise InputError(f"{self.minutes:g} minutes are too few: {self.least(chosen)}")
+        recipe,search,best = chosen
+        if self.is_given('lr'): recipe = replace(recipe, lr=self.recipe.lr)
+        train_seconds = {fmt_size(o): self.n_train*search.timing(o).train for o,_ in best.stages}
+        valid_seconds = self.n_valid*search.timing(search.test_size or best.stages[-1][0]).valid
+        return Plan(self.with_stages(recipe, best), best.seconds/60, self.reason(chosen), train_seconds, valid_seconds)
+
+    def least(self, network):
+        "What the shortest possible training takes, in a few words"
+        search = network.search
+        shortest = search.candidate(search.sizes[0], search.epochs[0])
+        what = 'an epoch' if shortest.epochs == 1 else f'{shortest.epochs} epochs'
+        return f"{what} of {self.n_train:,} images at {fmt_size(search.sizes[0])} would take {shortest.seconds/60:.2g}"
+
+    def with_stages(self, recipe, best):
+        "`recipe` with the stages of the best candidate"
+        if self.is_given('stages'): return replace(recipe, epochs=best.epochs, minutes=0)
+        stages = ' '.join(f'{fmt_size(size)}:{n:g}' for size,n in best.stages)
+        test_size = recipe.test_size if self.is_given('test_size') else 'auto'
+        return replace(recipe, stages=stages, epochs=None, test_size=test_size, minutes=0)
+
+    def reason(self, network):
+        "Why a training was chosen, in a few words"
+        best,size = network.best,network.best.stages[-1][0]
+        rate = 1/network.search.timing(size).train
+        return (f"{self.n_train:,} images of {fmt_size(self.own_size)}, {rate:,.0f} per second at {fmt_size(size)}: "
+            f"{best.scale:.0%} of their height, "
+            f"and {best.epochs} of about {useful_epochs(self.n_train):.0f} epochs that are useful at full height")
 
 def plan_training(
     table:LabelTable, # labelled images
     minutes:float, # for training and validation
-    recipe:Recipe, # for all keys that the plan does not set
-    given:tuple=(), # keys whose value in `recipe` is kept
+    recipe:Recipe, # for all keys that the plan does not set; its given ones are kept
+    world:int=1, # processes that train together, of which this one does its part of a step
 )->Plan: # raises `InputError` if not even one epoch fits into `minutes`
     "The network, image sizes, epochs, batch size and learning rate that make the most of `minutes` on this machine"
-    own_size,n_train = typical_size(table.images),int((~table.is_valid).sum())
-    probe,best = min(2., .6*minutes),None
-    if 'tta' not in given: recipe = replace(recipe, tta=True)
-    networks = [(recipe.arch, recipe.width)] if {'arch','width'} & set(given) else NETWORKS
-    for arch,width in networks:
-        planned = _plan_batches(table, replace(recipe, arch=arch, width=width), own_size, 60*minutes, given, probe)
-        is_enough = _is_enough(planned[-1], n_train)
-        if best is None or is_enough: best = planned
-        if not is_enough: break
-    own,timings,found = best
-    if 'lr' in given: own = replace(own, lr=recipe.lr)
-    if not found: raise InputError(f"{minutes:g} minutes are too few: {_least(own, own_size, table, timings, given)}")
-    return Plan(_with_choice(own, found, given), found.seconds/60, _reason(found, own_size, n_train, timings))
-
-def _least(recipe, own_size, table, timings, given):
-    "What the shortest possible training takes, in a few words"
-    size,epochs = min(timings.known, key=math.prod),recipe.epochs if 'epochs' in given else 1
-    n_valid = int(table.is_valid.sum())
-    least = choose(own_size, len(table) - n_valid, n_valid, timings, math.inf, [size], [epochs])
-    what = 'an epoch' if epochs == 1 else f'{epochs} epochs'
-    return f"{what} of {len(table) - n_valid:,} images at {fmt_size(size)} would take {least.seconds/60:.2g}"
-
-def _with_choice(recipe, found, given):
-    "`recipe` with the stages of a choice"
-    if 'stages' in given: return replace(recipe, epochs=found.epochs, minutes=0)
-    stages = ' '.join(f'{fmt_size(size)}:{n:g}' for size,n in found.stages)
-    return replace(recipe, stages=stages, epochs=None, test_size='auto', minutes=0)
-
-def _reason(found, own_size, n_train, timings):
-    "Why a choice was made, in a few words"
-    size,rate = found.stages[-1][0],1/timings(found.stages[-1][0]).train
-    return (f"{n_train:,} images of {fmt_size(own_size)}, {rate:,.0f} per second at {fmt_size(size)}: "
-        f"{found.scale:.0%} of their height, "
-        f"and {found.epochs} of about {useful_epochs(n_train):.0f} epochs that are useful at full height")
+    return _Planner(table, minutes, recipe, world).plan()
 
 def plan_recipe(
     table:LabelTable, # labelled images
     minutes:float, # for training and validation
     name:str='quick', # recipe for all keys that the plan does not set
     settings:str|Path|None=None, # settings file; None for ./settings.ini, if it exists
+    cache:str='no', # auto if the images will be packed before (`pack_table`), no if files are opened in every epoch
     **overrides, # keys that the plan keeps, as text or of the key's type
 )->Recipe: # raises `InputError` if not even one epoch fits, and as `read_recipe` does
     "Plan a training, print the plan, and return its recipe"
-    recipe = read_recipe(name, settings, **overrides)
-    return announced(plan_training(table, minutes, recipe, recipe.given), minutes)
-
-def announced(
-    plan:Plan, # from `plan_training`
-    minutes:float, # that were given
-)->Recipe:
-    "Print a plan; returns its recipe"
-    recipe = plan.recipe
-    stages = recipe.stages if recipe.epochs is None else f"{recipe.stages} over {recipe.epochs} epochs"
-    batches = '' if recipe.batch_size == 64 else f", batches of {recipe.batch_size}"
-    print(f"plan: {recipe.arch} × {recipe.width:g}, {stages}{batches}, {plan.minutes:.1f} of {minutes:g} minutes\n"
-          f"      {plan.reason}", flush=True)
-    return recipe
+    return plan_training(table, minutes, read_recipe(name, settings, cache=cache, **overrides)).announce(minutes)
