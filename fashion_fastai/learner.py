@@ -249,12 +249,19 @@ class FashionLearner(Learner):
         finally: self.dls,self.opt,self.path = dls,opt,path
 
 # %% ../nbs/54_learner.ipynb #119563f8
+def _evenly_spaced(dls, n=256):
+    "Training images without augmentation, as they reach the network in the last stage; it draws no random numbers"
+    indices = torch.linspace(0, len(dls.train.items) - 1, min(n, len(dls.train.items))).long()
+    images, = dls.valid.after_batch(dls.train.gather(indices)[:1])
+    return images.as_subclass(torch.Tensor)
+
 @delegates(Learner.__init__, but=['dls','model','loss_func','metrics','cbs'])
 def fashion_learner(
     dls:DataLoaders, # from `fashion_dls`
     arch:str='xresnet18', # body of the network, a name in `ARCHS`
     width:float=.5, # multiplies the number of channels of the body
     dropout:float=0., # dropout probability of the pooled features
+    stem:str='xresnet', # first layers of the network: xresnet, or whitened by the training images
     blur_pool:bool=False, # anti-aliased pooling in the stem
     category_weight:float=1., # loss weight of the category; 0 trains the attributes alone
     attribute_weight:float|None=3., # loss weight of the attributes; 0 trains the category alone; None to learn both weights
@@ -269,7 +276,8 @@ def fashion_learner(
     "A learner for both tasks, trained from scratch"
     n_categories,n_attributes = map(len, dls.vocab)
     learns_weights,training_sets = attribute_weight is None,dls.train.targets[1]
-    model = multi_task_model(n_categories, n_attributes, arch, dropout, learns_weights, width=width, blur_pool=blur_pool)
+    model = multi_task_model(n_categories, n_attributes, arch, dropout, learns_weights, width=width, blur_pool=blur_pool, stem=stem)
+    if stem == 'whitened': model[0][0].whiten(_evenly_spaced(dls))
     if dls.device is not None and dls.device.type == 'cuda': model.graphs = StepGraphs()
     set_precision(model.to(dls.device), precision, dls.train.crop.size, dls.train.own_bs)
     groups,types = getattr(dls, 'label_info', ((), ()))
@@ -288,7 +296,7 @@ def fashion_learner(
     loss.category_offsets = logit_offsets(learn.prior.category_shares, logit_adjustment)
     return learn
 
-_LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment',
+_LEARNER_KEYS = ('arch','width','dropout','stem','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment',
     'threshold','tta','precision','lr','wd')
 
 def _settings(recipe, *names): return {o: getattr(recipe, o) for o in names}
