@@ -1653,6 +1653,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'fashion_fastai/model/multitask.py'),
                                                 'fashion_fastai.model.multitask.WhitenedPatches.__init__': ( 'model.multitask.html#whitenedpatches.__init__',
                                                                                                              'fashion_fastai/model/multitask.py'),
+                                                'fashion_fastai.model.multitask.WhitenedPatches._set': ( 'model.multitask.html#whitenedpatches._set',
+                                                                                                         'fashion_fastai/model/multitask.py'),
                                                 'fashion_fastai.model.multitask.WhitenedPatches.forward': ( 'model.multitask.html#whitenedpatches.forward',
                                                                                                             'fashion_fastai/model/multitask.py'),
                                                 'fashion_fastai.model.multitask.WhitenedPatches.whiten': ( 'model.multitask.html#whitenedpatches.whiten',

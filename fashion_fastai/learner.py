@@ -252,7 +252,8 @@ class FashionLearner(Learner):
 def _evenly_spaced(dls, n=256):
     "Training images without augmentation, as they reach the network in the last stage; it draws no random numbers"
     indices = torch.linspace(0, len(dls.train.items) - 1, min(n, len(dls.train.items))).long()
-    images, = dls.valid.after_batch(dls.train.gather(indices)[:1])
+    images,*_ = dls.train.gather(indices)
+    for o in dls.train.after_batch.fs: images = o(images, split_idx=1) # as in validation
     return images.as_subclass(torch.Tensor)
 
 @delegates(Learner.__init__, but=['dls','model','loss_func','metrics','cbs'])

@@ -247,6 +247,8 @@ def write_recipe(
     with atomic_write(path) as f:
         with f.open('w', encoding='utf-8') as file: ini.write(file)
 
+_BEFORE = dict(stem='xresnet') # what keys that older runs do not record had been
+
 def read_recorded_recipe(
     path:str|Path, # settings file of a run, written by `write_recipe`
 )->tuple: # (name, `Recipe`); raises `InputError` for another kind of file
@@ -255,4 +257,5 @@ def read_recorded_recipe(
     if len(ini.sections()) != 1:
         raise InputError(f"{path}: is not the settings file of a run, which has one recipe")
     name, = ini.sections()
-    return name,read_recipe(name, path)
+    absent = {key: value for key,value in _BEFORE.items() if key not in ini[name]}
+    return name,read_recipe(name, path, **absent)

@@ -21,13 +21,18 @@ from .conv import with_conv3x3
 
 # %% ../../nbs/06_model.multitask.ipynb #811ea0fb
 class WhitenedPatches(nn.Module):
-    "A frozen convolution of 4×4 pixels and stride 2, whose outputs `whiten` makes uncorrelated (Jordan 2024, arXiv:2404.00498)"
+    "Frozen filters of 4×4 pixels with stride 2, which `whiten` makes uncorrelated, and ReLU of both signs (Jordan 2024, arXiv:2404.00498)"
     def __init__(self,
-        n_filters:int=24, # of the 48 that a patch of three colours has: those of the largest variance
+        n_filters:int=12, # of the 48 that a patch of three colours has: those of the largest variance
     ):
         super().__init__()
-        self.register_buffer('weight', torch.empty(n_filters, 3, 4, 4)) # no parameter: no optimizer and no `unfreeze` changes it
-        nn.init.orthogonal_(self.weight)
+        # a buffer and no parameter: no optimizer and no `unfreeze` changes it
+        self.register_buffer('weight', torch.empty(2*n_filters, 3, 4, 4)) # the filters, and their negatives
+        self._set(nn.init.orthogonal_(torch.empty(n_filters, 48)))
+
+    def _set(self, filters):
+        "Take filters of shape (n_filters, 48)"
+        self.weight.copy_(torch.cat([filters, -filters]).view_as(self.weight))
 
     def whiten(self,
         images:Tensor, # normalised, shape (n, 3, height, width)
@@ -42,13 +47,13 @@ class WhitenedPatches(nn.Module):
             total,products,n = total + patches.sum(0),products + patches.T @ patches,n + len(patches)
         mean = total/n
         variances,vectors = torch.linalg.eigh((products/n - mean.outer(mean)).cpu()) # in ascending order
-        filters = (vectors/(variances.clamp(min=0) + noise).sqrt()).T.flip(0)[:len(self.weight)]
-        self.weight.copy_(filters.view_as(self.weight))
+        filters = (vectors/(variances.clamp(min=0) + noise).sqrt()).T.flip(0)
+        self._set(filters[:len(self.weight)//2])
 
     def forward(self, images):
         height,width = images.shape[2:]
         if height % 2 or width % 2: images = F.pad(images, (0, width % 2, 0, height % 2)) # as many outputs as fastai's stem has
-        return F.conv2d(images, self.weight, stride=2, padding=1)
+        return F.conv2d(images, self.weight, stride=2, padding=1).relu_()
 
 def _whitened_stem(pool):
     "The layers in place of fastai's three and its `pool`"
