@@ -1,4 +1,4 @@
-"Training throughput: beside the same step on one resident batch, with fastai's stem, and beside an epoch of plain fastai with the same body at the same size"
+"Training throughput: beside the same step on one resident batch, with either stem, and beside an epoch of plain fastai with the same body"
 import statistics
 from dataclasses import replace
 import torch

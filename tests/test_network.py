@@ -115,6 +115,16 @@ def test_a_whitened_network_is_saved_loaded_and_exported(table, tmp_path):
     np.testing.assert_allclose(category[0], list(expected.category_probabilities.values()), atol=1e-5)
     np.testing.assert_allclose(attributes[0], list(expected.attribute_probabilities.values()), atol=1e-5)
 
+def test_a_model_of_before_there_were_stems_predicts_as_it_did(table, tmp_path):
+    set_seed(1)
+    learn = fashion_learner(fashion_dls(table, (32,24), 32, workers=0), 'xresnet10', .25, path=tmp_path)
+    file = save_model(learn, tmp_path/'model')/'model.json'
+    description = json.loads(file.read_text())
+    assert description['architecture'].pop('stem') == 'xresnet'
+    file.write_text(json.dumps(description))
+    image = table.images[0]
+    assert load_model(tmp_path/'model').predict(image).category_probabilities == learn.predict(image).category_probabilities
+
 def test_a_training_is_timed_without_its_images(table):
     recipe = read_recipe('demo', stem='whitened', precision='fp32', batch_size=16)
     assert time_training(table, recipe, (16,12), seconds=.01).train > 0
