@@ -259,12 +259,20 @@ class FashionLearner(Learner):
         finally: self.dls,self.opt,self.path = dls,opt,path
 
 # %% ../nbs/54_learner.ipynb #119563f8
+def _evenly_spaced(dls, n=256):
+    "Training images without augmentation, as they reach the network in the last stage; it draws no random numbers"
+    indices = torch.linspace(0, len(dls.train.items) - 1, min(n, len(dls.train.items))).long()
+    images,*_ = dls.train.gather(indices)
+    for o in dls.train.after_batch.fs: images = o(images, split_idx=1) # as in validation
+    return images.as_subclass(torch.Tensor)
+
 @delegates(Learner.__init__, but=['dls','model','loss_func','metrics','cbs'])
 def fashion_learner(
     dls:DataLoaders, # from `fashion_dls`
     arch:str='xresnet18', # body of the network, a name in `ARCHS`
     width:float=.5, # multiplies the number of channels of the body
     dropout:float=0., # dropout probability of the pooled features
+    stem:str='xresnet', # first layers of the network: xresnet, or whitened by the training images
     blur_pool:bool=False, # anti-aliased pooling in the stem
     category_weight:float=1., # loss weight of the category; 0 trains the attributes alone
     attribute_weight:float|None=3., # loss weight of the attributes; 0 trains the category alone; None to learn both weights
@@ -287,9 +295,10 @@ def fashion_learner(
     learns_weights = attribute_weight is None and bool(n_categories and n_attributes) # one task has nothing to balance
     if attribute_weight is None: attribute_weight = 3. # of validation, so that epochs can be compared
     training_labels = [o.numpy() for o in map(to_cpu, dls.train.targets)]
-    model = multi_task_model(n_categories, n_attributes, arch, dropout, learns_weights, width=width, blur_pool=blur_pool)
+    model = multi_task_model(n_categories, n_attributes, arch, dropout, learns_weights, width=width, blur_pool=blur_pool, stem=stem)
+    if stem == 'whitened': model[0][0].whiten(_evenly_spaced(dls))
     if dls.device is not None and dls.device.type == 'cuda': model.graphs = StepGraphs()
-    set_precision(model.to(dls.device), precision, dls.train.crop.size, dls.train.own_bs)
+    set_precision(model.to(dls.device), precision, dls.train.crop.size, dls.train.own_bs, channels_last=channels_last)
     prior = constant_prediction(*training_labels, n_categories) # for images that cannot be read
     may_be_empty = bool((training_labels[1] == 0).all(1).any()) # as in the training labels
     rule = Grouped.from_groups(Threshold(threshold, may_be_empty), vocab.groups)
@@ -306,7 +315,7 @@ def fashion_learner(
     learn.vocab,learn.prior = vocab,prior
     return learn
 
-_LEARNER_KEYS = ('arch','width','dropout','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment',
+_LEARNER_KEYS = ('arch','width','dropout','stem','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment',
     'threshold','tta','precision','channels_last','lr','wd')
 
 def _settings(recipe, *names): return {o: getattr(recipe, o) for o in names}

@@ -8,11 +8,11 @@ __all__ = ['SHIPPED', 'parse_size', 'parse_stages', 'Recipe', 'recipe_names', 'r
 
 # %% ../nbs/01_recipes.ipynb #aded015c
 import configparser,re
-from dataclasses import dataclass,field,fields
+from dataclasses import dataclass,field,fields,replace
 from pathlib import Path
 from typing import get_args
 import fashion_fastai
-from .core import InputError,LOGGERS,MAX_SIDE,OPTIMIZERS,RULES,atomic_write,fmt_size,read_regular
+from .core import InputError,LOGGERS,MAX_SIDE,OPTIMIZERS,RULES,STEMS,atomic_write,fmt_size,read_regular
 
 # %% ../nbs/01_recipes.ipynb #6dc5346f
 def parse_size(
@@ -48,6 +48,7 @@ class Recipe:
     arch:str # body of the network: xresnet10, xresnet18, xresnet34, xresnet50, xse_resnext50, …
     width:float # multiplies the number of channels of the body
     dropout:float # dropout probability of the pooled features
+    stem:str # first layers of the network: xresnet, or whitened, whose first layer is computed from the training images
     blur_pool:bool # anti-aliased pooling (MaxBlurPool) in the stem
     stages:str # progressive resizing: HEIGHTxWIDTH:EPOCHS of each stage, the last being the largest
     test_size:str # HEIGHTxWIDTH for validation and prediction, if larger than the last stage; auto: the same
@@ -141,6 +142,7 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     *map(_below_one, ('dropout','label_smoothing','lighting','ema')),
     *map(_fraction, ('mixup','cutmix','max_bad')),
     *map(_not_negative, ('category_weight','attribute_weight','logit_adjustment','checkpoint_minutes','minutes')),
+    _one_of('stem', *STEMS),
     _one_of('schedule', 'one_cycle', 'flat_cos'),
     _one_of('optimizer', *OPTIMIZERS),
     _one_of('rule', 'auto', *RULES, 'fixed'),
@@ -265,6 +267,8 @@ def write_recipe(
     with atomic_write(path) as f:
         with f.open('w', encoding='utf-8') as file: ini.write(file)
 
+_BEFORE = dict(stem='xresnet') # what keys that older runs do not record had been
+
 def read_recorded_recipe(
     path:str|Path, # settings file of a run, written by `write_recipe`
 )->Recipe: # raises `InputError` for another kind of file
@@ -273,4 +277,5 @@ def read_recorded_recipe(
     if len(ini.sections()) != 1:
         raise InputError(f"{path}: is not the settings file of a run, which has one recipe")
     name, = ini.sections()
-    return read_recipe(name, path)
+    absent = {key: value for key,value in _BEFORE.items() if key not in ini[name]}
+    return replace(read_recipe(name, path, **absent), given=())

@@ -38,7 +38,7 @@ def ended(process, code, reason, seconds=60):
 def two(garments, tmp_path_factory):
     "A run of two processes with every ingredient"
     run = tmp_path_factory.mktemp('runs')/'two'
-    done = run_cli('train', garments, '--out', run, *KEYS, '--ema', .9, '--mixup', .5, '--dropout', .1, '--epochs', 4, '--processes', 2)
+    done = run_cli('train', garments, '--out', run, *KEYS, '--stem', 'whitened', '--ema', .9, '--mixup', .5, '--dropout', .1, '--epochs', 4, '--processes', 2)
     assert done.returncode == 0 and done.stderr == '', done.stderr
     assert done.stdout.count('epoch 1/4') == 1 and ' in 2 processes, ' in done.stdout
     return run
@@ -57,7 +57,7 @@ def test_torchrun_on_two_machines(garments, two, tmp_path):
         port = o.getsockname()[1]
     torchrun = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nnodes', 2, '--nproc-per-node', 1, '--rdzv-backend', 'c10d',
         '--rdzv-endpoint', f'127.0.0.1:{port}', '--rdzv-id', 1, '--local-addr', '127.0.0.1', '--no-python']
-    words = ['train', garments, '--out', tmp_path/'run', *KEYS, '--ema', .9, '--mixup', .5, '--dropout', .1, '--epochs', 4]
+    words = ['train', garments, '--out', tmp_path/'run', *KEYS, '--stem', 'whitened', '--ema', .9, '--mixup', .5, '--dropout', .1, '--epochs', 4]
     env = {**os.environ, 'GLOO_SOCKET_IFNAME': 'lo', 'OMP_NUM_THREADS': '1'}
     machines = [spawn(*torchrun, FASHION, *words, stderr=subprocess.PIPE, env=env) for _ in range(2)]
     outputs = [o.communicate(timeout=200) for o in machines]

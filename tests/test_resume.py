@@ -9,7 +9,7 @@ from fashion_fastai.predict.model import load_model
 
 pytestmark = pytest.mark.slow
 
-KEYS = [*SHORT, '--epochs', 6, '--ema', .9, '--checkpoint-minutes', 0] # a checkpoint after every batch
+KEYS = [*SHORT, '--epochs', 6, '--ema', .9, '--stem', 'whitened', '--checkpoint-minutes', 0] # a checkpoint after every batch
 FINISHED = ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','validation.npz']
 
 def names(folder): return sorted(o.name for o in folder.iterdir())

@@ -11,7 +11,7 @@ __all__ = ['FORMAT', 'CONFIG_FILES', 'WEIGHTS_FILE', 'PARTS', 'ONNX_FILES', 'con
 import hashlib,json,re,reprlib
 from pathlib import Path
 from typing import Callable
-from ..core import InputError,MAX_SIDE,read_regular
+from ..core import InputError,MAX_SIDE,STEMS,read_regular
 
 # %% ../../nbs/52_folders.model.ipynb #80c10ea0
 FORMAT = 1 # of the description; others are refused
@@ -170,7 +170,8 @@ def _is_group(value, n):
     return has_keys and is_text(value['name']) and are_members(value['members'], n) and is_flag(value['exactly_one'])
 
 _ARCHITECTURE = dict(arch=lambda o: is_text(o) and bool(re.fullmatch(r'\w{1,40}', o)), width=lambda o: is_number(o, .25, 4),
-    dropout=lambda o: is_number(o, 0, 1), learned_weights=is_flag, blur_pool=is_flag)
+    dropout=lambda o: is_number(o, 0, 1), learned_weights=is_flag, blur_pool=is_flag,
+    stem=lambda o: o in STEMS)
 
 def _is_architecture(value):
     "Whether a value has the arguments of a network"

@@ -50,9 +50,9 @@ class MuonAdamW(torch.optim.AdamW):
     def step(self):
         grads = {}
         for group in self.param_groups:
-            own = [o for o in group['params'] if self._is_muons(o)]
-            self._muon_step(own, group)
-            grads.update({o: o.grad for o in own})
+            convolutions = [o for o in group['params'] if self._is_muons(o)]
+            self._muon_step(convolutions, group)
+            grads.update({o: o.grad for o in convolutions})
         for o in grads: o.grad = None # AdamW skips weights without a gradient
         super().step()
         for weight,grad in grads.items(): weight.grad = grad
@@ -102,5 +102,5 @@ def optimizer_func(
     "The optimizer `name`: Muon, PyTorch's fused AdamW, or one of fastai's"
     if name not in OPTIMIZERS:
         raise InputError(f"optimizer '{name}' is not known; there are {', '.join(OPTIMIZERS)}")
-    own = {'adamw': fused_adamw, 'muon': muon}
-    return own.get(name) or next(o for k,o in vars(optimizer).items() if k.lower() == name and callable(o))
+    pytorchs = {'adamw': fused_adamw, 'muon': muon}
+    return pytorchs.get(name) or next(o for k,o in vars(optimizer).items() if k.lower() == name and callable(o))

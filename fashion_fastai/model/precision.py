@@ -102,18 +102,18 @@ def set_precision(
         raise InputError('precision fp16 needs a GPU; on a CPU, choose bf16 or fp32')
     if precision != 'auto' and channels_last is not None: return model.to_precision(precision, channels_last)
     file = Path(cache_dir or cache_home())/'precision.json'
-    known,n_parameters = _read_json(file),sum(o.numel() for o in model.parameters())
+    choices,n_parameters = _read_json(file),sum(o.numel() for o in model.parameters())
     batch,step = f"{batch_size} images of {fmt_size(size)}",'training' if training else 'prediction'
     key = f"{_machine(device)}; torch {torch.__version__}; {n_parameters} parameters, {batch}; {step}, {precision}"
-    if key not in known:
+    if key not in choices:
         precisions = _promising(model, size, batch_size, training) if precision == 'auto' else [precision]
-        known[key] = choose_precision(time_precisions(model, size, batch_size, training, precisions))
+        choices[key] = choose_precision(time_precisions(model, size, batch_size, training, precisions))
         try:
             with locked(file.with_suffix('.lock'), f"{file}: another process is writing it", wait=lambda: None):
-                known = {key: known[key], **_read_json(file)} # others may have measured meanwhile
-                with atomic_write(file) as f: f.write_text(json.dumps(known, indent=1))
+                choices = {key: choices[key], **_read_json(file)} # others may have measured meanwhile
+                with atomic_write(file) as f: f.write_text(json.dumps(choices, indent=1))
         except InputError: pass # it is measured again next time
-    chosen,layout = known[key]
+    chosen,layout = choices[key]
     return model.to_precision(chosen, layout if channels_last is None else channels_last)
 
 # %% ../../nbs/07_model.precision.ipynb #1e8e7fb1
