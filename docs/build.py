@@ -279,7 +279,8 @@ def navigation():
         pages = [{module_name(o).rpartition('.')[2]: page_name(o)} for o in paths]
         reference += [{package: pages}] if package else pages
     tutorials = ['tutorials/index.md', *({title_and_description(o)[0]: page_name(o)} for o in TUTORIALS)]
-    about = [{'Questions': 'faq.md'}, {'Which tool when': 'which_tool.md'}, {'Benchmarks': 'benchmarks.md'}, {'Contributing': 'contributing.md'}, {'Changelog': 'changelog.md'}]
+    about = [{'Questions': 'faq.md'}, {'Which tool when': 'which_tool.md'}, {'Benchmarks': 'benchmarks.md'},
+        {'Contributing': 'contributing.md'}, {'Changelog': 'changelog.md'}]
     return [{'Overview': 'index.md'}, {'Tutorials': tutorials}, {'Reference': reference}, {'About': about}]
 
 def write_list(name, heading, header, intro, paths):

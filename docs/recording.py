@@ -1,4 +1,4 @@
-"Record a terminal in which a network is trained in a minute and predicts, as an SVG that plays: python docs/recording.py nbs/images/recording.svg"
+"Record a minute of training and a prediction as an SVG that plays: python docs/recording.py nbs/images/recording.svg"
 import html,os,shlex,subprocess,sys,tempfile,textwrap,time
 from pathlib import Path
 from fashion_fastai.core import atomic_write

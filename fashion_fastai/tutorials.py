@@ -14,9 +14,9 @@ import fashion_fastai
 from .core import InputError,atomic_write
 
 # %% ../nbs/86_tutorials.ipynb #c3016c6d
-TUTORIALS = dict(first_run='', explore_the_data='', find_the_learning_rate='', progressive_resizing='', decide_labels='',
-    what_went_wrong='', wrong_and_right='', wrong_labels='clean', folds_and_ensembles='', what_helps='', competition='',
-    ship_it='onnx', beyond_one_machine='parquet') # name -> extra that it needs; in the order in which to read them
+TUTORIALS = dict(first_run='', explore_the_data='', find_the_learning_rate='', progressive_resizing='',
+    decide_labels='', what_went_wrong='', wrong_and_right='', wrong_labels='clean', folds_and_ensembles='',
+    what_helps='', competition='', ship_it='onnx', beyond_one_machine='parquet') # name -> extra that it needs; in the order in which to read them
 
 def _shipped(in_wheel, in_checkout):
     "A folder of the package, which a checkout has elsewhere"
@@ -69,11 +69,13 @@ def copy_tutorial(
 )->Path: # of the copy; raises `InputError` for another name, or if the file exists
     "Copy a tutorial into `folder`, to be run there"
     notebook,path = read_tutorial(name).notebook,Path(folder)/f'{name}.ipynb'
-    if path.exists(): raise InputError(f"{path} exists, and may have your changes; open it, or choose another folder with --out")
+    if path.exists():
+        raise InputError(f"{path} exists, and may have your changes; open it, or choose another folder with --out")
     for cell in notebook['cells']:
         if cell['cell_type'] != 'markdown': continue
         cell['source'] = _LINK.sub(_link_alone, ''.join(cell['source'])).splitlines(keepends=True)
-    with atomic_write(path) as f: f.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    text = json.dumps(notebook, indent=1, ensure_ascii=False) + '\n'
+    with atomic_write(path) as f: f.write_text(text, encoding='utf-8')
     return path
 
 # %% ../nbs/86_tutorials.ipynb #d748f424
@@ -89,4 +91,5 @@ def open_notebook(
 ):
     "Become Jupyter with this notebook; where it is not installed, say how to open it"
     if command := jupyter_command(path): os.execv(command[0], command)
-    print(f"Jupyter is not installed here. pip install jupyterlab, then: jupyter lab {path}. Or open the file in VS Code or PyCharm.")
+    print(f"Jupyter is not installed here. pip install jupyterlab, then: jupyter lab {path}. "
+          "Or open the file in VS Code or PyCharm.")

@@ -159,7 +159,9 @@ def _tutorial_options(p):
 
 def _tutorial(args):
     from fashion_fastai.tutorials import TUTORIALS,copy_tutorial,list_tutorials,open_notebook
-    if not args.name: return print(f'{list_tutorials()}\n\n{program_name()} tutorial NAME copies one into this folder and opens it.')
+    if not args.name:
+        print(f'{list_tutorials()}\n\n{program_name()} tutorial NAME copies one into this folder and opens it.')
+        return
     path,extra = copy_tutorial(args.name, args.out),TUTORIALS[args.name]
     needs = f"; it needs pip install 'fashion_fastai[{extra}]'" if extra else ''
     print(f'wrote {path}{needs}', flush=True)
