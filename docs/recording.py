@@ -6,8 +6,8 @@ from fashion_fastai.data.synthetic import draw_garments
 
 COMMANDS = ['fashion train garments --out run --minutes 1', 'fashion predict run garments/test.csv --out submission',
             'head -4 submission/attribute.csv']
-COLUMNS,ROW,LETTER,MARGIN = 104,19,7.85,16 # characters per line; pixels
-FASTER = 6 # than it was
+COLUMNS,ROW,LETTER,MARGIN = 138,19,7.85,16 # characters per line; pixels
+FASTER,PAUSE = 6,1.5 # than it was; seconds of the longest pause
 
 STYLE = """
 text { font: 13px ui-monospace, Menlo, Consolas, monospace; fill: #d8dee9; white-space: pre; opacity: 0; animation: appear .2s forwards }
@@ -23,20 +23,22 @@ def record(command, folder, start):
     if words[0] == 'fashion': words[0] = str(Path(sys.executable).with_name('fashion'))
     env = {**os.environ, 'PYTHONUNBUFFERED': '1', 'XDG_CACHE_HOME': str(folder/'cache')}
     with subprocess.Popen(words, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout: yield time.monotonic() - start,line.rstrip(),False
+        for line in process.stdout: yield time.monotonic() - start,line.rstrip().replace(f'{folder}/', ''),False
     if process.returncode: sys.exit(f'{command}: exit code {process.returncode}')
 
 def svg(lines):
     "Recorded lines as a picture that plays once, and then stays"
-    rows = [(seconds/FASTER + .5, row, is_command) for seconds,line,is_command in lines
-        for row in textwrap.wrap(line, COLUMNS, subsequent_indent='    ') or ['']]
+    rows,before,now = [],0,.5
+    for seconds,line,is_command in lines:
+        now,before = now + min((seconds - before)/FASTER, PAUSE),seconds
+        rows += [(now, row, is_command) for row in textwrap.wrap(line, COLUMNS, subsequent_indent='    ') or ['']]
     width,height = round(COLUMNS*LETTER + 2*MARGIN),len(rows)*ROW + 2*MARGIN
     def text(i, seconds, row, is_command):
         kind = ' class="command"' if is_command else ''
         return (f'<text{kind} x="{MARGIN}" y="{MARGIN + ROW*i + 14}" xml:space="preserve" '
                 f'style="animation-delay: {seconds:.2f}s">{html.escape(row)}</text>')
     minutes = lines[-1][0]/60
-    title = f'A recording of {minutes:.1f} minutes, {FASTER} times as fast: ' + ', then '.join(COMMANDS)
+    title = f'A recording of {minutes:.1f} minutes, {FASTER} times as fast and with shorter pauses: ' + ', then '.join(COMMANDS)
     return '\n'.join([f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
         f'<title>{html.escape(title)}</title>', f'<style>{STYLE}</style>',
         f'<rect width="{width}" height="{height}" rx="8" fill="#1e2430"/>',

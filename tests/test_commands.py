@@ -1,6 +1,7 @@
 "Command lines in README, pages and notebooks: each one parses, and those of the README run"
 import argparse,re,shlex
 from pathlib import Path
+from xml.etree import ElementTree
 import nbformat,pytest
 from conftest import SHORT,run_inprocess
 from fashion_fastai.cli.main import COMMANDS
@@ -69,6 +70,14 @@ def test_a_command_inside_of_a_sentence_exists_and_has_its_options(where, line):
     known = set(options_of(parser_of(name)))
     used = {o.split('=')[0] for o in words if re.match('--[a-z]', o)}
     assert used <= known, (line, used - known)
+
+def test_the_recording_is_a_picture_of_commands_that_parse():
+    picture = ElementTree.parse(ROOT/'nbs'/'images'/'recording.svg').getroot()
+    typed = [o.text for o in picture.iter('{http://www.w3.org/2000/svg}text') if o.get('class') == 'command']
+    assert [o.split()[1] for o in typed] == ['fashion','fashion','head']
+    for line in typed[:2]:
+        _,_,name,*words = line.split()
+        parser_of(name).parse_args(words)
 
 @pytest.mark.slow
 def test_the_first_lines_of_the_readme_run(garments, tmp_path):
