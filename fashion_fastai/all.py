@@ -60,6 +60,7 @@ from .train.folds import train_folds
 from .export.package import export_folder
 from .serve.page import serve_page
 from .examples import example_data
+from .tutorials import records_folder
 
 # all names above, except for the package fastai, which the side-effect import binds
 __all__ = [o for o in dir() if not o.startswith('_') and o != 'fastai']

@@ -3,8 +3,8 @@ import io,json,os,shutil,subprocess,sys
 from contextlib import redirect_stdout
 import numpy as np,pandas as pd
 import pytest,torch
-from conftest import FASHION,SHORT,run_cli,run_inprocess,refused
-from fashion_fastai.cli.main import main
+from conftest import FASHION,SHORT,run_cli,run_inprocess,run_python,refused
+from fashion_fastai.cli.main import COMMANDS,main
 from fashion_fastai.data import cache
 from fashion_fastai.data.loader import read_data
 from fashion_fastai.interpret.core import FashionInterpretation
@@ -12,14 +12,33 @@ from fashion_fastai.predict.model import load_model
 from fashion_fastai.recipes import read_recipe
 from fashion_fastai.outputs.score import score_submission
 
-def test_help_imports_nothing_heavy():
+HEAVY = 'torch','fastai','pandas','numpy','PIL','matplotlib'
+
+def imported_by(*words):
+    "(finished process, heavy packages imported) of a command line in a Python of its own"
     code = ("import sys; from fashion_fastai.cli.main import main\n"
-            "try: main(['--help'])\n"
-            "except SystemExit as e: assert e.code == 0\n"
-            "print(*[o for o in ('torch','fastai','pandas','numpy','PIL','matplotlib','fastcore') if o in sys.modules], file=sys.stderr)")
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.returncode == 0 and done.stderr.strip() == ''
-    for command in ('demo','convert','check','train','lr-find','predict','report','runs','serve'): assert command in done.stdout
+            f"try: code = main({list(words)})\n"
+            "except SystemExit as e: code = e.code\n"
+            f"print(code, *[o for o in {HEAVY} if o in sys.modules])")
+    done = run_python('-c', code)
+    code,*imported = done.stdout.splitlines()[-1].split()
+    return done,int(code),imported
+
+def test_help_imports_nothing_heavy():
+    done,code,imported = imported_by('--help')
+    assert code == 0 and done.stderr == '' and imported == []
+    for command in COMMANDS: assert f' {command} ' in done.stdout
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_the_help_of_a_command_imports_nothing_heavy(command):
+    _,code,imported = imported_by(command, '--help')
+    assert code == 0 and imported == []
+
+@pytest.mark.parametrize('words', [['fly'], [], ['--lr'], ['train', 'DATA'], ['predict', 'RUN'], ['score', 'LABELS'], ['serve', 'RUN', '--port', '0'], ['tutorial', 'fly']],
+    ids=' '.join)
+def test_an_error_in_the_command_line_imports_nothing_heavy(words):
+    done,code,imported = imported_by(*words)
+    assert code == 2 and 'fashion' in done.stderr and imported == []
 
 def test_train_leaves_a_run_folder(run):
     assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','validation.npz']
@@ -287,7 +306,7 @@ def test_bad_images(garments, run, tmp_path):
 TWICE = """
 import os,signal,sys,tempfile
 import fashion_fastai.convert.write as write
-from fashion_fastai.cli.main import main
+from fashion_fastai.cli.main import COMMANDS,main
 class Terminated(write._Writer):
     "SIGTERM while the third image is written, and again while the temporary folder is removed, as `timeout` sends it"
     n = 0

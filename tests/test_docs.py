@@ -74,6 +74,10 @@ def test_hidden_cells_are_left_out(site):
             source = ' '.join(source.split())
             assert len(source) < 60 or source not in text, (path.name, source)
 
+def test_questions_and_tools_have_pages_that_the_front_page_links_to(site):
+    front = re.search(r'<article.*?</article>', (site/'index.html').read_text(), re.S)[0]
+    for name in ('faq.html','which_tool.html'): assert f'href="{name}"' in front and len(words(site/name)) > 2000, name
+
 def test_nothing_is_loaded_from_elsewhere(site):
     pages = list(site.rglob('*.html'))
     assert len(pages) > len(NOTEBOOKS)

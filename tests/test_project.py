@@ -151,9 +151,9 @@ def read_texts(path):
     return [(f'{path.name}:{i}', o) for i,o in enumerate(path.read_text().splitlines(), 1)]
 
 def test_the_language_is_plain():
-    pages = [*ROOT.glob('*.md'), *ROOT.glob('bench/*.md'), *PACKAGE.rglob('*.html'), *PACKAGE.rglob('*.css'), ROOT/'Makefile', ROOT/'settings.ini',
+    pages = [*ROOT.glob('*.md'), *ROOT.glob('bench/*.md'), *ROOT.glob('docs/*.md'), *PACKAGE.rglob('*.html'), *PACKAGE.rglob('*.css'), ROOT/'Makefile', ROOT/'settings.ini',
              ROOT/'pyproject.toml']
-    files = [*pages, *MODULES, *NOTEBOOKS, *ROOT.glob('bench/*.py')]
+    files = [*pages, *MODULES, *NOTEBOOKS, *ROOT.glob('bench/*.py'), *ROOT.glob('docs/*.py')]
     texts = [(where, text) for o in files for where,text in read_texts(o)]
     assert len(texts) > 10_000
     found = [(where, match[0]) for where,text in texts for match in DIALECT.finditer(text)]

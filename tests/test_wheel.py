@@ -6,6 +6,7 @@ import pytest
 import pandas as pd
 from filelock import FileLock
 from conftest import run_inprocess
+from fashion_fastai.tutorials import TUTORIALS
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +63,11 @@ def test_the_wheel_works_in_an_empty_folder(run, garments, home, wheel, tmp_path
     done = in_folder(tmp_path, home, 'fashion', 'predict', run, garments/'test.csv', '--out', 'out')
     assert done.returncode == 0, done.stderr
     assert len(pd.read_csv(tmp_path/'out'/'category.csv')) == 20
+    for name in TUTORIALS: # from the wheel, with the records that a notebook reads
+        done = in_folder(tmp_path, home, 'fashion', 'tutorial', name, '--no-open')
+        assert done.returncode == 0 and (tmp_path/f'{name}.ipynb').is_file(), done.stderr
+    where = in_folder(tmp_path, home, 'python', '-c', 'from fashion_fastai.tutorials import records_folder as o; print(o())').stdout.strip()
+    assert Path(where).is_relative_to(home) and sorted(o.name for o in Path(where).iterdir()) == ['study.csv','what_helps.csv','what_helps.json']
 
 def test_an_editable_install_reads_the_settings_of_its_checkout(home, source, tmp_path):
     install(home, '--no-build-isolation', '-e', source)
@@ -77,7 +83,8 @@ def test_the_wheel_has_all_files_and_requirements_of_the_package(wheel):
         entry_points = next(file.read(o).decode() for o in file.namelist() if o.endswith('/entry_points.txt'))
         assert file.read('fashion_fastai/settings.ini') == (ROOT/'settings.ini').read_bytes()
     files = [o for o in (ROOT/'fashion_fastai').rglob('*') if o.is_file() and '__pycache__' not in o.parts]
-    assert found == {o.relative_to(ROOT).as_posix() for o in files} | {'fashion_fastai/settings.ini'}
+    added = ['settings.ini', *(f'notebooks/{o}.ipynb' for o in TUTORIALS), 'records/what_helps.json', 'records/what_helps.csv', 'records/study.csv']
+    assert found == {o.relative_to(ROOT).as_posix() for o in files} | {f'fashion_fastai/{o}' for o in added}
     required = [o for o in re.findall('^Requires-Dist: (.*)', metadata, re.M) if 'extra ==' not in o]
     def normal(o): return sorted(re.split(r'(?=[<>=])', o, maxsplit=1)[1].split(',')),re.split('[<>=]', o)[0]
     assert sorted(map(normal, required)) == sorted(map(normal, (ROOT/'requirements.txt').read_text().splitlines()))

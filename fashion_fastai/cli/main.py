@@ -11,12 +11,12 @@ from contextlib import suppress
 from .. import __version__
 from ..core import InputError,Terminated,stopped_by_signals
 from .core import sentence
-from .data import CHECK,CONVERT,REVIEW
+from .data import CHECK,CONVERT,REVIEW,TUTORIAL
 from .training import CACHE,DEMO,LR_FIND,TRAIN
 from .results import EXPORT,MERGE,PREDICT,REPORT,RUNS,SCORE,SERVE
 
 # %% ../../nbs/91_cli.main.ipynb #b5b7ffce
-COMMANDS = {'demo': DEMO, 'convert': CONVERT, 'check': CHECK, 'review': REVIEW, 'train': TRAIN, 'lr-find': LR_FIND,
+COMMANDS = {'demo': DEMO, 'tutorial': TUTORIAL, 'convert': CONVERT, 'check': CHECK, 'review': REVIEW, 'train': TRAIN, 'lr-find': LR_FIND,
             'predict': PREDICT, 'merge': MERGE, 'export': EXPORT, 'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE,
             'cache': CACHE}
 

@@ -94,7 +94,7 @@ Try next:
   {fashion} predict {out/'run'} {out/'garments'/'test'} --out {out/'again'}
   {fashion} serve {out/'run'}
   {fashion} train YOUR_DATA --recipe quick --out runs/first
-and the tutorials in nbs/tutorials: first_run, explore_the_data""")
+  {fashion} tutorial""")
 
 def _train_options(p):
     p.add_argument('data', metavar='DATA', help=_DATA)
