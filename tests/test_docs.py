@@ -108,7 +108,7 @@ def test_arguments_are_documented_in_tables(site):
     text = page.read_text()
     assert text.count('<div class="arguments">') >= 5
     assert '<th>argument</th>' in text and '<th>meaning</th>' in text
-    assert 'stratified_split(categories, valid_pct=0.1, seed=42)' in words(page)
+    assert 'stratified_split(categories, valid_pct=0.1, seed=42, minimum=0)' in words(page)
     assert 'the same seed gives the same split' in words(page)
     page = site/'reference'/'learner.html'
     assert 'FashionLearner.fit_progressive' in words(page) and 'id="FashionLearner.fit_progressive"' in page.read_text()

@@ -164,7 +164,7 @@ def test_folders_that_link_to_one_another_end(tmp_path):
     listing = ImageFolder(tmp_path)
     assert len(listing.names) == 12 and listing.n == 12 + 144
 
-@pytest.mark.parametrize('head,kind', [(b'PK\3\4' + bytes(30), 'a zip archive'), (b'PAR1', 'a Parquet file'), (b'\x1f\x8b\x08', 'a gzip file'), (b'\xef\xbb\xbf{"a": 1}', 'JSON'),
+@pytest.mark.parametrize('head,kind', [(b'PK\3\4' + bytes(30), 'a zip archive'), (b'PAR1', 'a Parquet file'), (b'\x1f\x8b\x08', 'a gzip file'), (b'\xef\xbb\xbf{"a": 1}', 'a JSON file'),
     (b'PK\3\4' + bytes(26) + b'[Content_Types].xml', 'a spreadsheet or document'), (b'\n<!DOCTYPE html>', 'an HTML page'), (JPEG[:64], 'an image'), (b'', 'an empty file'), (b'a,b\n1,2\n', '')])
 def test_a_file_is_recognised_by_its_first_bytes(head, kind, tmp_path):
     assert kind_of(head) == kind

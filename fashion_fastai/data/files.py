@@ -40,6 +40,7 @@ _HEIF_BRANDS = b'heic',b'heix',b'hevc',b'hevx',b'heim',b'heis',b'mif1',b'msf1'
 _SIGNATURES = { # first bytes -> what begins with them
     b'PK\3\4': 'a zip archive', b'PK\5\6': 'an empty zip archive', b'7z\xbc\xaf\x27\x1c': 'a 7z archive', b'Rar!\x1a\x07': 'a RAR archive',
     b'\x1f\x8b': 'a gzip file', b'BZh': 'a bzip2 file', b'\xfd7zXZ\0': 'an xz file', b'(\xb5/\xfd': 'a zstd file',
+    b'\xff\xd8\xff': 'an image', b'\x89PNG': 'an image', b'GIF8': 'an image', # damaged ones
     b'PAR1': 'a Parquet file', b'ARROW1': 'an Arrow file', b'\x93NUMPY': 'a NumPy array', b'\x89HDF': 'an HDF5 file',
     b'\x80\4': 'a pickle', b'\x80\5': 'a pickle', b'SQLite format 3': 'an SQLite database',
     b'\xd0\xcf\x11\xe0': 'an old spreadsheet or document (save a table as .xlsx)', b'%PDF': 'a PDF document',
@@ -98,7 +99,7 @@ def is_hidden(
     name:str, # path of a file inside its folder or zip, with forward slashes
 )->bool:
     "Whether a file, or a folder that it is in, is hidden"
-    return any(o.startswith('.') or o in _HIDDEN_FOLDERS for o in name.split('/'))
+    return any(o[:1] == '.' and o not in ('.','..') or o in _HIDDEN_FOLDERS for o in name.split('/'))
 
 @lru_cache
 def _unsure_suffixes(): readable_formats(); return {'', *Image.registered_extensions(), *_OTHER_SUFFIXES}

@@ -21,7 +21,8 @@ from ..outputs.submission import ImageList,image_list,read_image_list,require_im
 from .core import prediction_json
 
 # %% ../../nbs/68_predict.inputs.ipynb #578ef279
-_EXPECTED = 'expected an image, a folder, a zip of images, a CSV with the column file_path, Parquet, JSON lines or .xlsx, or a text file with a path per line'
+_EXPECTED = ('expected an image, a folder, a zip of images, a table with the column file_path (CSV, Parquet, JSON lines, .xlsx), '
+    'or a text file with a path per line')
 
 def _first_line(path, head):
     "The first line of a text file; None if it is no text"

@@ -167,7 +167,8 @@ def _train_fold(data, out, recipe, run_data, folds, k):
         (folder/'checkpoint.pt').unlink(missing_ok=True) # a kill can leave it
         return print(f"fold {k} of {n}: is finished", flush=True)
     print(f"fold {k} of {n}: {folder}", flush=True)
-    table = LabelTable(run_data.table.frame.assign(is_valid=folds == k), run_data.table.vocab, data, run_data.table.images, run_data.table.groups)
+    whole = run_data.table
+    table = LabelTable(whole.frame.assign(is_valid=folds == k), whole.vocab, data, whole.images, whole.groups)
     of_fold = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False) # other random weights: members that differ are better together
     train_run(data, folder, of_fold, resume=True, run_data=run_data._replace(table=table))
 
