@@ -18,7 +18,7 @@ test test-fast soak gpu: export XDG_CACHE_HOME = $(CURDIR)/.venv/cache
 test test-fast soak gpu: export OMP_NUM_THREADS = 1
 
 test: .venv/web/ready    ## all notebooks, the tests, the web page in a browser, the site
-	$(BIN)/nbdev-test --n-workers 2 --skip-file-re '_serve\.'
+	$(BIN)/python -W ignore tests/run_notebooks.py
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not soak' --ignore tests/test_app.py tests
 	.venv/web/bin/python -m pytest -q tests/test_app.py
 	.venv/web/bin/python $(TEST_NB) $(WEB_NOTEBOOKS)
