@@ -36,30 +36,30 @@ def main():
     size = (args.height, args.width)
     with data_folder(args.data) as (data,cache):
         table = read_labels(data)
-        recipe = read_recipe('quick', None, stages=f'{size[0]}x{size[1]}:1')
+        recipe = read_recipe('quick', None, stages=f'{size[0]}x{size[1]}:1', stem='xresnet')
         packed = pack_table(table, size, cache)
         ours,short = (recipe_learner(table.sample(n), recipe, packed) for n in (args.long, args.short))
-        with_xresnet = recipe_learner(table.sample(args.short), replace(recipe, stem='xresnet'), packed)
+        whitened = recipe_learner(table.sample(args.short), replace(recipe, stem='whitened'), packed)
         set_seed(0)
         plain_dls = peer_dls(data, size, recipe.batch_size, args.workers, args.long)
         plain = peer_learner(plain_dls, xresnet18(widen=recipe.width))
         n,batch = len(short.dls.train),short.dls.train.one_batch()
-        for o in (short, with_xresnet): train_epoch(o) # warms up, and makes the optimiser
+        for o in (short, whitened): train_epoch(o) # warms up, and makes the optimiser
         # many short turns, since the difference between these two is small
         close = rounds(3*args.rounds, bare=lambda: bare_steps(short, batch, n), training=lambda: train_epoch(short),
-            xresnet=lambda: bare_steps(with_xresnet, batch, n))
+            whitened=lambda: bare_steps(whitened, batch, n))
         whole = rounds(args.rounds, ours=lambda: epoch(ours), fastai=lambda: epoch(plain))
         n_short,n_long = n*recipe.batch_size,min(args.long, len(table))
         layout = ', channels last' if ours.model.channels_last else ''
         rate = lambda o, n: n/statistics.median(o)
         rows = [[f'xresnet18 at half width, {ours.model.precision}{layout}', 'images/s'],
             ['a step on one resident batch', rate(close['bare'], n_short)],
-            ['the same step with the stem xresnet', rate(close['xresnet'], n_short)],
+            ['the same step with the stem whitened', rate(close['whitened'], n_short)],
             ['training', rate(close['training'], n_short)],
             ['an epoch with validation', rate(whole['ours'], n_long)],
             [f'the same of plain fastai, fp32, {args.workers} workers', rate(whole['fastai'], n_long)]]
         save('step', args, rows, {
-            f'steps per second with the stem {recipe.stem} over those with xresnet': (ratio(close['xresnet'], close['bare']), None),
+            'steps per second with the stem whitened over those with xresnet': (ratio(close['bare'], close['whitened']), None),
             'training over the bare step': (ratio(close['bare'], close['training']), .95),
             'epoch, ours over plain fastai': (ratio(whole['fastai'], whole['ours']), 2.)})
 

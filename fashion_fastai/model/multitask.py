@@ -23,7 +23,7 @@ from .conv import with_conv3x3
 class WhitenedPatches(nn.Module):
     "Frozen filters of 4×4 pixels with stride 2, which `whiten` makes uncorrelated, and ReLU of both signs (Jordan 2024, arXiv:2404.00498)"
     def __init__(self,
-        n_filters:int=12, # of the 48 that a patch of three colours has: those of the largest variance
+        n_filters:int=24, # of the 48 that a patch of three colours has: those of the largest variance
     ):
         super().__init__()
         # a buffer and no parameter: no optimizer and no `unfreeze` changes it
@@ -57,9 +57,10 @@ class WhitenedPatches(nn.Module):
 
 def _whitened_stem(pool):
     "The layers in place of fastai's three and its `pool`"
-    conv = nn.Conv2d(24, 64, 3, padding=1, bias=False)
+    patches = WhitenedPatches()
+    conv = nn.Conv2d(len(patches.weight), 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight)
-    return WhitenedPatches(),conv,pool,nn.Sequential(nn.BatchNorm2d(64), nn.ReLU(inplace=True))
+    return patches,conv,pool,nn.Sequential(nn.BatchNorm2d(64), nn.ReLU(inplace=True))
 
 # %% ../../nbs/06_model.multitask.ipynb #5da39d52
 def xresnet10(
