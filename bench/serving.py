@@ -8,7 +8,7 @@ from fashion_fastai.data.labels import read_labels
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.predict.core import predict_batches
 from fashion_fastai.recipes import read_recipe
-from fashion_fastai.predict.onnx import OnnxModel
+from fashion_fastai.predict.onnx import OnnxModel,open_session,run_graph
 from fashion_fastai.export.int8 import MAX_DROP
 from fashion_fastai.export.graph import ServingGraph
 from fashion_fastai.export.package import export_folder
@@ -27,12 +27,17 @@ def torch_network(learn, channels_last):
         with torch.inference_mode(): return [o.numpy() for o in graph(torch.from_numpy(images))]
     return run
 
+def onnx_network(model, threads):
+    "The graph with ONNX Runtime: uint8 images to probabilities"
+    session = open_session(model.graph, threads)
+    return lambda images: run_graph(session, images)
+
 def network_times(learn, model, integers, images, batch_size, n):
     "Seconds of `n` calls of each engine, in turns; PyTorch in the memory layout that is faster here"
     batch = np.resize(images, (batch_size,*images.shape[1:]))
     threads = torch.get_num_threads()
-    works = dict(torch=torch_network(learn, False), torch_channels_last=torch_network(learn, True), onnx=lambda o: model(o, threads))
-    if integers: works['int8'] = lambda o: integers(o, threads)
+    works = dict(torch=torch_network(learn, False), torch_channels_last=torch_network(learn, True), onnx=onnx_network(model, threads))
+    if integers: works['int8'] = onnx_network(integers, threads)
     taken = {name: [] for name in works}
     for _ in range(n + 3): # the first three warm up
         for name,work in works.items():

@@ -21,9 +21,9 @@ class _Fd:
 def _received(dup): return dup.detach()
 
 def _run_python(words):
-    "Run a command line: of Python, whose option -W is left out, or a script such as `fashion`"
+    "Run a command line: of Python, whose options -W and -u are left out, or a script such as `fashion`"
     if words[0] == sys.executable: words = words[1:]
-    if words[0] == '-W': words = words[2:]
+    while words[0] in ('-W','-u'): words = words[2 if words[0] == '-W' else 1:]
     option,rest = words[0],words[1:]
     if option == '-c':
         sys.argv = ['-c', *rest[1:]]

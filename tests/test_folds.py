@@ -218,7 +218,7 @@ def test_suspects_and_corrections(garments, folds, run, tmp_path):
     assert len(pd.read_csv(tmp_path/'run2'/'oof.csv')) == 180 - rows.file_path[rows.decision == 'drop'].nunique()
     rows.assign(given='nothing').to_csv(tmp_path/'wrong.csv', index=False)
     assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', *SHORT, '--corrections', tmp_path/'wrong.csv'), "wrong.csv, line 2: given is 'nothing'")
-    assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', *SHORT, '--corrections', tmp_path/'none.csv'), 'none.csv: no such file')
+    assert refused(run_inprocess('train', garments, '--out', tmp_path/'x', *SHORT, '--corrections', tmp_path/'none.csv'), 'none.csv: cannot be read: there is no such file')
     assert refused(run_inprocess('check', garments, '--with', tmp_path, '--out', tmp_path/'card.html'), 'validation.npz: no such file')
     assert refused(run_inprocess('review', tmp_path/'corrections.csv'), 'has no column score')
 
