@@ -789,6 +789,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'fashion_fastai.data.labels.Vocab': ('data.labels.html#vocab', 'fashion_fastai/data/labels.py'),
                                             'fashion_fastai.data.labels._check_columns': ( 'data.labels.html#_check_columns',
                                                                                            'fashion_fastai/data/labels.py'),
+                                            'fashion_fastai.data.labels._given_split': ( 'data.labels.html#_given_split',
+                                                                                         'fashion_fastai/data/labels.py'),
                                             'fashion_fastai.data.labels._listed_paths': ( 'data.labels.html#_listed_paths',
                                                                                           'fashion_fastai/data/labels.py'),
                                             'fashion_fastai.data.labels._read_classes': ( 'data.labels.html#_read_classes',

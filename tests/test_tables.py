@@ -573,3 +573,18 @@ def test_two_million_rows(tmp_path):
     frame.to_csv(data/'train.csv', index=False)
     table = read_labels(data)
     assert len(table) == n and (table.categories == frame.category_label).all() and (table.attributes == frame.iloc[:, 2:]).all(axis=None)
+
+def test_a_column_is_valid_splits_as_in_fastai(data, tmp_path):
+    "In train.csv without val.csv, in any spelling of flags; it is no attribute"
+    shutil.copytree(data, tmp_path/'garments')
+    data,frame = tmp_path/'garments',pd.DataFrame(ROWS, columns=HEADER)
+    flags = np.arange(len(frame)) % 4 == 0
+    for spelling in (flags, flags.astype(int), np.where(flags, 'yes', 'no')):
+        frame.assign(is_valid=spelling).to_csv(data/'train.csv', index=False)
+        table = read_labels(data)
+        assert table.is_valid.tolist() == flags.tolist() and 'is_valid' not in table.vocab.attributes
+    frame.assign(is_valid='maybe').to_csv(data/'train.csv', index=False)
+    with pytest.raises(InputError, match="train.csv, line 2: is_valid is 'maybe', but should be 0 or 1"): read_labels(data)
+    frame.assign(is_valid=flags).to_csv(data/'train.csv', index=False)
+    frame.to_csv(data/'val.csv', index=False)
+    with pytest.raises(InputError, match='has a column is_valid, and there is a val.csv; keep one of them'): read_labels(data)

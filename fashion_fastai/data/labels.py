@@ -18,7 +18,7 @@ from .files import ImageFolder
 from .paths import find_images,find_rows
 from .records import clean_name,list_names
 from .source import CsvFile,SourceTable
-from .table import cell_text,label_frame,read_header,read_rows,reject_rows
+from .table import FLAGS,cell_text,label_frame,read_header,read_rows,reject_rows
 from .groups import complete_group,read_attribute_info
 from .split import grouped_split,join_groups,product_folders,stratified_split
 
@@ -115,20 +115,27 @@ def _read_classes(path):
 def _check_columns(path):
     "Column names of a label table; refuse one without labels"
     columns = read_header(path)
-    labels = [o for o in columns if o not in ('file_path','category_label')]
-    if len(columns) == 1: raise InputError(f"{path}: has neither a column category_label nor attribute columns")
+    labels = [o for o in columns if o not in ('file_path','category_label','is_valid')]
+    if not labels and 'category_label' not in columns: raise InputError(f"{path}: has neither a column category_label nor attribute columns")
     similar = [] if 'category_label' in columns else get_close_matches('category_label', [o.lower() for o in labels], 1, .6)
     if similar: raise InputError(f"{path}: has no column category_label, but one named '{similar[0]}'; rename it")
     is_compact = labels == ['attribute_label']
     if 'Unnamed: 0' in columns:
         raise InputError(f"{path}: column 'Unnamed: 0' is pandas' index; leave it out: to_csv(index=False)")
-    reserved = [o for o in columns if o == 'is_valid' or (o == 'attribute_label' and not is_compact)]
-    if reserved: raise InputError(f"{path}: '{reserved[0]}' cannot be the name of an attribute column")
+    if 'attribute_label' in labels and not is_compact:
+        raise InputError(f"{path}: 'attribute_label' cannot be the name of an attribute column")
     return columns
+
+def _given_split(table):
+    "The column is_valid of train.csv, as fastai calls it: whether each row is for validation"
+    texts = table.texts['is_valid']
+    flags = np.array([FLAGS.get(o.lower(), UNKNOWN) for o in texts])
+    reject_rows([(table.path, table.lines)], flags < 0, lambda i: f"is_valid is '{texts[i]}', but should be 0 or 1")
+    return flags == 1
 
 class LabelFiles(NamedTuple):
     "The content of a data folder's label files"
-    frame:pd.DataFrame # file_path, category_label, a 0/1 column per attribute (`UNKNOWN` where unknown), is_valid: is in val.csv
+    frame:pd.DataFrame # file_path, category_label, a 0/1 column per attribute (`UNKNOWN` where unknown), is_valid: is for validation
     vocab:Vocab # names of the labels
 
 def read_tables(
@@ -141,14 +148,16 @@ def read_tables(
     classes,columns = _read_classes(data/'classes.txt'),_check_columns(train_csv)
     files = [train_csv]
     if val_csv.is_file():
+        if 'is_valid' in columns: raise InputError(f"{train_csv}: has a column is_valid, and there is a val.csv; keep one of them")
         files.append(val_csv)
         val_columns = read_header(val_csv)
         if val_columns != columns:
             raise InputError(f"{val_csv}: its columns are not those of train.csv, in the same order: "
                              f"{list_names(val_columns)}")
-    tables = [read_rows(o, ['file_path','category_label','attribute_label']) for o in files]
+    tables = [read_rows(o, ['file_path','category_label','attribute_label','is_valid']) for o in files]
     frame,attributes = label_frame(tables, classes and len(classes))
-    frame['is_valid'] = np.arange(len(frame)) >= len(tables[0].lines)
+    is_valid = np.arange(len(frame)) >= len(tables[0].lines)
+    frame['is_valid'] = _given_split(tables[0]) if 'is_valid' in columns else is_valid
     categories = classes or [f'category_{k}' for k in range(frame.category_label.max()+1)]
     if 'category_label' not in columns: categories = []
     info = read_attribute_info(data/'attributes.csv', attributes)
