@@ -8,6 +8,7 @@ from conftest import FASHION,SHORT,refused,run_cli,run_inprocess,spawn
 pytestmark = pytest.mark.slow
 
 KEYS = [*SHORT, '--precision', 'fp32', '--workers', 1]
+INGREDIENTS = ['--stem', 'whitened', '--ema', .9, '--mixup', .5, '--dropout', .1, '--epochs', 4]
 PATCHED = "import sys\n{}\nfrom fashion_fastai.cli.main import main\nsys.exit(main(sys.argv[1:]))"
 TORCHRUN = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node']
 
@@ -18,6 +19,10 @@ def patched(code, n, *words, **kwargs):
     "A command in `n` processes under torchrun, each of which runs `code` first; returns its exit code and the lines of ours on stderr"
     done = run_cli(*words, command=[*TORCHRUN, n, '--no-python', sys.executable, '-W', 'ignore', '-c', PATCHED.format(code)], **kwargs)
     return done,[o for o in done.stderr.splitlines() if o.startswith('fashion: ')]
+
+def same_weights(*runs):
+    "Whether two runs end with the same bits (their difference would be too long to print)"
+    return len({(o/'model.safetensors').read_bytes() for o in runs}) == 1
 
 def until(process, start):
     while not (line := process.stdout.readline()).startswith(start): assert process.poll() is None and line, process.stderr.read()
@@ -38,7 +43,7 @@ def ended(process, code, reason, seconds=60):
 def two(garments, tmp_path_factory):
     "A run of two processes with every ingredient"
     run = tmp_path_factory.mktemp('runs')/'two'
-    done = run_cli('train', garments, '--out', run, *KEYS, '--stem', 'whitened', '--ema', .9, '--mixup', .5, '--dropout', .1, '--epochs', 4, '--processes', 2)
+    done = run_cli('train', garments, '--out', run, *KEYS, *INGREDIENTS, '--processes', 2)
     assert done.returncode == 0 and done.stderr == '', done.stderr
     assert done.stdout.count('epoch 1/4') == 1 and ' in 2 processes, ' in done.stdout
     return run
@@ -57,16 +62,16 @@ def test_torchrun_on_two_machines(garments, two, tmp_path):
         port = o.getsockname()[1]
     torchrun = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nnodes', 2, '--nproc-per-node', 1, '--rdzv-backend', 'c10d',
         '--rdzv-endpoint', f'127.0.0.1:{port}', '--rdzv-id', 1, '--local-addr', '127.0.0.1', '--no-python']
-    words = ['train', garments, '--out', tmp_path/'run', *KEYS, '--stem', 'whitened', '--ema', .9, '--mixup', .5, '--dropout', .1, '--epochs', 4]
+    words = ['train', garments, '--out', tmp_path/'run', *KEYS, *INGREDIENTS]
     env = {**os.environ, 'GLOO_SOCKET_IFNAME': 'lo', 'OMP_NUM_THREADS': '1'}
     machines = [spawn(*torchrun, FASHION, *words, stderr=subprocess.PIPE, env=env) for _ in range(2)]
     outputs = [o.communicate(timeout=200) for o in machines]
     assert [o.returncode for o in machines] == [0, 0], outputs
     assert sum(out.count('epoch 4/4') for out,_ in outputs) == 1
-    assert (tmp_path/'run'/'model.safetensors').read_bytes() == (two/'model.safetensors').read_bytes()
+    assert same_weights(tmp_path/'run', two)
 
 def test_ctrl_c_and_a_kill_are_resumed_bit_for_bit(garments, two, tmp_path):
-    run,more = tmp_path/'run',('--ema', .9, '--mixup', .5, '--dropout', .1, '--epochs', 4, '--checkpoint-minutes', 0)
+    run,more = tmp_path/'run',(*INGREDIENTS, '--checkpoint-minutes', 0)
     process = training(garments, run, *more)
     until(process, 'epoch 1/')
     process.send_signal(signal.SIGINT)
@@ -77,7 +82,7 @@ def test_ctrl_c_and_a_kill_are_resumed_bit_for_bit(garments, two, tmp_path):
     ended(process, 2, r'^fashion: process 1 of 2 ended unexpectedly \(killed, or out of memory\?\); use --resume to continue$')
     done = run_cli('train', garments, '--out', run, '--resume', '--processes', 2)
     assert done.returncode == 0, done.stderr
-    assert (run/'model.safetensors').read_bytes() == (two/'model.safetensors').read_bytes()
+    assert same_weights(run, two)
 
 def test_sigterm_ends_all_as_ctrl_c_does(garments, tmp_path):
     "To the process that started them, as batch systems send it, and to the first process in its last phase"
@@ -86,7 +91,7 @@ def test_sigterm_ends_all_as_ctrl_c_does(garments, tmp_path):
     until(process, 'epoch 1/')
     process.send_signal(signal.SIGTERM)
     ended(process, 143, rf'^fashion: stopped after .*; {run} is kept, use --resume to continue$')
-    code = "import os,signal,fashion_fastai.train.core as train\ndef end(*args): os.kill(os.getpid(), signal.SIGTERM)\ntrain._finish = end"
+    code = "import os,signal,fashion_fastai.train.core as train\ndef end(*args): os.kill(os.getpid(), signal.SIGTERM)\ntrain._Training.finish = end"
     done,lines = patched(code, 2, 'train', garments, '--out', tmp_path/'last', *KEYS)
     assert done.returncode and lines == [] and 'Terminated' not in done.stderr, done.stderr
     assert sorted(o.name for o in (tmp_path/'last').iterdir()) == ['checkpoint.pt','history.csv','settings.ini']

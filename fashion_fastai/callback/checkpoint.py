@@ -23,6 +23,7 @@ from fastcore.foundation import L
 from ..core import InputError,STOP_SIGNALS,Terminated,atomic_write
 from ..distributed.processes import ALONE,Processes
 from ..data.labels import LabelTable
+from .ema import EMA
 
 # %% ../../nbs/40_callback.checkpoint.ipynb #8c5320d0
 def _plain(value):
@@ -125,7 +126,7 @@ class Checkpoint(Callback):
     ):
         self.file,self.resume,self.minutes = Path(file),resume,minutes
         self.about,self.divergence_factor,self.processes = about or {},divergence_factor,processes
-        self.diverged,self.has_saved,self.resumed,self.orders = None,False,None,None
+        self.diverged,self.has_saved,self.resumed,self.restored_state,self.orders = None,False,None,None,None
         self.seconds = 0. # of training, over all processes that took part
 
     def read(self)->dict: # raises `InputError` if the file is damaged, of another kind, or of another training
@@ -160,6 +161,7 @@ class Checkpoint(Callback):
         model,scaler = self.model,getattr(self.learn, 'scaler', None)
         named_attrs = [(cb, [o for o in _state_attrs(cb) if o in vars(cb)]) for cb in self.learn.cbs]
         random,*others = self.processes.gather(random_states())
+        _,*statistics = self.processes.gather([o.detach().cpu().clone() for o in self._statistics()])
         callbacks = [[cb.name, {o: _plain(getattr(cb, o)) for o in attrs}] for cb,attrs in named_attrs if attrs]
         return dict(format=self.FORMAT, about=self._about(), epoch=epoch, n_seen=n_seen,
             pct_train=self.pct_train, train_iter=self.train_iter, first_loss=self.first_loss,
@@ -167,7 +169,7 @@ class Checkpoint(Callback):
             loss=dict(self.loss_func.state_dict()), optimizer=optimizer_state(self.opt),
             scaler=scaler.state_dict() if scaler else None, callbacks=callbacks, n_epoch=self.n_epoch, gradients=self._gradients(),
             smooth_loss=[self.recorder.smooth_loss.count, _plain(self.recorder.smooth_loss.val)],
-            random=random, random_of_others=others, orders=self.orders if n_seen else self._orders(),
+            random=random, random_of_others=others, statistics_of_others=statistics, orders=self.orders if n_seen else self._orders(),
             seconds=self.seconds + time.perf_counter() - self.start)
 
     def save(self,
@@ -185,6 +187,20 @@ class Checkpoint(Callback):
         buffer = BytesIO() # so that `atomic_write` reports a full disk
         torch.save(state, buffer)
         with atomic_write(self.file) as f: f.write_bytes(buffer.getbuffer())
+
+    def _statistics(self):
+        "BatchNorm's statistics, which are each process's own, and their moving averages, if there are any"
+        statistics = [o for o in self.model.buffers() if o.is_floating_point()]
+        ema = next((o for o in self.learn.cbs if isinstance(o, EMA) and o.averages), None)
+        averages = ema.averages[-len(statistics):] if ema and statistics else [] # after those of the weights
+        return averages + statistics if ema and ema.in_place else statistics + averages
+
+    def _restore_statistics(self, state):
+        "Restore those of this process; after a change of their number, all begin with those of the first"
+        rank,world = self.processes.shard
+        others = state.get('statistics_of_others', [])
+        if rank == 0 or len(others) != world - 1: return
+        for own,saved in zip(self._statistics(), others[rank-1], strict=True): own.copy_(saved)
 
     def _restore_random(self, state):
         "Random states are each process's own; after a change of their number, those of the first are the origin of all"
@@ -230,13 +246,13 @@ class Checkpoint(Callback):
         "Around the epochs of a fit: resume if asked to, and delay Ctrl-C and SIGTERM until a batch is done"
         self.start = self.saved_at = time.perf_counter()
         self.begun_with = self.n_epoch # a callback may change it
-        self.resumed,self.diverged,self.first_loss = None,None,None
+        self.resumed,self.restored_state,self.diverged,self.first_loss = None,None,None,None
         self.stopping,self.stop_error = False,KeyboardInterrupt
         epoch,self.has_saved = 0,self.processes.share(self.resume and self.file.is_file())
         if self.has_saved:
             state = self.processes.share(self.read() if self.processes.is_first else None)
             self._restore(state)
-            epoch = state['epoch']
+            epoch,self.restored_state = state['epoch'],state
             if state['n_seen']: self.resumed = state
             print(f"resuming after {_progress(state)}", flush=True)
         self.resume = False # for the next fit
@@ -257,6 +273,8 @@ class Checkpoint(Callback):
     def before_train(self):
         if hasattr(self.learn, 'lr_finder'): return
         self.orders = self._orders()
+        if self.restored_state: self._restore_statistics(self.restored_state) # here, since DDP begins with those of the first process
+        self.restored_state = None
         if not self.resumed: return
         state,self.resumed = self.resumed,None
         self.learn.pct_train = state['pct_train']
