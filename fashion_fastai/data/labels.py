@@ -116,7 +116,8 @@ def _check_columns(path):
     "Column names of a label table; refuse one without labels"
     columns = read_header(path)
     labels = [o for o in columns if o not in ('file_path','category_label','is_valid')]
-    if not labels and 'category_label' not in columns: raise InputError(f"{path}: has neither a column category_label nor attribute columns")
+    if not labels and 'category_label' not in columns:
+        raise InputError(f"{path}: has neither a column category_label nor attribute columns")
     similar = [] if 'category_label' in columns else get_close_matches('category_label', [o.lower() for o in labels], 1, .6)
     if similar: raise InputError(f"{path}: has no column category_label, but one named '{similar[0]}'; rename it")
     is_compact = labels == ['attribute_label']
