@@ -51,10 +51,12 @@ class Terminated(KeyboardInterrupt): "A signal asked this process to end; handle
 def stopped_by_signals():
     "Inside the block, SIGTERM and SIGHUP raise `Terminated`, unless they are handled or ignored already"
     def terminate(*_):
-        for o in handled: signal.signal(o, signal.SIG_IGN) # `timeout` sends two, and the second would interrupt the removal of files
+        # `timeout` sends two, and the second would interrupt the removal of files
+        for o in handled: signal.signal(o, signal.SIG_IGN)
         raise Terminated
     is_main = threading.current_thread() is threading.main_thread() # no other thread may handle signals
-    handled = [o for o in STOP_SIGNALS if is_main and signal.getsignal(o) is signal.SIG_DFL] # Ctrl-C is handled by Python
+    # Ctrl-C is handled by Python
+    handled = [o for o in STOP_SIGNALS if is_main and signal.getsignal(o) is signal.SIG_DFL]
     for o in handled: signal.signal(o, terminate)
     try: yield
     finally:
@@ -169,7 +171,8 @@ def fmt_size(
     return 'x'.join(map(str, size))
 
 # %% ../nbs/00_core.ipynb #d4a96c11
-_NO_TEXT = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]|([\ud800-\udfff])') # control characters; bytes that are not UTF-8
+# control characters; bytes that are not UTF-8
+_NO_TEXT = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]|([\ud800-\udfff])')
 
 def name_problem(
     name:str, # of a file, as Python decodes it

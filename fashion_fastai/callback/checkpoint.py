@@ -223,7 +223,8 @@ class Checkpoint(Callback):
         named = {cb.name: cb for cb in self.learn.cbs}
         for name,attrs in state['callbacks']:
             for k,o in attrs.items():
-                if k not in _state_attrs(named[name]): raise KeyError(f'{name}.{k}') # a stranger's file sets nothing else
+                # a stranger's file sets nothing else
+                if k not in _state_attrs(named[name]): raise KeyError(f'{name}.{k}')
                 _set_attr(named[name], k, o)
         for weight,gradient in zip(self.model.parameters(), state.get('gradients') or []):
             weight.grad = None if gradient is None else gradient.to(weight) # to its device and layout
@@ -273,7 +274,8 @@ class Checkpoint(Callback):
     def before_train(self):
         if hasattr(self.learn, 'lr_finder'): return
         self.orders = self._orders()
-        if self.restored_state: self._restore_statistics(self.restored_state) # here, since DDP begins with those of the first process
+        # here, since DDP begins with those of the first process
+        if self.restored_state: self._restore_statistics(self.restored_state)
         self.restored_state = None
         if not self.resumed: return
         state,self.resumed = self.resumed,None

@@ -52,7 +52,8 @@ class EMA(Callback):
         update = get_ema_multi_avg_fn(min(self.decay, self.n_steps/(self.n_steps+9)))
         update(self.averages, [o.detach() for o in self.weights], self.n_steps)
 
-    def after_train(self): self.use(averages=True) # until the next epoch: callbacks that save the model save what was validated
+    # until the next epoch: callbacks that save the model save what was validated
+    def after_train(self): self.use(averages=True)
     def before_validate(self):
         self.before_validations.append(self.in_place) # False for a prediction in the midst of the training
         self.use(averages=True)

@@ -27,7 +27,8 @@ def mean_logits(
     for group in groups:
         members = list(group.members)
         in_group = log_mean(torch.stack([group_log_probabilities(o[:,members], group.exactly_one) for o in attributes]))
-        mean[:,members] = in_group if group.exactly_one else in_group[:,:-1] - in_group[:,-1:] # the logit of `none of them` is 0
+        # the logit of `none of them` is 0
+        mean[:,members] = in_group if group.exactly_one else in_group[:,:-1] - in_group[:,-1:]
     return log_mean(category.log_softmax(-1)),mean
 
 def predict_with_flip(

@@ -49,7 +49,8 @@ def fits_on_gpu(
     "Whether images may stay in the memory of a GPU: they get at most half of what is free, the network the other half"
     import torch # here, since images are packed where it is not installed
     free,_ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) # what PyTorch keeps for later is free, too
+    # what PyTorch keeps for later is free, too
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return n_bytes < free/2
 
 def _mapped(file, shape, mode):

@@ -98,7 +98,8 @@ def _candidates(flat, max_difference, max_n):
             _,near = tree.query(points[block], min(max_n+1, len(flat)), distance_upper_bound=radius*1.001)
             near = near.reshape(len(block), -1) # len(flat) where there are no more
             i,k = np.nonzero(near < len(flat))
-            pairs = np.sort(np.stack([block[i], near[i,k]], 1), 1) # a pair is found from both ends, or from one if the other has many
+            # a pair is found from both ends, or from one if the other has many
+            pairs = np.sort(np.stack([block[i], near[i,k]], 1), 1)
             yield pairs[pairs[:,0] < pairs[:,1]],bool((near[:,max_n:] < len(flat)).any())
 
 def _close_pairs(flat, hashes, max_bits, max_difference, max_n):

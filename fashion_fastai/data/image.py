@@ -137,7 +137,8 @@ class _DecodedPixels:
 
     @contextmanager
     def place(self, n):
-        with self.turn,self.changed: # one thread waits, and the others behind it: small images do not overtake a large one for ever
+        # one thread waits, and the others behind it: small images do not overtake a large one for ever
+        with self.turn,self.changed:
             self.changed.wait_for(lambda: self.n + n <= MAX_DECODED)
             self.n += n
         try: yield

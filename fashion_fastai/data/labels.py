@@ -90,7 +90,8 @@ class LabelTable:
         return self._subset(keep)
 
     def _subset(self, keep):
-        images = [o for o,kept in zip(self.images, keep) if kept] # a part of a table does not tell the root of the whole
+        # a part of a table does not tell the root of the whole
+        images = [o for o,kept in zip(self.images, keep) if kept]
         groups = None if self.groups is None else self.groups[keep]
         return LabelTable(self.frame[keep].reset_index(drop=True), self.vocab, self.data, images, groups)
 

@@ -92,7 +92,8 @@ class FashionDL(TfmdDL):
         self.items = items = [] if items is None else list(items) # test items may be an array or a pandas Series
         self.packed = packed if items else None
         self.rows = self.packed and self.packed.rows_of(map(get_image, items))
-        self.bad = None # path -> why it cannot be read, for images that are black for that reason; None to raise instead
+        # path -> why it cannot be read, for images that are black for that reason; None to raise instead
+        self.bad = None
         self.sizes = [] # image sizes of the batches of the next epoch, if they differ
         self.resumed = None # (batches to skip, function to call before the next one) in the next epoch
         self.shard = 0,1 # (number of this process, number of processes) that share the batches

@@ -99,7 +99,8 @@ def co_occurrences(
     both,known = (np.zeros((attributes.shape[1],)*2) for _ in range(2))
     for i in range(0, len(attributes), rows):
         part = attributes[i:i+rows]
-        is_true,is_known = (o.astype(np.float32) for o in (part > 0, part >= 0)) # 100 times as fast as integers, and exact below 2**24
+        # 100 times as fast as integers, and exact below 2**24
+        is_true,is_known = (o.astype(np.float32) for o in (part > 0, part >= 0))
         both += is_true.T@is_true
         known += is_true.T@is_known
     return both/np.maximum(known, 1)

@@ -69,8 +69,10 @@ def read_texts(
 
 # %% ../../nbs/18_data.table.ipynb #1583fed4
 INVALID = 2 # a cell that is neither 0 nor 1 nor empty
-MISSING = frozenset(['','nan','NaN','NAN','NA','N/A','n/a','<NA>','None','null','NULL','-']) # cells that say nothing, in every table
-FLAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'false': 0, 'true': 1, 'no': 0, 'yes': 1, 'n': 0, 'y': 1} # other cells, in lower case
+# cells that say nothing, in every table
+MISSING = frozenset(['','nan','NaN','NAN','NA','N/A','n/a','<NA>','None','null','NULL','-'])
+# other cells, in lower case
+FLAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'false': 0, 'true': 1, 'no': 0, 'yes': 1, 'n': 0, 'y': 1}
 
 def cell_text(
     value, # of a cell

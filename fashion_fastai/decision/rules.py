@@ -65,7 +65,8 @@ def _expected_f1(p, max_k):
     n,m = p.shape
     mean = p.sum(1).max(initial=0)
     if np.isnan(mean): raise InputError("the probabilities of the attributes are not numbers (NaN): the weights are damaged, or diverged")
-    max_hits = min(m, math.ceil(mean + 11.5 + math.sqrt(132 + 69*mean))) # more have a probability below 1e-15 (Bernstein)
+    # more have a probability below 1e-15 (Bernstein)
+    max_hits = min(m, math.ceil(mean + 11.5 + math.sqrt(132 + 69*mean)))
     counts = np.arange(max_hits + 1)
     nothing = np.zeros((n, len(counts)))
     nothing[:,0] = 1

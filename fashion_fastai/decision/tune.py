@@ -67,7 +67,8 @@ def threshold_scores(
     for start in range(0, len(probabilities), rows_at_once):
         p,y = (o[start:start+rows_at_once] for o in (probabilities, attributes))
         is_known,is_true,rows = y >= 0,y > 0,np.arange(len(p))
-        n_passed = np.searchsorted(np.array(THRESHOLDS, p.dtype), p, side='right') # number of thresholds at or below each probability
+        # number of thresholds at or below each probability
+        n_passed = np.searchsorted(np.array(THRESHOLDS, p.dtype), p, side='right')
         bins = rows[:,None]*n_bins + n_passed
         def count_reaching(chosen):
             counts = np.bincount(bins[chosen], minlength=len(p)*n_bins).reshape(len(p), n_bins)
@@ -117,7 +118,8 @@ class _Ascent:
         i,rows,n_passed,is_true = column
         now = self.predicted[rows,i]
         other_hits,n_others = self.hits[rows] - (now & is_true),self.n_predicted[rows] - now + self.n_true[rows]
-        gain = _f1(other_hits + is_true, n_others + 1) - _f1(other_hits, n_others) # of predicting the attribute for each image
+        # of predicting the attribute for each image
+        gain = _f1(other_hits + is_true, n_others + 1) - _f1(other_hits, n_others)
         gains = np.bincount(n_passed, gain, len(self.tried)+1)[::-1].cumsum()[::-1][1:] # of each threshold
         best = gains.argmax()
         if gains[best] <= gain[now].sum() + 1e-9: return # the present one is as good
@@ -296,7 +298,8 @@ def decide(
 
     all_rows = np.ones(n, bool)
     temperatures,p = calibrated(all_rows)
-    if len(np.unique(fold_of[is_known])) < 3: # attributes are not predicted, or known for too few images: temperatures only
+    # attributes are not predicted, or known for too few images: temperatures only
+    if len(np.unique(fold_of[is_known])) < 3:
         best = Grouped.from_groups(Threshold(), groups)
         return TunedDecision(best, temperatures, predicted=best(p))
     candidates = _candidates(None if training_sets is None else np.asarray(training_sets), label_sets)

@@ -86,7 +86,8 @@ class DataParallel(Callback):
 
     def before_validate(self):
         if not self._is_shared: return
-        for o in self.model.buffers(): o.copy_(self.processes.mean(o) if o.is_floating_point() else o) # BatchNorm's statistics
+        # BatchNorm's statistics
+        for o in self.model.buffers(): o.copy_(self.processes.mean(o) if o.is_floating_point() else o)
         self.dl.shard = self.processes.shard
 
     def after_validate(self):

@@ -14,7 +14,8 @@ from ..folders.model import ONNX_FILES,WEIGHTS_FILE,config_path,read_config,read
 from ..predict.model import load_model
 
 # %% ../../nbs/83_export.hub.ipynb #83c4f061
-_SHARED = 'README.md',WEIGHTS_FILE,'rules.py',*ONNX_FILES.values() # no other file of a folder that somebody else may have made
+# no other file of a folder that somebody else may have made
+_SHARED = 'README.md',WEIGHTS_FILE,'rules.py',*ONNX_FILES.values()
 
 class HubModel:
     "A model folder with `save_pretrained`, `from_pretrained` and `push_to_hub`; for further training, train and export"

@@ -104,7 +104,8 @@ def export_folder(
         (folder/WEIGHTS_FILE).write_bytes(weights)
         if onnx or int8:
             export_onnx(load_folder(run), folder/ONNX_FILES['fp32'])
-            (folder/'rules.py').write_bytes(Path(inspect.getfile(Decision)).read_bytes()) # for a program without this package
+            # for a program without this package
+            (folder/'rules.py').write_bytes(Path(inspect.getfile(Decision)).read_bytes())
             formats = ('onnx',)
         if int8:
             check = export_int8(folder, config, int8, recipe)

@@ -22,7 +22,8 @@ MODEL_FILES = WEIGHTS_FILE,CONFIG_FILES[1] # the trained model
 PLAN_FILE,DIVERGED_FILE = 'plan.json','diverged.json' # what was planned for the run; where an unfinished one diverged
 RUN_FILES = ('settings.ini','history.csv','metrics.json','bad_images.csv','checkpoint.pt',*MODEL_FILES,
     'export.pkl','validation.npz','report.html','label_scores.csv',PLAN_FILE,DIVERGED_FILE)
-ENSEMBLE_FILE,FOLDS_FILE = 'ensemble.json','folds.csv' # of several networks that predict together; of those that are trained on folds
+# of several networks that predict together; of those that are trained on folds
+ENSEMBLE_FILE,FOLDS_FILE = 'ensemble.json','folds.csv'
 FOLDS_RUN_FILES = 'oof.csv',ENSEMBLE_FILE,FOLDS_FILE,*RUN_FILES # of the summary of all folds
 
 def is_finished(

@@ -15,7 +15,8 @@ class _Passes(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
-    def forward(self, images): return self.model.logits(images, cache_enabled=False) # casts of weights have to be recorded
+    # casts of weights have to be recorded
+    def forward(self, images): return self.model.logits(images, cache_enabled=False)
 
 class StepGraphs:
     "Records the passes of a training step as CUDA graphs (`torch.cuda.make_graphed_callables`), and repeats the last recording"

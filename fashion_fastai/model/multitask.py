@@ -52,7 +52,8 @@ class WhitenedPatches(nn.Module):
 
     def forward(self, images):
         height,width = images.shape[2:]
-        if height % 2 or width % 2: images = F.pad(images, (0, width % 2, 0, height % 2)) # as many outputs as fastai's stem has
+        # as many outputs as fastai's stem has
+        if height % 2 or width % 2: images = F.pad(images, (0, width % 2, 0, height % 2))
         return F.conv2d(images, self.weight, stride=2, padding=1).relu_()
 
 def _whitened_stem(pool):

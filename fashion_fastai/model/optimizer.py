@@ -44,7 +44,8 @@ class MuonAdamW(torch.optim.AdamW):
     "Muon for convolutions over more than one pixel, AdamW for all other weights"
     def _is_muons(self, weight):
         if weight.grad is None or weight.ndim < 4 or weight[0,0].numel() == 1: return False
-        return weight.shape[1] > 3 and min(weight.shape[0], weight[0].numel()) <= MAX_ROWS # 3: the first layer, of colours
+        # 3: the first layer, of colours
+        return weight.shape[1] > 3 and min(weight.shape[0], weight[0].numel()) <= MAX_ROWS
 
     @torch.no_grad()
     def step(self):
@@ -59,7 +60,8 @@ class MuonAdamW(torch.optim.AdamW):
 
     def _state(self, weight):
         state = self.state[weight]
-        if not state: state.update(momentum=torch.zeros_like(weight), step=torch.tensor(0.)) # AdamW needs steps when it is restored
+        # AdamW needs steps when it is restored
+        if not state: state.update(momentum=torch.zeros_like(weight), step=torch.tensor(0.))
         return state
 
     def _muon_step(self, weights, group):

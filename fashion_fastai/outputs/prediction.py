@@ -48,7 +48,8 @@ def make_prediction(
     return Prediction(vocab.categories[category] if vocab.categories else '', names, per_category, per_attribute)
 
 # %% ../../nbs/50_outputs.prediction.ipynb #8fab890f
-COLORS = dict(blue='#0072b2', vermilion='#d55e00', green='#009e73', purple='#cc79a7') # Okabe and Ito's, for the colour-blind too
+# Okabe and Ito's, for the colour-blind too
+COLORS = dict(blue='#0072b2', vermilion='#d55e00', green='#009e73', purple='#cc79a7')
 
 def to_cpu(
     tensor, # `torch.Tensor`, of any subclass

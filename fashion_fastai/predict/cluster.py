@@ -49,7 +49,8 @@ def import_ray(): # raises `InputError` if it is not installed
     # reports to nobody, and no messages of its own on the terminal
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')
-    os.environ.setdefault('RAY_ENABLE_AUTO_CONNECT', '0') # a thread that still waits would start Ray again after its end
+    # a thread that still waits would start Ray again after its end
+    os.environ.setdefault('RAY_ENABLE_AUTO_CONNECT', '0')
     with optional('ray', '--on ray'): import ray,ray.data
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False

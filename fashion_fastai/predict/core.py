@@ -147,7 +147,8 @@ class GarmentMeans:
             n,sum_p,sum_q = self.sums.get(name, (0, 0., 0.))
             self.sums[name] = n + 1,sum_p + p.astype(np.float64),sum_q + q.astype(np.float64)
 
-    def predictions(self)->Predictions: # a row per garment, in order of appearance; raises `InputError` if there is none
+    # a row per garment, in order of appearance; raises `InputError` if there is none
+    def predictions(self)->Predictions:
         "The decision for each garment"
         if not self.sums: raise InputError('no image of the list that can be read belongs to a garment')
         p,q = (np.stack([o[k]/o[0] for o in self.sums.values()]).astype(np.float32) for k in (1, 2))

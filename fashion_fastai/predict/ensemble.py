@@ -160,7 +160,8 @@ def load_ensemble(
             has_tta = hasattr(learn, 'flip_tta') if tta is None else tta
             members.append(CalibratedNetwork(learn, run.decision.temperatures, has_tta, 1/len(runs)/len(run.learners)))
     joint = max(learners, key=lambda o: np.prod(o.dls.valid.crop.size)) # whose images all others are made from
-    joint.remove_cbs([o for o in joint.cbs if o.name == 'flip_tta']) # the members average with the mirror image themselves
+    # the members average with the mirror image themselves
+    joint.remove_cbs([o for o in joint.cbs if o.name == 'flip_tta'])
     joint.model = EnsembleModel(members)
     offsets = learners[0].loss_func.decision.category_offsets # the adjustment of the first run
     joint.loss_func.decision = replace(decision, category_offsets=offsets)

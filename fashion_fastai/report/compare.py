@@ -41,7 +41,8 @@ def format_runs(
     table:pd.DataFrame, # from `compare_runs`
 )->str: # a line per run, with its problem at the end
     "The table as text"
-    hidden = ['problem', *(o for o in RANKING if o in table and o != 'mean_average_precision')] # too wide for a terminal
+    # too wide for a terminal
+    hidden = ['problem', *(o for o in RANKING if o in table and o != 'mean_average_precision')]
     shown = table.drop(columns=hidden).rename(columns=dict(images_per_second='images/s', mean_average_precision='mAP'))
     for column,form in ((o, form) for o,form in _FORMATS.items() if o in shown):
         shown[column] = ['' if pd.isna(value) else form.format(value) for value in shown[column]]

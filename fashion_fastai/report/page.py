@@ -36,7 +36,8 @@ def label_table(
 )->Table:
     "Scores per label, lowest F1 first; labels without images last; of many labels, the lowest and the highest"
     rows = sorted(scores.items(), key=lambda o: (not o[1]['images'], o[1]['f1']))
-    counts = ['images'] + ['known']*(len({o.get('known') for o in scores.values()}) > 1) # images where the label is known, if they differ
+    # images where the label is known, if they differ
+    counts = ['images'] + ['known']*(len({o.get('known') for o in scores.values()}) > 1)
     columns = dict(precision='precision', recall='recall', f1='F1')
     if rows and 'average_precision' in rows[0][1]: columns['average_precision'] = 'AP'
     def text(o): return '' if o is None else f'{o:.3f}'

@@ -99,7 +99,8 @@ MAX_UPLOAD = 500*2**20 # bytes of one upload, such as a zip
 MAX_UNPACKED = 2_000_000_000 # bytes of all images together, unpacked
 MAX_UNPACKED_PIXELS = 4_000_000_000 # of all images together
 MAX_FILES = 20_000 # in a zip, or in one upload
-_COMPRESSIONS = zipfile.ZIP_STORED,zipfile.ZIP_DEFLATED # others unpack a whole block at once, however little is asked for
+# others unpack a whole block at once, however little is asked for
+_COMPRESSIONS = zipfile.ZIP_STORED,zipfile.ZIP_DEFLATED
 
 def _count_entries(path):
     "The number of entries of a zip, without building a list that could fill the memory; None if it is no zip"

@@ -299,7 +299,8 @@ def train_run(
 )->dict: # content of metrics.json, None in processes other than the first; raises `InputError` for invalid input or divergence
     "Train on `data` according to `recipe`, and save the run in folder `out`"
     training = _Training(data, Path(out), recipe, processes)
-    with locked_run(training.out) if processes.is_first else nullcontext(): # from the check to the end: what was checked stays so
+    # from the check to the end: what was checked stays so
+    with locked_run(training.out) if processes.is_first else nullcontext():
         training.open(overwrite, resume)
         if run_data: training.follow(None)
         else: run_data = training.read()

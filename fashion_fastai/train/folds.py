@@ -71,7 +71,8 @@ def assign_folds(
     if folds.max() != n: raise InputError(f"{path}: has {folds.max()} folds, not {n}; they cannot be changed when a run is resumed")
     if folds.index.tolist() != table.frame.file_path.tolist():
         raise InputError(f"{path}: its images are not those of {table.data}; use --overwrite to restart")
-    groups = read_rows(Path(path), _TEXTS).texts.get('group') # with near-duplicates; an older version did not write them
+    # with near-duplicates; an older version did not write them
+    groups = read_rows(Path(path), _TEXTS).texts.get('group')
     if groups is not None: table.groups = np.array(groups)
     return folds.values
 
@@ -157,7 +158,8 @@ def _begin(data, out, recipe, n, overwrite, resume):
     left_out = read_bad_images(out) if any(out.glob('fold_*')) else None
     run_data = read_images(corrected(table, recipe), recipe, left_out)
     if left_out is None: write_bad_images(run_data.bad, out)
-    for k in range(1, n+1): (out/f'fold_{k}').mkdir(exist_ok=True) # from now on, bad_images.csv is what the run was begun without
+    # from now on, bad_images.csv is what the run was begun without
+    for k in range(1, n+1): (out/f'fold_{k}').mkdir(exist_ok=True)
     return _Begun(recipe, run_data, pd.Series(folds, table.frame.file_path)[run_data.table.frame.file_path].values)
 
 def _train_fold(data, out, recipe, run_data, folds, k):
@@ -169,7 +171,8 @@ def _train_fold(data, out, recipe, run_data, folds, k):
     print(f"fold {k} of {n}: {folder}", flush=True)
     whole = run_data.table
     table = LabelTable(whole.frame.assign(is_valid=folds == k), whole.vocab, data, whole.images, whole.groups)
-    of_fold = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False) # other random weights: members that differ are better together
+    # other random weights: members that differ are better together
+    of_fold = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False)
     train_run(data, folder, of_fold, resume=True, run_data=run_data._replace(table=table))
 
 def _summary(data, out, recipe, interp, decision, n):

@@ -163,7 +163,8 @@ def better_batch_size(
     is_slow_step = recipe.optimizer == 'muon' and pixels <= SMALL and compute_device().type == 'cpu'
     return 2*recipe.batch_size if is_slow_step and steps >= MANY_STEPS and recipe.batch_size <= 64 else recipe.batch_size
 
-NETWORKS = [('xresnet18', .5), ('xresnet18', 1.), ('xresnet34', 1.), ('xresnet50', 1.)] # from the smallest to the largest
+# from the smallest to the largest
+NETWORKS = [('xresnet18', .5), ('xresnet18', 1.), ('xresnet34', 1.), ('xresnet50', 1.)]
 
 # %% ../../nbs/76_train.plan.ipynb #61663f0b
 class Plan(NamedTuple):
@@ -204,7 +205,8 @@ class _Planner:
         "`recipe` with the batch size from which larger ones are not clearly faster; small ones leave a GPU idle"
         limit,size = min(1024, self.n_train//8),possible_sizes(self.own_size)[-1]
         first = time_training(self.table, recipe, size, self.probe, self.world)
-        fastest,recipe = first.train,replace(recipe, precision=first.precision, channels_last=first.channels_last) # chosen once
+        # chosen once
+        fastest,recipe = first.train,replace(recipe, precision=first.precision, channels_last=first.channels_last)
         while recipe.batch_size*2 <= limit:
             larger = with_batch_size(recipe, recipe.batch_size*2)
             try: taken = time_training(self.table, larger, size, self.probe, self.world).train

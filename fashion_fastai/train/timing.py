@@ -56,7 +56,8 @@ def _disk_seconds(n_images, size, cache):
             file.write(rng.bytes(n*n_bytes))
             file.flush()
             os.fsync(file.fileno())
-            if hasattr(os, 'posix_fadvise'): os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED) # not from memory
+            # not from memory
+            if hasattr(os, 'posix_fadvise'): os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             start = time.perf_counter()
             for row in rng.permutation(n)[:200]: os.pread(file.fileno(), n_bytes, row*n_bytes)
             return part*(time.perf_counter() - start)/min(n, 200)
@@ -150,8 +151,10 @@ class Pace(Callback):
         self.train_seconds,self.valid_seconds = train_seconds,valid_seconds
 
     def before_fit(self):
-        self.elapsed = self.taken = self.expected = 0. # seconds of the fit; real and planned ones of the epochs that were watched
-        self.change,self.changes = None,[] # the plan that is followed: (first epoch, progress then, epochs, stages); what was said
+        # seconds of the fit; real and planned ones of the epochs that were watched
+        self.elapsed = self.taken = self.expected = 0.
+        # the plan that is followed: (first epoch, progress then, epochs, stages); what was said
+        self.change,self.changes = None,[]
         self.since = time.perf_counter()
 
     def restored(self):
