@@ -18,7 +18,7 @@ def test_each_key_of_a_recipe_is_an_option(capsys):
     with pytest.raises(SystemExit) as caught: run_inprocess_help('train')
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    for key in recipe_defaults(): assert f"--{key.replace('_','-')} " in out
+    for key in recipe_defaults(): assert f"--{dict(parent='from').get(key, key).replace('_','-')} " in out
 
 def run_inprocess_help(command):
     from fashion_fastai.cli.main import main

@@ -43,7 +43,8 @@ def test_no_name_in_the_table_of_the_page_is_a_formula(tmp_path):
     names = ['=1+1.jpg', '+a.jpg', '-b.jpg', '@c.jpg', ' =d.jpg', '＝f.jpg', 'g;=1+1.jpg', 'h,=1+1.jpg', 'i";"=1+1.jpg', 'k=1.jpg', "'l.jpg"]
     with zipfile.ZipFile(tmp_path/'a.zip', 'w') as archive:
         for o in names: archive.writestr(o, '<html>')
-    model = SimpleNamespace(vocab=Vocab(('=coat',), ('@red','+blue','long')), prior=None, size=(32,24), is_parallel=True)
+    model = SimpleNamespace(vocab=Vocab(('=coat',), ('@red','+blue','long')), prior=None, size=(32,24), is_parallel=True, sharing=None, learn=None)
+    model.with_tta = lambda tta: model
     page = PredictionService(model, model, tmp_path, tmp_path).images([dict(orig_name='a.zip', path=str(tmp_path/'a.zip'))])
     with open(page.file, encoding='utf-8', newline='') as file: text = file.read()
     for delimiter in ',;':
