@@ -43,7 +43,7 @@ def test_a_data_card_is_one_page_that_loads_nothing(damaged, monkeypatch):
 
 def fake_run(folder, accuracy, mean_f1, **settings):
     "The files of a run, without a training"
-    write_recipe(read_recipe('demo', **settings), 'demo', folder/'settings.ini')
+    write_recipe(read_recipe('demo', **settings), folder/'settings.ini')
     pd.DataFrame(dict(epoch=[0,1], accuracy=[accuracy/2, accuracy])).to_csv(folder/'history.csv', index=False)
     (folder/'metrics.json').write_text(json.dumps(dict(accuracy=accuracy, mean_f1=mean_f1, minutes=1.25, images_per_second=640.2)))
     return read_run(folder)
@@ -60,7 +60,7 @@ def test_runs_are_sorted_by_their_scores_and_damaged_and_unfinished_ones_come_la
     fake_run(tmp_path/'deep'/'third', .9, .6, lr=.01, stages='32x24:4')
     (tmp_path/'interrupted'/'metrics.json').unlink()
     (tmp_path/'damaged'/'metrics.json').write_text('{"accuracy": 0.9')
-    write_recipe(read_recipe('demo', seed=7), 'demo', tmp_path/'just started'/'settings.ini')
+    write_recipe(read_recipe('demo', seed=7), tmp_path/'just started'/'settings.ini')
     (tmp_path/'other').mkdir()
     (tmp_path/'other'/'settings.ini').write_text('[DEFAULT]\nlr = 1\n[mine]\nwd = 1\n[yours]\nwd = 2\n') # recipes, not a run
     table = compare_runs(tmp_path)

@@ -78,9 +78,9 @@ def test_a_run_has_all_files_and_they_agree(trained, garments):
     absent = 'bad_images.csv','checkpoint.pt','label_scores.csv',PLAN_FILE,DIVERGED_FILE # few labels, no bad images, no plan, nothing to resume
     equal(sorted([*(o.name for o in out.iterdir()), *absent]), sorted(RUN_FILES))
     equal(json.loads((out/'metrics.json').read_text())['accuracy'], metrics['accuracy'])
-    equal(str(load_model(out).loss_func.rule), metrics['decision']['rule'])
+    equal(str(load_model(out).loss_func.decision.rule), metrics['decision']['rule'])
     equal(load_model(out).vocab, read_labels(garments).vocab)
-    equal(FashionInterpretation.load(out/'validation.npz').correct.float().mean().item(), metrics['accuracy'])
+    close(FashionInterpretation.load(out/'validation.npz').correct.float().mean().item(), metrics['accuracy'], 1e-6)
     close(metrics['valid_loss'], metrics['category_loss'] + 3*metrics['attribute_loss'], 1e-4)
     equal(sum(o['images'] for o in metrics['categories'].values()), metrics['n_valid'])
     assert sum(metrics['seconds'].values()) > 0
