@@ -136,3 +136,20 @@ def test_no_pickle_of_a_parent_is_opened(run, garments, tmp_path):
     refused(run_inprocess('train', garments, '--out', tmp_path/'run', '--from', copy, *words), 'is not a finished run')
     (copy/'metrics.json').write_text('{}')
     assert run_inprocess('train', garments, '--out', tmp_path/'run', '--from', copy, *words).returncode == 0
+
+@pytest.mark.parametrize('name,content,reason', [
+    ('plan.json', dict(minutes=1, valid_seconds=1, train_seconds={'9x9': 1}), 'train_seconds is'), ('plan.json', dict(minutes=0, valid_seconds=1, train_seconds={}), 'minutes is 0'),
+    ('plan.json', [], 'is not the plan of a run'), ('diverged.json', [], 'is not a list of divergences'), ('diverged.json', dict(diverged=5), 'diverged is 5'),
+    ('diverged.json', dict(diverged=[dict(lr='fast', reason='')]), 'diverged is')])
+def test_damaged_notes_of_a_run_are_refused_when_it_is_resumed(name, content, reason, tmp_path):
+    from fashion_fastai.train.core import _read_divergences,_read_plan
+    assert name in (PLAN_FILE, DIVERGED_FILE)
+    (tmp_path/name).write_text(json.dumps(content))
+    read = (lambda o: _read_plan(o, read_recipe('demo'))) if name == PLAN_FILE else _read_divergences
+    with pytest.raises(InputError, match=reason): read(tmp_path/name)
+
+def test_other_keys_of_a_plan_are_not_used(tmp_path):
+    from fashion_fastai.train.core import _read_plan
+    plan = dict(minutes=1, valid_seconds=1, train_seconds={'40x30': 1, '48x36': 2})
+    (tmp_path/PLAN_FILE).write_text(json.dumps(dict(plan, processes='mine')))
+    assert _read_plan(tmp_path/PLAN_FILE, read_recipe('demo')) == plan

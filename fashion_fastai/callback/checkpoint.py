@@ -200,7 +200,9 @@ class Checkpoint(Callback):
         rank,world = self.processes.shard
         others = state.get('statistics_of_others', [])
         if rank == 0 or len(others) != world - 1: return
-        for own,saved in zip(self._statistics(), others[rank-1], strict=True): own.copy_(saved)
+        try:
+            for own,saved in zip(self._statistics(), others[rank-1], strict=True): own.copy_(saved)
+        except (RuntimeError, ValueError, TypeError) as e: raise self._does_not_fit(e) from e
 
     def _restore_random(self, state):
         "Random states are each process's own; after a change of their number, those of the first are the origin of all"
@@ -236,11 +238,14 @@ class Checkpoint(Callback):
         for dl,o in zip(self.dls.loaders, state['orders']): dl.rng.setstate(o)
         self._restore_random(state)
 
+    def _does_not_fit(self, error):
+        return InputError(f"{self.file}: does not fit this learner ({' '.join(str(error).split())[:200]})")
+
     def _restore(self, state):
         "Restore the learner as it was when `state` was saved"
         try: self._restore_learner(state)
         except (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as e:
-            raise InputError(f"{self.file}: does not fit this learner ({' '.join(str(e).split())[:200]})") from e
+            raise self._does_not_fit(e) from e
 
     @contextmanager
     def session(self): # yields the first epoch

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np,pandas as pd
 from fastcore.meta import delegates
 from matplotlib import pyplot as plt
-from ..core import InputError,atomic_write,batch_advice,oom_hint,remove_leftovers
+from ..core import InputError,atomic_write,batch_advice,fmt_size,oom_hint,remove_leftovers
 from ..recipes import Recipe,write_recipe
 from ..model.multitask import multi_task_model
 from ..distributed.processes import ALONE,Processes,check_batch_size
@@ -26,7 +26,7 @@ from ..callback.checkpoint import Checkpoint,Diverged,fingerprint
 from ..callback.profile import PhaseTimer
 from ..callback.tracking import check_logger,logger_callbacks
 from ..outputs.submission import read_bad_images,write_bad_images
-from ..folders.model import check_values,config_path,is_dict_of,is_number,read_config,read_json
+from ..folders.model import check_values,config_path,is_dict_of,is_list_of,is_number,is_text,read_config,read_json
 from fashion_fastai.folders.run import (DIVERGED_FILE,MODEL_FILES,PLAN_FILE,RUN_FILES,check_folder,is_finished,
     locked_run,resumed_recipe)
 from ..learner import FashionLearner,recipe_learner
@@ -121,16 +121,25 @@ def start_from(
     learn.model.load_state_dict(weights)
 
 # %% ../../nbs/77_train.core.ipynb #c7ba38dc
-_PLAN = 'the plan of a run'
+_PLAN,_DIVERGED = 'the plan of a run','a list of divergences'
 
-def _read_plan(path):
+def _read_plan(path, recipe):
     "What a resumed training needs of its plan; None if it was not planned"
     if not path.is_file(): return None
-    plan = read_json(path, _PLAN)
-    def is_seconds(value): return is_number(value, 0)
-    check_values(path, _PLAN, plan, [('minutes', is_seconds, 'a number'), ('valid_seconds', is_seconds, 'a number'),
-        ('train_seconds', lambda o: is_dict_of(o, is_seconds), 'the seconds of each image size')])
-    return plan
+    plan,sizes = read_json(path, _PLAN),{fmt_size(size) for size,_ in recipe.sizes}
+    def is_time(value): return is_number(value, 1e-9, 1e9)
+    checks = [('minutes', is_time, 'a number above 0'), ('valid_seconds', is_time, 'a number above 0'),
+        ('train_seconds', lambda o: is_dict_of(o, is_time) and sizes <= set(o), 'the seconds of each image size of the recipe')]
+    check_values(path, _PLAN, plan, checks)
+    return {key: plan[key] for key,*_ in checks} # and nothing else that the file may have
+
+def _read_divergences(path):
+    "Where a run diverged before it was resumed with another learning rate"
+    if not path.is_file(): return []
+    content = read_json(path, _DIVERGED)
+    def is_divergence(value): return isinstance(value, dict) and is_number(value.get('lr'), 0, 1e6) and is_text(value.get('reason'))
+    check_values(path, _DIVERGED, content, [('diverged', lambda o: is_list_of(o, is_divergence), 'a list of learning rates and reasons')])
+    return content['diverged']
 
 class _Training:
     "One training: labels, plan, images, learner, fit, and the files of the run"
@@ -149,7 +158,7 @@ class _Training:
                 return resumes,recipe,None,None
             recipe = resumed_recipe(self.out, self.recipe)
             check_recipe(recipe, self.processes.world)
-            return resumes,recipe,read_bad_images(self.out),_read_plan(self.out/PLAN_FILE)
+            return resumes,recipe,read_bad_images(self.out),_read_plan(self.out/PLAN_FILE, recipe)
         agreed = self.processes.share(opened() if self.processes.is_first else None)
         self.resumes,self.recipe,self.left_out,self.plan = agreed
 
@@ -199,11 +208,6 @@ class _Training:
     def write_json(self, name, content):
         with atomic_write(self.out/name) as f: f.write_text(json.dumps(content, indent=1))
 
-    def divergences(self):
-        "Where this run diverged before it was resumed with another learning rate"
-        path = self.out/DIVERGED_FILE
-        return read_json(path, 'a list of divergences').get('diverged', []) if path.is_file() else []
-
     def fit(self, learn, table, cbs):
         "Fit; messages about a stop or a divergence say what is kept. Returns the seconds of all processes that took part"
         out,recipe,is_first = self.out,self.recipe,self.processes.is_first
@@ -217,7 +221,7 @@ class _Training:
             if not is_first: return self.processes.leave()
             if not checkpoint.has_saved: raise
             save_model(learn, out)
-            self.write_json(DIVERGED_FILE, dict(diverged=[*self.divergences(), dict(lr=recipe.lr, reason=str(e))]))
+            self.write_json(DIVERGED_FILE, dict(diverged=[*_read_divergences(self.out/DIVERGED_FILE), dict(lr=recipe.lr, reason=str(e))]))
             advice = f"{e}, such as --resume --lr {recipe.lr/3:.2g}, to go on from there"
             raise Diverged(f"{advice}; they are in {out/MODEL_FILES[0]}") from None
         except KeyboardInterrupt as e: raise type(e)(f"{e}; {out} is kept, use --resume to continue") from None
@@ -276,7 +280,7 @@ class _Training:
             channels_last=learn.model.channels_last, cache=learn.dls.train.rows is not None)
         phases = {name: round(o, 3) for name,o in timer.seconds.items()}
         plan = self.plan and dict(self.plan, changes=learn.plan_changes)
-        history = dict(diverged=self.divergences(), plan=plan, parent=self.parent())
+        history = dict(diverged=_read_divergences(self.out/DIVERGED_FILE), plan=plan, parent=self.parent())
         return dict(data=str(Path(self.data).resolve()), **losses, **scores, n_train=n_train, n_valid=n_valid, size=self.recipe.size,
             epochs=n_epochs, **speed, **setup, seconds=phases, machine=machine(), versions=versions(),
             **{key: o for key,o in history.items() if o})

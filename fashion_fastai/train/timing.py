@@ -158,7 +158,12 @@ class Pace(Callback):
         self.since = time.perf_counter()
 
     def restored(self):
-        "Follow the plan of a checkpoint"
+        "Follow the plan of a checkpoint, if it can be followed"
+        if self.change:
+            first,done,n_epoch,stages = self.change
+            are_planned = {fmt_size(size) for size,_ in stages} <= set(self.train_seconds)
+            is_possible = 0 <= first < n_epoch <= 10**6 and 0 <= done <= 1 and are_planned
+            if not is_possible: raise ValueError(f'a plan of {n_epoch} epochs from {first}')
         for o in self.changes: self._scale(o['factor'])
         if self.change: self._follow()
 
