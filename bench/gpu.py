@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd, torch
 from fashion_fastai.data.loader import pack_table
 from fashion_fastai.data.labels import LabelTable,read_labels
-from fashion_fastai.learner import recipe_learner
+from fashion_fastai.build import recipe_learner
 from fashion_fastai.model.multitask import ARCHS
 from fashion_fastai.train.plan import plan_training
 from fashion_fastai.recipes import read_recipe

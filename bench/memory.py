@@ -2,7 +2,7 @@
 import statistics
 import pandas as pd
 from fashion_fastai.data.labels import read_labels
-from fashion_fastai.learner import recipe_learner
+from fashion_fastai.build import recipe_learner
 from fashion_fastai.predict.model import load_model,save_model
 from fashion_fastai.predict.core import predict_batches,write_submission
 from fashion_fastai.recipes import read_recipe

@@ -8,7 +8,7 @@ def _learner(data, cache, precision, size, batch_size):
     from fastai.torch_core import set_seed
     from fashion_fastai.data.labels import read_labels
     from fashion_fastai.data.loader import pack_table
-    from fashion_fastai.learner import recipe_learner
+    from fashion_fastai.build import recipe_learner
     from fashion_fastai.recipes import read_recipe
     height,width = size
     recipe = read_recipe('quick', None, stages=f'{height}x{width}:1', batch_size=batch_size, precision=precision, workers=1)

@@ -4,7 +4,7 @@ from copy import deepcopy
 import pandas as pd, torch
 from fastai.vision.all import Learner
 from fashion_fastai.data.labels import read_labels
-from fashion_fastai.learner import recipe_learner
+from fashion_fastai.build import recipe_learner
 from fashion_fastai.predict.model import load_model,save_model
 from fashion_fastai.predict.core import predict_batches
 from fashion_fastai.recipes import read_recipe

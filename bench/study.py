@@ -13,8 +13,8 @@ from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.loader import pack_table
 from fashion_fastai.data.textures import draw_textures
 from fashion_fastai.decision.tune import decide
-from fashion_fastai.learner import recipe_learner
-from fashion_fastai.train.plan import expected_deficit,two_stages
+from fashion_fastai.build import recipe_learner
+from fashion_fastai.train.search import expected_deficit,two_stages
 from fashion_fastai.core import fmt_size
 from fashion_fastai.recipes import parse_stages,read_recipe
 from record import RESULTS,save

@@ -13,7 +13,7 @@ from fashion_fastai.decision.prior import best_constant_set
 from fashion_fastai.decision.tune import decide
 from fashion_fastai.core import atomic_write
 from fashion_fastai.data.labels import read_labels
-from fashion_fastai.learner import recipe_learner
+from fashion_fastai.build import recipe_learner
 from fashion_fastai.recipes import parse_stages,read_recipe
 from fashion_fastai.metrics import f1_per_image
 from step import TrainingOnly

@@ -24,7 +24,7 @@ from fashion_fastai.data.loader import fashion_dls
 from fashion_fastai.distributed.ddp import DataParallel
 from fashion_fastai.distributed.processes import ALONE,Processes
 from fashion_fastai.examples import quiet
-from fashion_fastai.learner import fashion_learner
+from fashion_fastai.build import fashion_learner
 from fashion_fastai.model.loss import attribute_probabilities
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fashion_fastai.core import InputError
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.loader import fashion_dls
 from fashion_fastai.examples import quiet
-from fashion_fastai.learner import fashion_learner
+from fashion_fastai.build import fashion_learner
 from fashion_fastai.model.optimizer import fused_adamw
 
 @pytest.fixture

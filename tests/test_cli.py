@@ -6,7 +6,7 @@ import pytest,torch
 from conftest import FASHION,SHORT,run_cli,run_inprocess,run_python,refused
 from fashion_fastai.cli.main import COMMANDS,main
 from fashion_fastai.data import cache
-from fashion_fastai.data.loader import read_data
+from fashion_fastai.data.read import read_data
 from fashion_fastai.interpret.core import FashionInterpretation
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.recipes import read_recipe

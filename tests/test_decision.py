@@ -8,7 +8,8 @@ from fashion_fastai.decision import rules,tune
 from fashion_fastai.decision.adjustment import adjustment_effect
 from fashion_fastai.decision.prior import best_constant_set,constant_prediction,known_shares
 from fashion_fastai.decision.rules import Decision,ExpectedF1,Grouped,LabelSets,Threshold,rule_from_params,rule_params
-from fashion_fastai.decision.tune import best_label_sets,best_threshold,best_thresholds,decide,fold_of_each,threshold_scores
+from fashion_fastai.decision.tune import decide,fold_of_each
+from fashion_fastai.decision.fit import best_label_sets,best_threshold,best_thresholds,threshold_scores
 from fashion_fastai.metrics import f1_per_image
 from fashion_fastai.model.loss import MultiTaskLoss
 

@@ -5,7 +5,7 @@ import nbformat,pytest,yaml
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = [o for o in sorted(ROOT.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoints' not in o.parts]
-MODULES = [o for o in NOTEBOOKS if o.name[0].isdigit()]
+MODULES = sorted((o for o in NOTEBOOKS if o.stem[0].isdigit()), key=lambda o: int(o.stem.split('_')[0]))
 TUTORIALS = [o for o in NOTEBOOKS if o.parent.name == 'tutorials']
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@ import os,shutil
 import numpy as np
 import pytest
 from fashion_fastai.data.duplicates import near_duplicate_groups,near_pairs
-from fashion_fastai.data.loader import read_data
+from fashion_fastai.data.read import read_data
 from fashion_fastai.data.split import connected_groups
 from fashion_fastai.recipes import read_recipe
 

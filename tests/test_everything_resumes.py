@@ -13,7 +13,7 @@ from fashion_fastai.callback.tta import FlipTTA
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.loader import fashion_dls
 from fashion_fastai.examples import quiet
-from fashion_fastai.learner import fashion_learner
+from fashion_fastai.build import fashion_learner
 from fashion_fastai.model.optimizer import optimizer_func
 from fashion_fastai.train.timing import Pace
 

@@ -15,7 +15,7 @@ from fashion_fastai.serve.uploads import check_image
 from fashion_fastai.convert.core import image_suffix
 from fashion_fastai.data import files as data_files,image as data_image
 from fashion_fastai.data.image import image_from_array,load_pixels,open_image,upright_rgb
-from fashion_fastai.train.plan import typical_size
+from fashion_fastai.train.search import typical_size
 
 def saved(image, format, **kwargs):
     file = io.BytesIO()

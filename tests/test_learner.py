@@ -8,13 +8,14 @@ from fastai.callback.tracker import EarlyStoppingCallback,ReduceLROnPlateau,Save
 from fastai.optimizer import Lookahead,RAdam,ranger
 from fastai.torch_core import set_seed
 import fashion_fastai.data.loader as loader
-from fashion_fastai.callback.checkpoint import Checkpoint,optimizer_to_device,random_states,restore_random_states
+from fashion_fastai.callback.checkpoint import Checkpoint
+from fashion_fastai.callback.state import optimizer_to_device,random_states,restore_random_states
 from fashion_fastai.core import InputError
 from fashion_fastai.data.loader import fashion_dls,pack_table
 from fashion_fastai.interpret.core import FashionInterpretation,grad_cam
 from fashion_fastai.interpret.scores import run_scores
 from fashion_fastai.data.labels import LabelTable,read_labels
-from fashion_fastai.learner import fashion_learner,recipe_learner
+from fashion_fastai.build import fashion_learner,recipe_learner
 from fashion_fastai.model.loss import attribute_loss,category_loss
 from fashion_fastai.recipes import read_recipe
 from fashion_fastai.callback.profile import PhaseTimer

@@ -12,7 +12,7 @@ from fashion_fastai.core import InputError,OPTIMIZERS
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.loader import fashion_dls,pack_table
 from fashion_fastai.export.graph import export_onnx
-from fashion_fastai.learner import fashion_learner,recipe_learner
+from fashion_fastai.build import fashion_learner,recipe_learner
 from fashion_fastai.model import precision as precision_module
 from fashion_fastai.model.conv import Conv3x3,conv_small,with_conv3x3
 from fashion_fastai.model.multitask import MaxBlurPool,WhitenedPatches,multi_task_model,xresnet_body

@@ -160,7 +160,7 @@ def test_fewer_images_than_a_batch_can_be_timed(tmp_path):
 
 def test_sizes_of_large_turned_and_missing_images(tmp_path):
     from PIL import Image
-    from fashion_fastai.train.plan import typical_size
+    from fashion_fastai.train.search import typical_size
     Image.new('RGB', (4000,3000)).save(tmp_path/'large.png')
     exif = Image.Exif()
     exif[0x0112] = 6

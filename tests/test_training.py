@@ -7,13 +7,14 @@ from fastcore.test import test_close as close,test_eq as equal,test_fail as fail
 from fashion_fastai.callback.tracking import _CALLBACKS
 from fashion_fastai.core import InputError,LOGGERS
 from fashion_fastai.data.labels import LabelTable,Vocab,read_labels
-from fashion_fastai.data.loader import read_data
+from fashion_fastai.data.read import read_data
 from fashion_fastai.folders.run import DIVERGED_FILE,PLAN_FILE,RUN_FILES
 from fashion_fastai.interpret.core import FashionInterpretation
-from fashion_fastai.learner import recipe_learner
+from fashion_fastai.build import recipe_learner
 from fashion_fastai.predict.model import load_folder,load_model
 from fashion_fastai.recipes import read_recipe,read_recorded_recipe
-from fashion_fastai.train.core import data_learner,start_from,train_run,with_parent
+from fashion_fastai.train.core import data_learner,train_run
+from fashion_fastai.train.start import start_from,with_parent
 from conftest import refused,run_inprocess,train
 
 STAGES = '24x18:1 32x24:1'
