@@ -2218,6 +2218,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'fashion_fastai/predict/inputs.py'),
                                                'fashion_fastai.predict.inputs._first_line': ( 'predict.inputs.html#_first_line',
                                                                                               'fashion_fastai/predict/inputs.py'),
+                                               'fashion_fastai.predict.inputs._has_addresses': ( 'predict.inputs.html#_has_addresses',
+                                                                                                 'fashion_fastai/predict/inputs.py'),
                                                'fashion_fastai.predict.inputs._listed_images': ( 'predict.inputs.html#_listed_images',
                                                                                                  'fashion_fastai/predict/inputs.py'),
                                                'fashion_fastai.predict.inputs._shortened': ( 'predict.inputs.html#_shortened',

@@ -6,6 +6,7 @@ import pytest
 from conftest import SHORT,run_inprocess,spawn_python
 import fashion_fastai.data.cache as cache
 from fashion_fastai.data.cache import PackedImages
+from fashion_fastai.data.caches import list_caches
 from fashion_fastai.predict.store import Store
 from fashion_fastai.core import InputError
 from fashion_fastai.data.image import load_pixels
@@ -196,14 +197,14 @@ def test_the_oldest_caches_make_way(tmp_path):
     (tmp_path/'other').mkdir() # of something else
     oldest = tmp_path/'a-01234567'/'80x60'
     cache.remove_oldest_caches(keep=oldest, limit=2500, home=tmp_path)
-    assert [o.folder.parent.name[0] for o in cache.list_caches(tmp_path)] == ['c','a'] and (tmp_path/'other').is_dir()
+    assert [o.folder.parent.name[0] for o in list_caches(tmp_path)] == ['c','a'] and (tmp_path/'other').is_dir()
 
 def test_caches_are_listed_and_cleared(garments, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     cache.pack_images(sorted(garments.rglob('*.jpg')), (40,30), cache.cache_folder(garments, (40,30)))
     listed = run_inprocess('cache')
     assert listed.returncode == 0 and '200 images' in listed.stdout and 'garments-' in listed.stdout
-    assert run_inprocess('cache', '--clear').returncode == 0 and cache.list_caches() == []
+    assert run_inprocess('cache', '--clear').returncode == 0 and list_caches() == []
     assert 'no cache' in run_inprocess('cache').stdout
 
 def test_a_cache_of_an_earlier_version_is_replaced(garments, tmp_path):

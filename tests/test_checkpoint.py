@@ -7,7 +7,8 @@ from fastai.optimizer import ranger
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
 from fastcore.test import test_eq as equal,test_fail as fails
-from fashion_fastai.callback.checkpoint import Checkpoint,Diverged,_plain
+from fashion_fastai.callback.checkpoint import Checkpoint,Diverged
+from fashion_fastai.callback.state import plain_values
 from fashion_fastai.callback.ema import EMA
 from fashion_fastai.callback.progressive import ProgressiveResize
 from fashion_fastai.core import InputError
@@ -27,7 +28,7 @@ def made(garments, tmp_path):
     return made
 
 def test_a_checkpoint_has_plain_types():
-    equal(_plain(dict(a=np.float64(.1), b=[torch.tensor(2), L(1,2)], c='text')), dict(a=.1, b=[2,[1,2]], c='text'))
+    equal(plain_values(dict(a=np.float64(.1), b=[torch.tensor(2), L(1,2)], c='text')), dict(a=.1, b=[2,[1,2]], c='text'))
 
 def test_files_that_do_not_fit_are_refused(made, tmp_path):
     file = tmp_path/'checkpoint.pt'

@@ -109,6 +109,10 @@ def _text_images(path):
             raise InputError(f"{path}, line {i}: {o!r} is no address of the web; for an object store use a CSV or Parquet list")
     return _listed_images([o for o in lines if o], path)
 
+def _has_addresses(path):
+    "Whether a line of a list has an address; a list may be larger than the memory"
+    with open(path, 'rb') as file: return any(b'://' in o for o in file)
+
 def read_inputs(
     sources:list, # that the user names: images, or one of the others
 )->Path|ImageList: # as for `predict_batches`; raises `InputError` for what is none of these
@@ -131,7 +135,7 @@ def read_inputs(
     if kind == 'text': return _text_images(source)
     source = source if is_remote(source) else Path(source)
     urls = []
-    if kind == 'table' and b'://' in source.read_bytes():
+    if kind == 'table' and _has_addresses(source):
         file_paths = read_rows(source, ['file_path']).texts['file_path'].tolist()
         urls = list(filter(is_remote, file_paths))
         if urls and all(map(is_web, urls)): return _listed_images(file_paths, source)
