@@ -1,5 +1,6 @@
 "Models, and what `fashion predict` accepts: images, zips, text files, addresses and lists, with or without --out; several images of one garment"
 import hashlib,http.server,json,shutil,sys,threading,zipfile
+from contextlib import suppress
 from types import SimpleNamespace
 import numpy as np,pandas as pd
 import pytest
@@ -125,6 +126,24 @@ def shop(images):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_port}',asked
         server.shutdown()
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(monkeypatch):
+    "However often something arrives"
+    import socket,time
+    from fashion_fastai.predict import store
+    monkeypatch.setattr(store, '_SECONDS', 1)
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        def drip():
+            client,_ = server.accept()
+            with client,suppress(OSError):
+                client.recv(2**16)
+                client.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n')
+                for _ in range(100):
+                    client.sendall(b'x')
+                    time.sleep(.1)
+        threading.Thread(target=drip, daemon=True).start()
+        # if it were waited for, the server's end would be another error
+        with pytest.raises(InputError, match='has not arrived within 1 seconds'): store.fetch_from_web(f'http://127.0.0.1:{server.getsockname()[1]}/a.jpg')
 
 def test_addresses_of_the_web_are_fetched_if_they_are_named_and_no_others(run, images, shop, tmp_path):
     address,asked = shop

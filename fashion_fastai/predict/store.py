@@ -136,16 +136,16 @@ def fetch_from_web(
     max_bytes:int=MAX_FETCHED, # more are refused
 )->bytes: # raises `InputError` if the server refuses it, or it is too large, and `OSError` if the server does not answer
     "The content of a URL"
-    start,content = time.monotonic(),b''
+    start,content = time.monotonic(),bytearray()
     too_large = f"{url}: has more than {max_bytes/1e6:.0f} MB"
     try:
         with _web_opener().open(Request(url, headers={'User-Agent': 'fashion_fastai'}), timeout=20) as response:
             if int(response.headers.get('content-length') or 0) > max_bytes: raise InputError(too_large)
-            while part := response.read(2**16):
+            while part := response.read1(2**16): # what has arrived: a server may send a byte now and then
                 content += part
                 if len(content) > max_bytes: raise InputError(too_large)
                 if time.monotonic() - start > _SECONDS: raise InputError(f"{url}: has not arrived within {_SECONDS} seconds")
-        return content
+        return bytes(content)
     except InputError: raise
     except HTTPError as e:
         if e.code >= 500: raise _no_answer(url, f"HTTP {e.code}") from None

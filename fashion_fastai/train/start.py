@@ -36,7 +36,8 @@ def start_from(
 ):
     "Give a learner the weights of a run; of the head, those of the labels that both have, by their names"
     before,weights = load_folder(parent),learn.model.state_dict()
-    for key,o in before.model.state_dict().items():
+    weights_before = before.model.state_dict()
+    for key,o in weights_before.items():
         if key in weights and not key.startswith('1.'): weights[key] = o # `1.` is the head
     for part in ('category','attributes'):
         vocabs = (vocab.categories if part == 'category' else vocab.attributes for vocab in (learn.vocab, before.vocab))
@@ -44,5 +45,5 @@ def start_from(
         rows = [(row, names_before.index(name)) for row,name in enumerate(names) if name in names_before]
         for key in (f'1.{part}.weight', f'1.{part}.bias'):
             weights[key] = weights[key].clone()
-            for row,row_before in rows: weights[key][row] = before.model.state_dict()[key][row_before]
+            for row,row_before in rows: weights[key][row] = weights_before[key][row_before]
     learn.model.load_state_dict(weights)
