@@ -31,7 +31,7 @@ class Slow(Pace):
     name = 'pace'
     def _watch(self):
         super()._watch()
-        self.taken,self.expected,self.elapsed = (0.,0.,1.) if self.changes else (14.,10.,1.)
+        self.paces,self.elapsed = [] if self.changes else [(14.,1.4)],1.
 
 def pace(): return Slow(30/60, {'24x18': 3., '32x24': 4.}, 1.)
 

@@ -137,10 +137,11 @@ def _cut(stages, end):
     return kept
 
 class Pace(Callback):
-    "Watch the first epochs of a planned fit; if they take longer or shorter than planned, plan the rest again"
+    "Watch the batches of a planned fit; if they take longer or shorter than planned, plan the rest again"
     order = -5 # before the stages and the schedule, which follow it
-    state_attrs = 'elapsed','taken','expected','change','changes' # saved in checkpoints
+    state_attrs = 'elapsed','paces','change','changes' # saved in checkpoints
     TOLERANCE = .15 # of the time; a smaller difference changes nothing
+    LATE = 1.1 # of the minutes; a fit that would take longer is planned again at any time
     def __init__(self,
         minutes:float, # for training and validation
         train_seconds:dict, # HEIGHTxWIDTH -> planned seconds of a training epoch
@@ -151,8 +152,8 @@ class Pace(Callback):
         self.train_seconds,self.valid_seconds = train_seconds,valid_seconds
 
     def before_fit(self):
-        # seconds of the fit; real and planned ones of the epochs that were watched
-        self.elapsed = self.taken = self.expected = 0.
+        # seconds of the fit; of the last batches (seconds, real over planned seconds)
+        self.elapsed,self.paces = 0.,[]
         # the plan that is followed: (first epoch, progress then, epochs, stages); what was said
         self.change,self.changes = None,[]
         self.since = time.perf_counter()
@@ -164,6 +165,7 @@ class Pace(Callback):
             are_planned = {fmt_size(size) for size,_ in stages} <= set(self.train_seconds)
             is_possible = 0 <= first < n_epoch <= 10**6 and 0 <= done <= 1 and are_planned
             if not is_possible: raise ValueError(f'a plan of {n_epoch} epochs from {first}')
+        self.paces = [(float(taken), float(pace)) for taken,pace in self.paces]
         for o in self.changes: self._scale(o['factor'])
         if self.change: self._follow()
 
@@ -184,64 +186,84 @@ class Pace(Callback):
         self.learn.pct_train = done + (1 - done)*(self.epoch - first + self.iter/self.n_iter)/(n_epoch - first)
 
     def before_train(self):
-        self.learn.iter,self.learn.n_iter = 0,len(self.dls.train)
+        self.n_batches = self.learn.n_iter = len(self.dls.train)
+        self.learn.iter = 0
         self._set_progress()
-        self.first_batch,self.marks = None,[time.perf_counter()]
+        self.marks = [] # (number, time) of each batch since the last look
 
     def before_batch(self):
-        if not self.training: return
-        if self.first_batch is None: self.first_batch = self.iter
-        self._set_progress()
+        if self.training: self._set_progress()
 
     def after_batch(self):
-        if self.training: self.marks.append(time.perf_counter())
-
-    def after_train(self): self.trained_at = time.perf_counter()
-
-    def _watch(self):
-        "Add the real and the planned seconds of an epoch, without its first batches"
-        now = time.perf_counter()
-        self.elapsed,self.since = self.elapsed + now - self.since,now
-        n,skipped = self.n_batches,min(2, len(self.marks) - 2)
-        if self.first_batch or n < 1: return # the rest of an interrupted epoch
-        sizes = [fmt_size(self.progressive_resize.size_at((self.epoch + i/n)/self.n_epoch)) for i in range(n)]
-        self.taken += (self.marks[-1] - self.marks[skipped])*n/(n - skipped) + now - self.trained_at
-        self.expected += sum(self.train_seconds[o] for o in sizes)/n + self.valid_seconds
+        if not self.training or hasattr(self.learn, 'lr_finder'): return
+        self.marks.append((self.iter, time.perf_counter()))
+        n = self.iter + 1
+        if n % math.ceil(self.n_batches/4) == 0 and n < self.n_batches: self._look(self.epoch + n/self.n_batches)
 
     def after_epoch(self):
-        if not hasattr(self, 'trained_at') or hasattr(self.learn, 'lr_finder'): return
-        self.n_batches = len(self.dls.train)
-        self._watch()
-        budget,done = 60*self.minutes,self.epoch + 1
-        is_first_half = self.elapsed < budget/2 and done < self.n_epoch
-        is_enough = self.taken >= max(10, .08*budget) # seconds; fewer are noise
-        factor = self.taken/self.expected if is_first_half and is_enough else 1.
-        change = self._planned_again(factor, budget - self.elapsed, done) if abs(factor - 1) > self.TOLERANCE else None
-        change,factor = self.processes.share((change, round(factor, 3)))
-        if change is None: return
-        said = f"steps take {factor:.2f} times as long as planned: {change[2]} epochs in place of {self.n_epoch}"
-        print(said, flush=True)
-        self.changes,self.change = [*self.changes, dict(epoch=done, epochs=change[2], factor=factor, said=said)],change
-        self._scale(factor)
-        self.taken = self.expected = 0.
-        self._follow()
+        if hasattr(self, 'marks') and not hasattr(self.learn, 'lr_finder'): self._look(self.epoch + 1)
 
     def after_fit(self): self.learn.plan_changes = self.changes
 
+    def _watch(self):
+        "Add real and planned seconds of the batches since the last look, in groups: a short disturbance touches few of them"
+        now,n = time.perf_counter(),self.n_batches
+        self.elapsed,self.since = self.elapsed + now - self.since,now
+        def planned(i): return self.train_seconds[fmt_size(self.progressive_resize.size_at((self.epoch + i/n)/self.n_epoch))]/n
+        steps = [(end - start, planned(i)) for (_,start),(i,end) in zip(self.marks, self.marks[1:])]
+        for group in (steps[k:k+8] for k in range(0, len(steps), 8)):
+            taken,expected = map(sum, zip(*group))
+            self.paces.append((taken, taken/expected))
+        self.marks = self.marks[-1:]
+
+    @property
+    def window(self)->float: "Seconds of batches that tell the speed; fewer are noise"; return max(10, .08*60*self.minutes)
+
+    def _look(self, done):
+        "Plan again what follows after `done` epochs, if that is worth it"
+        self._watch()
+        change,factor = self.processes.share(self._changed(done))
+        if change is None: return
+        is_other_speed = abs(factor - 1) > self.TOLERANCE
+        why = f"steps take {factor:.2f} times as long as planned" if is_other_speed else f"{self.elapsed/60:.1f} minutes have passed"
+        said = f"{why}: {change[2]} epochs in place of {self.n_epoch}"
+        print(said, flush=True)
+        self.changes,self.change = [*self.changes, dict(epoch=done, epochs=change[2], factor=factor, said=said)],change
+        self._scale(factor)
+        self.paces = []
+        self._follow()
+
+    def _changed(self, done):
+        "(the plan for what follows, real over planned seconds); None for no change"
+        budget,taken = 60*self.minutes,sum(o for o,_ in self.paces)
+        if done >= self.n_epoch or taken < self.window: return None,1.
+        while taken - self.paces[0][0] > 2*self.window: taken -= self.paces.pop(0)[0]
+        factor = round(statistics.median(pace for _,pace in self.paces), 3)
+        stages = self._stages()
+        rest = self._seconds(stages) - self._seconds(_cut(stages, done)) + self.valid_seconds*(self.n_epoch - int(done))
+        is_off = abs(factor - 1) > self.TOLERANCE and self.elapsed < budget/2
+        is_late = self.elapsed + factor*rest > self.LATE*budget
+        return (self._planned_again(factor, budget - self.elapsed, done) if is_off or is_late else None),factor
+
+    def _stages(self):
+        "The stages in epochs of this fit"
+        stages = self.progressive_resize.stages
+        total = sum(n for _,n in stages)
+        return [(size, n*self.n_epoch/total) for size,n in stages]
+
+    def _seconds(self, stages): return sum(self.train_seconds[fmt_size(size)]*n for size,n in stages)
+
     def _planned_again(self, factor, seconds, done):
         "The plan for the `seconds` that are left after `done` epochs; None if it is the same"
-        *_,(last,_) = stages = self.progressive_resize.stages
-        total = sum(n for _,n in stages)
-        stages = [(size, n*self.n_epoch/total) for size,n in stages]
-        start = max(done, sum(n for _,n in stages[:-1])) # of the last stage
+        stages,begun = self._stages(),math.ceil(done) # an epoch that has begun keeps its sizes
+        last = stages[-1][0]
+        start = max(begun, sum(n for _,n in stages[:-1])) # of the last stage
         valid,per_epoch = factor*self.valid_seconds,factor*(self.train_seconds[fmt_size(last)] + self.valid_seconds)
         while True: # a first stage takes as many epochs as planned, if the last one gets at least as many
-            before = [(size, n) for size,n in _cut(stages, start) if n]
-            small = sum(factor*self.train_seconds[fmt_size(size)]*n for size,n in before) - \
-                sum(factor*self.train_seconds[fmt_size(size)]*n for size,n in _cut(stages, done))
-            n_last = (seconds - small - valid*(start - done))/per_epoch
-            if n_last >= max(1, start - done) or start <= done: break
-            start = max(done, start - 1)
-        n_epoch = max(done + 1, int(start + n_last))
+            small = factor*(self._seconds(_cut(stages, start)) - self._seconds(_cut(stages, done)))
+            n_last = (seconds - small - valid*(start - int(done)))/per_epoch
+            if n_last >= max(1, start - done) or start <= begun: break
+            start = max(begun, start - 1)
+        n_epoch = max(int(start + n_last), min(begun + 1, self.n_epoch)) # what has begun is ended
         if n_epoch == self.n_epoch: return None
         return [done, float(self.pct_train), n_epoch, [*_cut(stages, start), [list(last), n_epoch - start]]]
