@@ -37,7 +37,8 @@ def main():
         packed,files = dict(cache=str(cache)),dict(cache='no')
         cases = [('images of the folder, packed', data, 1, packed), ('the same, twice the minutes', data, 2, packed),
             ('the same, slower from the first step on', data, 1, dict(packed, is_slowed=True)),
-            ('the same, files', data, 1, files), ('textures, packed', textures, 1, packed), ('textures, files', textures, 1, files)]
+            ('the same, files', data, 1, files), ('textures, packed', textures, 1, packed),
+            ('textures, files', textures, 1, files)]
         for name,folder,times,keys in cases:
             planned,real,n_changes = planned_and_real(folder, times*args.minutes, **keys)
             print(f'{name}: planned {planned:.2f}, real {real:.2f}, {n_changes} changes', flush=True)

@@ -10,7 +10,8 @@ def simulated(monkeypatch, seconds, minutes=2., epochs=8):
     clock,steps = SimpleNamespace(now=0.),40
     monkeypatch.setattr(timing, 'time', SimpleNamespace(perf_counter=lambda: clock.now))
     pace = Pace(minutes, {'32x24': float(steps)}, 1.)
-    learn = SimpleNamespace(n_epoch=epochs, dls=SimpleNamespace(train=range(steps)), pct_train=0., iter=0, n_iter=steps, epoch=0, training=True)
+    dls = SimpleNamespace(train=range(steps))
+    learn = SimpleNamespace(n_epoch=epochs, dls=dls, pct_train=0., iter=0, n_iter=steps, epoch=0, training=True)
     pace.learn = learn
     learn.progressive_resize = ProgressiveResize([((32,24), epochs)])
     pace.before_fit()
