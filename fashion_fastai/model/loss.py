@@ -147,9 +147,9 @@ class _DecodedMetric(Metric):
     def accumulate(self, learn):
         decoded = learn.loss_func.decodes(learn.loss_func.activation(learn.pred))
         scores = self.score(*(o.detach().cpu().numpy() for o in (*decoded, *learn.yb)))
-        known = scores[~np.isnan(scores)]
-        self.total += float(known.sum())
-        self.count += len(known)
+        scores = scores[~np.isnan(scores)]
+        self.total += float(scores.sum())
+        self.count += len(scores)
     @property
     def value(self): return self.total/self.count if self.count else None
 
@@ -184,5 +184,5 @@ class KnownLoss(Metric):
     def accumulate(self, learn): pass
     @property
     def value(self):
-        known = [weight*loss.value for weight,loss in self.parts if loss.value is not None]
-        return sum(known) if known else None
+        terms = [weight*loss.value for weight,loss in self.parts if loss.value is not None]
+        return sum(terms) if terms else None

@@ -30,7 +30,7 @@ def machine()->dict:
 _ENVIRONMENT = 'device','precision','channels_last','cache','machine','versions'
 
 class _RunReport:
-    "The page of a run, and its parts"
+    "A run as a page: its scores, sections and tables"
     def __init__(self, run, interp, learn):
         self.run,self.metrics,self.interp,self.learn = run,run.metrics,interp,learn
         self.has_category,self.has_attributes = interp and interp.has_category.any(),interp and (interp.attributes >= 0).any()
@@ -121,7 +121,7 @@ class _RunReport:
         yield dict(title='Grad-CAM', text=text if figures else 'The images are missing, or cannot be read.', figures=figures)
 
     def html(self, problems):
-        "The page; `problems` are sentences"
+        "Render the page; `problems` are sentences"
         run,metrics,interp,adjustment = self.run,self.metrics,self.interp,None
         decision = metrics.get('decision') or {}
         rules = sorted(decision.get('cross_fitted', {}).items(), key=lambda o: -o[1])

@@ -113,7 +113,7 @@ def web_page(
     title:str, # name of the model
     examples:list, # paths of images to try
 ): # gradio's `Blocks`; raises `InputError` if gradio is not installed
-    "The page: one image with its prediction and heat map, and many images with a table"
+    "A page with two tabs: one image with its prediction and heat map, and many images with a table"
     gr,vocab = import_gradio(),service.model.vocab
     about = f"The model `{title}` predicts {len(vocab.categories)} categories and {len(vocab.attributes)} attributes."
     with gr.Blocks(title='What is this garment?', analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
