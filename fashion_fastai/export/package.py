@@ -64,7 +64,6 @@ def export_int8(
     if not check.is_kept: target.unlink()
     return check
 
-# %% ../../nbs/90_export.package.ipynb #2d39e541
 _FIGURES = 'n_train','n_valid','epochs','minutes' # beside the scores; a card needs them
 
 def _read_metrics(run, card):
