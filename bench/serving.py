@@ -9,8 +9,7 @@ from fashion_fastai.predict.model import load_model
 from fashion_fastai.predict.core import predict_batches
 from fashion_fastai.recipes import read_recipe
 from fashion_fastai.predict.onnx import OnnxModel,open_session,run_graph
-from fashion_fastai.export.int8 import MAX_DROP
-from fashion_fastai.export.graph import ServingGraph
+from fashion_fastai.export.graph import MAX_DROP,ServingGraph
 from fashion_fastai.export.package import export_folder
 from fashion_fastai.train.core import train_run
 from record import arguments,data_folder,ratio,rounds,save,seconds

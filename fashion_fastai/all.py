@@ -17,10 +17,9 @@ from fastai.torch_core import set_seed
 from .core import InputError
 from .recipes import parse_stages,read_recipe
 from .metrics import f1_per_image,label_scores,mean_interval
-from .model.metrics import CategoryAccuracy,MeanF1
 from .model.multitask import multi_task_model
 from .model.precision import choose_precision,set_precision
-from .model.loss import MultiTaskLoss
+from .model.loss import CategoryAccuracy,MeanF1,MultiTaskLoss
 from .data.labels import LabelTable,Vocab,read_labels,read_test_list
 from .data.image import open_image
 from .data.duplicates import near_duplicate_groups
@@ -51,8 +50,8 @@ from .predict.model import load_model,save_model
 from .predict.core import predict_images,predict_run,write_submission
 from .predict.onnx import OnnxModel
 from .predict.ensemble import load_ensemble
+from .report.tables import compare_runs,format_runs
 from .report.dataset import DataCard,check_data
-from .report.compare import compare_runs,format_runs
 from .report.page import write_report
 from .report.suspects import find_suspects
 from .train.plan import plan_recipe

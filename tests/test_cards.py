@@ -6,7 +6,8 @@ from fashion_fastai.core import InputError
 from fashion_fastai.data.stats import read_stats
 from fashion_fastai.examples import damaged_data,example_data
 from fashion_fastai.recipes import read_recipe,write_recipe
-from fashion_fastai.report.compare import compare_runs,format_runs,read_run
+from fashion_fastai.folders.run import read_run
+from fashion_fastai.report.tables import compare_runs,format_runs
 from fashion_fastai.report.dataset import DataCard,check_data
 from fashion_fastai.report.issues import find_issues
 

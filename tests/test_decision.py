@@ -5,8 +5,7 @@ import pytest,torch
 from fashion_fastai.core import InputError
 from fashion_fastai.data.groups import AttributeGroup
 from fashion_fastai.decision import rules,tune
-from fashion_fastai.decision.adjustment import adjustment_effect
-from fashion_fastai.decision.prior import best_constant_set,constant_prediction,known_shares
+from fashion_fastai.decision.prior import adjustment_effect,best_constant_set,constant_prediction,known_shares
 from fashion_fastai.decision.rules import Decision,ExpectedF1,Grouped,LabelSets,Threshold,rule_from_params,rule_params
 from fashion_fastai.decision.tune import decide,fold_of_each
 from fashion_fastai.decision.fit import best_label_sets,best_threshold,best_thresholds,threshold_scores

@@ -256,7 +256,7 @@ def test_tables_of_one_part(garments, kind, tmp_path):
     data,run = known_labels(garments, tmp_path, kind),tmp_path/'run'
     done = run_inprocess('train', data, '--out', run, '--folds', 2, *SHORT, '--report', 'yes')
     assert done.returncode == 0, done.stdout + done.stderr
-    assert ('accuracy of the folds' in done.stdout) == (kind == 'category') != ('mean F1 of the folds' in done.stdout)
+    assert ('accuracy of the folds' in done.stdout) == (kind == 'category') != ('Mean F1 of the folds' in done.stdout)
     assert '<h2>Folds</h2>' in (run/'report.html').read_text()
     oof = pd.read_csv(run/'oof.csv')
     if kind == 'attributes': assert oof.shape[1] == 5 and (oof.iloc[:,2:4].sum(axis=1) < 1.0001).all()

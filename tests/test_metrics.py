@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from fashion_fastai.data.groups import AttributeGroup
 from fashion_fastai.metrics import (average_precision,effective_size,f1_per_image,f1_scores,label_scores,mean_average_precision,mean_interval,
     mean_known,recall_at_k,top_k_accuracy,wilson_interval)
-from fashion_fastai.model.loss import MultiTaskLoss,attribute_loss,attribute_probabilities,category_loss,group_loss
-from fashion_fastai.model.metrics import CategoryAccuracy,KnownLoss,MeanF1,PartLoss
+from fashion_fastai.model.loss import (CategoryAccuracy,KnownLoss,MeanF1,MultiTaskLoss,PartLoss,attribute_loss,attribute_probabilities,
+    category_loss,group_loss)
 
 def test_f1_is_that_of_the_known_columns_image_by_image():
     rng = np.random.default_rng(0)

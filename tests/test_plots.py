@@ -13,8 +13,9 @@ from fashion_fastai.interpret.core import FashionInterpretation,grad_cam
 from fashion_fastai.interpret.plots import (calibration,plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall,
     plot_results,plot_top_losses,show_grad_cam)
 from fashion_fastai.metrics import label_scores
-from fashion_fastai.report.compare import read_run
-from fashion_fastai.report.page import fold_score_table,label_table,machine,ranking_table,save_report,time_table,write_label_scores,write_report
+from fashion_fastai.folders.run import read_run
+from fashion_fastai.report.page import machine,save_report,write_label_scores,write_report
+from fashion_fastai.report.tables import fold_score_table,label_table,ranking_table,time_table
 
 @pytest.fixture(scope='module')
 def learn(): return example_learner()

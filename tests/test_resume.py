@@ -68,7 +68,7 @@ def test_ctrl_c_stops_after_the_batch_and_names_the_way_to_resume(garments, whol
 
 def test_ctrl_c_twice_stops_at_once(garments, tmp_path):
     "In the midst of a validation, say: the last checkpoint is kept"
-    code = ("import os,signal,sys\nfrom fashion_fastai.model.metrics import MeanF1\n"
+    code = ("import os,signal,sys\nfrom fashion_fastai.model.loss import MeanF1\n"
         "def interrupt(self, learn): [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)]\n"
         "MeanF1.accumulate = interrupt\nfrom fashion_fastai.cli.main import main\nsys.exit(main(sys.argv[1:]))")
     process = spawn(sys.executable, '-W', 'ignore', '-c', code, 'train', garments, '--out', tmp_path/'run', *KEYS, stderr=-1)

@@ -138,7 +138,7 @@ LOAD = """
 import socket,sys,torch
 def refuse(*args, **kwargs): raise OSError('no network')
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from fashion_fastai.export.hub import HubModel
+from fashion_fastai.export.package import HubModel
 model = HubModel.from_pretrained(sys.argv[1]).learn.model.eval()
 with torch.inference_mode(): torch.save(model(torch.load(sys.argv[2])), sys.argv[3])
 """
@@ -146,7 +146,7 @@ with torch.inference_mode(): torch.save(model(torch.load(sys.argv[2])), sys.argv
 def test_a_saved_model_is_loaded_offline_bit_for_bit(run, folder, tmp_path):
     pytest.importorskip('huggingface_hub')
     import torch
-    from fashion_fastai.export.hub import HubModel
+    from fashion_fastai.export.package import HubModel
     images = torch.randn(8, 3, 48, 36, generator=torch.Generator().manual_seed(0))
     HubModel.from_pretrained(folder).save_pretrained(tmp_path/'saved')
     assert {o.name: o.read_bytes() for o in (tmp_path/'saved').iterdir()} == {o.name: o.read_bytes() for o in folder.iterdir()}

@@ -84,7 +84,7 @@ def test_a_pickle_is_loaded_where_it_is_named(run, garments, tmp_path):
 
 def test_a_hub_folder_is_copied_into_its_target_alone(exported, tmp_path):
     pytest.importorskip('huggingface_hub')
-    from fashion_fastai.export.hub import HubModel
+    from fashion_fastai.export.package import HubModel
     stranger = copy(exported, tmp_path/'stranger')
     (tmp_path/'evil').write_bytes(b'evil')
     (stranger/'Makefile').write_bytes(b'evil')

@@ -192,7 +192,7 @@ def _runs_options(p):
 
 def _runs(args):
     from fashion_fastai.core import atomic_write
-    from fashion_fastai.report.compare import compare_runs,format_runs
+    from fashion_fastai.report.tables import compare_runs,format_runs
     table = compare_runs(args.folder)
     if args.csv:
         with atomic_write(args.csv) as f: table.to_csv(f, index=False)

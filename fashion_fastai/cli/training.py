@@ -117,22 +117,23 @@ def _use_recorded_settings(args):
     from fashion_fastai.recipes import read_recorded_recipe
     args.recipe,args.settings = read_recorded_recipe(recorded).name,recorded
 
-_SCORES = dict(accuracy='accuracy', mean_f1='mean F1')
 
 def _score_texts(metrics):
     "The scores of the parts that have labels"
-    for key,name in _SCORES.items():
+    from fashion_fastai.metrics import SCORES # here, since it imports pandas
+    for key,name in SCORES.items():
         if key not in metrics: continue
         low,high = metrics[f'{key}_interval']
         yield f'{name} {metrics[key]:.4f} (95% interval {low:.3f} to {high:.3f})'
 
 def _train_folds(args, recipe):
     "Train in folds; returns metrics, None while folds are missing"
+    from fashion_fastai.metrics import SCORES
     from fashion_fastai.train.folds import train_folds
     metrics = train_folds(args.data, args.out, recipe, args.folds, args.overwrite, args.resume, args.fold)
     if not metrics: print(f"fold {args.fold} of {args.folds} is finished, others are not; the last one writes the summary")
     else:
-        for key,o in metrics['spread'].items(): print(f"{_SCORES[key]} of the folds: {o['mean']:.4f} ± {o['sd']:.4f}")
+        for key,o in metrics['spread'].items(): print(f"{SCORES[key]} of the folds: {o['mean']:.4f} ± {o['sd']:.4f}")
     return metrics
 
 def _require_one_process(args):

@@ -107,10 +107,9 @@ class _Ascent:
         self.n_predicted,is_forced = self.predicted.sum(1),np.zeros(p.shape, bool)
         if not start.allow_empty: is_forced[np.arange(len(p)),p.argmax(1)] = True
         may_change = (p >= self.tried[0]) & ~is_forced & self.is_known
-        self.columns = [self._column(p, i, np.flatnonzero(may_change[:,i])) for i in range(p.shape[1])]
-
-    def _column(self, p, i, rows):
-        return _Column(i, rows, np.searchsorted(self.tried, p[rows,i], side='right'), self.is_true[rows,i])
+        rows_of = [np.flatnonzero(o) for o in may_change.T]
+        self.columns = [_Column(i, rows, np.searchsorted(self.tried, p[rows,i], side='right'), self.is_true[rows,i])
+                        for i,rows in enumerate(rows_of)]
 
     def improve(self, column):
         "Set the threshold of one attribute to the best one; other attributes' labels stay"

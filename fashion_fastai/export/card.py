@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 import yaml
 from ..core import fmt_size
+from ..metrics import SCORED,SCORES
 from ..data.cache import stored_size
 from ..data.stats import label_counts,read_stats
 from ..report.dataset import DataCard
-from .int8 import Int8Check
+from .graph import Int8Check
 
 # %% ../../nbs/89_export.card.ipynb #33fea8af
 class DataFigures(NamedTuple):
-    "What a model card says of the data folder"
+    "Sizes, baseline and label counts of a data folder"
     name:str # of the folder
     summary:list # sizes and baseline, a line each
     counts:dict # categories and attributes -> training images of each of their labels
@@ -33,26 +34,9 @@ def data_figures(
     return DataFigures(Path(data).resolve().name, list(card.summary), counts)
 
 # %% ../../nbs/89_export.card.ipynb #73191cba
-_SCORES = dict(accuracy='accuracy of the category', mean_f1='Mean F1 of the attributes')
 _HUB_METRICS = dict(accuracy='accuracy', mean_f1='f1')
-
-def _interval(metrics, key):
-    "The 95 % interval of a score, or ? if it is not recorded"
-    return '{:.3f} to {:.3f}'.format(*metrics[f'{key}_interval']) if f'{key}_interval' in metrics else '?'
-
-def _metadata(title, metrics, licence, figures, formats):
-    "The YAML that model hubs read"
-    def metric(key, name):
-        label = f"{name} (95% interval {_interval(metrics, key)})"
-        return dict(type=_HUB_METRICS[key], value=round(metrics[key], 4), name=label)
-    scores = [metric(key, name) for key,name in _SCORES.items() if key in metrics]
-    data = dict(name=figures.name if figures else 'validation images', type='image-folder', split='validation')
-    result = dict(task=dict(type='image-classification'), dataset=data, metrics=scores)
-    tags = ['image-classification','multi-label-classification','fashion','fastai', *formats]
-    content = {'license': licence, 'library_name': 'fashion_fastai', 'pipeline_tag': 'image-classification', 'tags': tags,
-               'metrics': [o['type'] for o in scores], 'model-index': [dict(name=title, results=[result])]}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
+_NAMES = {key: f'{name} of the {SCORED[key]}' for key,name in SCORES.items()}
+_PARTS = 'categories','attributes'
 _LINE_BREAKS = re.compile(r'[\s\x00-\x1f\x7f-\x9f]+')
 _MARKDOWN = re.compile(r'[\\`*\[\]~#$]|(?<!\w)_|_(?!\w)')
 
@@ -66,16 +50,7 @@ def _table(header, rows):
     lines = [header, ['---']*len(header), *rows]
     return '\n'.join('| ' + ' | '.join(str(o).replace('|', r'\|') for o in line) + ' |' for line in lines)
 
-def _label_table(scores, counts):
-    "Scores of every label, with its training images if they are known"
-    known = counts is not None
-    header = ['label', *(['training images'] if known else []), 'validation images', 'precision', 'recall', 'F1']
-    def row(name, o):
-        n_train = [f'{counts[name]:,}' if name in counts else ''] if known else []
-        return [_plain(name), *n_train, f"{o['images']:,}", *(f'{o[k]:.3f}' for k in ('precision','recall','f1'))]
-    return _table(header, [row(name, o) for name,o in scores.items()])
-
-_SERVER = '''import json
+_SERVER = """import json
 import numpy as np, onnxruntime
 from PIL import Image
 from rules import rule_from_params
@@ -85,30 +60,9 @@ session = onnxruntime.InferenceSession('model.onnx')
 image = Image.open('garment.jpg')
 image.draft(None, ({draft_width}, {draft_height})) # a large JPEG decodes faster, and as in training
 image = image.convert('RGB').resize(({width}, {height}), Image.Resampling.BILINEAR, reducing_gap=2.)
-{outputs} = session.run(None, dict(images=np.asarray(image)[None]))'''
-_SERVER_CATEGORY = "print(config['categories'][p[0].argmax()])"
-_SERVER_ATTRIBUTES = "print([o for o,holds in zip(config['attributes'], rule_from_params(config['rule'])(q)[0]) if holds])"
-
-def _server(config):
-    "The lines of a program that predicts one image"
-    height,width = stored_size(config['size'])
-    parts = [name for name,part in (('p', 'categories'), ('q', 'attributes')) if config[part]]
-    outputs = ', '.join(parts) if len(parts) > 1 else f'{parts[0]},'
-    code = _SERVER.format(height=height, width=width, draft_height=2*height, draft_width=2*width, outputs=outputs)
-    shown = dict(p=_SERVER_CATEGORY, q=_SERVER_ATTRIBUTES)
-    return '\n'.join([code, *(shown[o] for o in parts)])
-
-def _usage(config, formats):
-    "How to use the model, with and without this package"
-    height,width = stored_size(config['size'])
-    engines = ['', ' --engine onnx', ' --engine int8'][:1 + len(formats)]
-    yield '\n'.join(f"    fashion predict FOLDER IMAGES --out predictions{o}" for o in engines)
-    if 'onnx' not in formats: return
-    yield 'Without this package, on ONNX Runtime, NumPy and Pillow:'
-    yield f'```python\n{_server(config)}\n```'
-    parts = ' and of the '.join(o for o in ('categories','attributes') if config[o])
-    yield (f"`model.onnx` takes uint8 images of shape (n, {height}, {width}, 3), upright and in RGB, and gives the calibrated "
-           f"probabilities of the {parts}. `rules.py`, which needs NumPy alone, turns those of attributes into label sets.")
+{outputs} = session.run(None, dict(images=np.asarray(image)[None]))"""
+_SHOWN = dict(categories="print(config['categories'][p[0].argmax()])",
+    attributes="print([o for o,holds in zip(config['attributes'], rule_from_params(config['rule'])(q)[0]) if holds])")
 
 _LIMITS = (
     "Images are squished to {size} pixels (height x width), whatever their shape: small details are lost. "
@@ -119,28 +73,79 @@ _LIMITS = (
     "Labels reflect those who assigned them. "
     "Attributes such as the intended wearer are conventions of a catalogue, not facts about people.")
 
-def _limits(config):
-    "What the model cannot do"
-    if config['categories']: yield 'Every image is assigned to one of the categories: there is no “none of them”.'
-    for group in config.get('groups', []):
-        names = ', '.join(_plain(config['attributes'][k]) for k in group['members'])
-        yield f"{'Exactly' if group['exactly_one'] else 'At most'} one of these attributes is predicted ({_plain(group['name'])}): {names}."
-    for o in _LIMITS: yield o.format(size=fmt_size(config['size']))
+class _Card:
+    "The sections of a model card"
+    def __init__(self, config, metrics, figures, formats):
+        self.config,self.metrics,self.figures,self.formats = config,metrics,figures,formats
+        self.parts = [o for o in _PARTS if config[o]] # that are predicted
+        self.scores = {key: name for key,name in _NAMES.items() if key in metrics}
+        self.height,self.width = stored_size(config['size'])
 
-def _scores(metrics, check):
-    "The scores with their intervals, and what quantisation costs"
-    rows = [[name, f'{metrics[key]:.4f}', _interval(metrics, key)]
-            for key,name in _SCORES.items() if key in metrics]
-    yield _table(['on validation images', 'score', '95% interval'], rows)
-    if check is None: return
-    found = [', '.join(f'{_SCORES[key]} {value:.4f}' for key,value in o.items()) for o in (check.fp32, check.int8)]
-    yield f'{check}. In fp32: {found[0]}; in int8: {found[1]} (not cross-fitted).'
+    def interval(self, key):
+        "The 95 % interval of a score, or ? if it is not recorded"
+        interval = self.metrics.get(f'{key}_interval')
+        return '{:.3f} to {:.3f}'.format(*interval) if interval else '?'
 
-def _training(metrics, figures):
-    "What the model was trained on"
-    n_images = f"{metrics['n_train']:,} training and {metrics['n_valid']:,} validation images"
-    yield f"{n_images}, {metrics['epochs']} epochs, {metrics['minutes']:.1f} minutes."
-    yield '\n'.join(f'- {_plain(o)}' for o in figures.summary) if figures else 'The data folder was not at hand when this card was written.'
+    def metadata(self, title, licence):
+        "The YAML that model hubs read"
+        scores = [dict(type=_HUB_METRICS[key], value=round(self.metrics[key], 4), name=f"{name} (95% interval {self.interval(key)})")
+                  for key,name in self.scores.items()]
+        data = dict(name=self.figures.name if self.figures else 'validation images', type='image-folder', split='validation')
+        result = dict(task=dict(type='image-classification'), dataset=data, metrics=scores)
+        tags = ['image-classification','multi-label-classification','fashion','fastai', *self.formats]
+        content = {'license': licence, 'library_name': 'fashion_fastai', 'pipeline_tag': 'image-classification', 'tags': tags,
+                   'metrics': [o['type'] for o in scores], 'model-index': [dict(name=title, results=[result])]}
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+    def label_table(self, part):
+        "Scores of every label, with its training images if they are known"
+        counts = self.figures and self.figures.counts.get(part, {})
+        header = ['label', *['training images']*bool(self.figures), 'validation images', 'precision', 'recall', 'F1']
+        def row(name, o):
+            n_train = [f'{counts[name]:,}' if name in counts else ''] if self.figures else []
+            return [_plain(name), *n_train, f"{o['images']:,}", *(f'{o[k]:.3f}' for k in ('precision','recall','f1'))]
+        return _table(header, [row(name, o) for name,o in self.metrics[part].items()])
+
+    def server(self):
+        "The lines of a program that predicts one image"
+        outputs = ', '.join(dict(categories='p', attributes='q')[o] for o in self.parts) + ','*(len(self.parts) == 1)
+        code = _SERVER.format(height=self.height, width=self.width, draft_height=2*self.height, draft_width=2*self.width, outputs=outputs)
+        return '\n'.join([code, *(_SHOWN[o] for o in self.parts)])
+
+    def usage(self):
+        "How to use the model, with and without this package"
+        engines = ['', ' --engine onnx', ' --engine int8'][:1 + len(self.formats)]
+        yield '\n'.join(f"    fashion predict FOLDER IMAGES --out predictions{o}" for o in engines)
+        if 'onnx' not in self.formats: return
+        yield 'Without this package, on ONNX Runtime, NumPy and Pillow:'
+        yield f'```python\n{self.server()}\n```'
+        yield (f"`model.onnx` takes uint8 images of shape (n, {self.height}, {self.width}, 3), upright and in RGB, and gives the calibrated "
+               f"probabilities of the {' and of the '.join(self.parts)}. `rules.py`, which needs NumPy alone, turns those of attributes "
+               "into label sets.")
+
+    def score_table(self, check):
+        "The scores with their intervals, and the cost of quantisation"
+        rows = [[name, f'{self.metrics[key]:.4f}', self.interval(key)] for key,name in self.scores.items()]
+        yield _table(['on validation images', 'score', '95% interval'], rows)
+        if check is None: return
+        fp32,int8 = (', '.join(f'{_NAMES[key]} {value:.4f}' for key,value in o.items()) for o in (check.fp32, check.int8))
+        yield f'{check}. In fp32: {fp32}; in int8: {int8} (not cross-fitted).'
+
+    def training(self):
+        "The images and the length of the training"
+        n_images = f"{self.metrics['n_train']:,} training and {self.metrics['n_valid']:,} validation images"
+        yield f"{n_images}, {self.metrics['epochs']} epochs, {self.metrics['minutes']:.1f} minutes."
+        if self.figures: yield '\n'.join(f'- {_plain(o)}' for o in self.figures.summary)
+        else: yield 'The data folder was not at hand when this card was written.'
+
+    def limits(self):
+        "The limits of the model, a sentence or two each"
+        config = self.config
+        if config['categories']: yield 'Every image is assigned to one of the categories: there is no “none of them”.'
+        for group in config.get('groups', []):
+            names = ', '.join(_plain(config['attributes'][k]) for k in group['members'])
+            yield f"{'Exactly' if group['exactly_one'] else 'At most'} one of these attributes is predicted ({_plain(group['name'])}): {names}."
+        for o in _LIMITS: yield o.format(size=fmt_size(config['size']))
 
 def model_card(
     title:str, # name of the model
@@ -152,16 +157,14 @@ def model_card(
     licence:str='other', # identifier of the licence
 )->str: # markdown with YAML front matter
     "The model card"
-    body,counts = config['architecture'],figures and figures.counts
-    predicted = ' and '.join(f'{part} ({len(config[part])})' for part in ('categories','attributes') if config[part])
+    card,body = _Card(config, metrics, figures, formats),config['architecture']
+    predicted = ' and '.join(f'{part} ({len(config[part])})' for part in card.parts)
     about = (f"A `{body['arch']}` of width {body['width']:g}, trained from scratch with fashion_fastai, that predicts {predicted} "
              "of a garment from its image.")
-    scored = [o for o in ('categories','attributes') if metrics.get(o)]
-    labels = [(part.capitalize(), _label_table(metrics[part], counts and counts.get(part, {}))) for part in scored]
+    labels = [(part.capitalize(), card.label_table(part)) for part in _PARTS if metrics.get(part)]
     versions = _plain(', '.join(f'{name} {version}' for name,version in config['versions'].items()))
-    parts = [f"---\n{_metadata(title, metrics, licence, figures, formats)}---", f'# {_plain(title)}', about,
-        '## Use', *_usage(config, formats),
-        '## Scores', *_scores(metrics, check), '## Training data', *_training(metrics, figures),
+    parts = [f"---\n{card.metadata(title, licence)}---", f'# {_plain(title)}', about,
+        '## Use', *card.usage(), '## Scores', *card.score_table(check), '## Training data', *card.training(),
         *(text for heading,table in labels for text in (f'## {heading}', table)),
-        '## Limits', '\n'.join(f'- {o}' for o in _limits(config)), f'Written by fashion_fastai; versions of the training: {versions}.']
+        '## Limits', '\n'.join(f'- {o}' for o in card.limits()), f'Written by fashion_fastai; versions of the training: {versions}.']
     return '\n\n'.join(parts) + '\n'

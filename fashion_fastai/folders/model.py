@@ -119,20 +119,17 @@ def _is_label_set(value, n):
     "Whether a value is multi-hot; there can be millions of numbers, so they are not checked one by one"
     return isinstance(value, list) and len(value) == n and set(map(type, value)) <= {int} and set(value) <= {0, 1}
 
-def _are_thresholds(value, n): return is_number(value) or is_list_of(value, is_number, n)
-
 def _is_rule_group(value, n):
     "Whether a value is a pair: the members of a group, and whether exactly one holds"
     return isinstance(value, list) and len(value) == 2 and are_members(value[0], n) and is_flag(value[1])
 
-def _is_inner_rule(value, n): return isinstance(value, dict) and value.get('name') != 'Grouped' and is_rule(value, n)
-
 _RULE_PARAMS = dict( # rule -> parameter -> whether a value is valid for so many attributes
-    Threshold=dict(threshold=_are_thresholds, allow_empty=lambda o, n: is_flag(o)),
+    Threshold=dict(threshold=lambda o, n: is_number(o) or is_list_of(o, is_number, n), allow_empty=lambda o, n: is_flag(o)),
     ExpectedF1=dict(allow_empty=lambda o, n: is_flag(o)),
     LabelSets=dict(sets=lambda o, n: is_list_of(o, lambda row: _is_label_set(row, n)), exponent=lambda o, n: is_number(o),
         log_weights=lambda o, n: is_list_of(o, is_number)),
-    Grouped=dict(rule=_is_inner_rule, groups=lambda o, n: is_list_of(o, lambda group: _is_rule_group(group, n))))
+    Grouped=dict(rule=lambda o, n: isinstance(o, dict) and o.get('name') != 'Grouped' and is_rule(o, n),
+        groups=lambda o, n: is_list_of(o, lambda group: _is_rule_group(group, n))))
 _REQUIRED = dict(LabelSets={'sets','log_weights'}, Grouped={'rule','groups'})
 
 def is_rule(
@@ -163,7 +160,6 @@ def are_temperatures(
 # %% ../../nbs/58_folders.model.ipynb #b8a38b52
 _DESCRIPTION = "a model's description"
 
-
 def _is_group(value, n):
     "Whether a value describes an `AttributeGroup`"
     has_keys = isinstance(value, dict) and set(value) == {'name','members','exactly_one'}
@@ -188,7 +184,7 @@ def _is_constant(value, n, m):
 _OPTIONAL = 'groups','types','category_offsets','weights_sha256','files','scores'
 
 def _checks(n, m):
-    "What the values of a model with `n` categories and `m` attributes should be"
+    "(key, whether a value is valid, what is expected) of a model with `n` categories and `m` attributes"
     def is_side(o): return type(o) is int and 1 <= o <= MAX_SIDE
     def is_score(o): return is_number(o) or is_list_of(o, is_number, 2)
     return [

@@ -47,8 +47,8 @@ def _select_logit(vocab, logits, label):
     if label is None: return max(logits, key=lambda o: o.shape[1] > 0).max()
     for names,part in zip((vocab.categories, vocab.attributes), logits):
         if label in names: return part[0,names.index(label)]
-    known = f"the categories {', '.join(vocab.categories)}, and the attributes {', '.join(vocab.attributes)}"
-    raise InputError(f"label '{label}' is not known; there are {known}")
+    labels = f"the categories {', '.join(vocab.categories)}, and the attributes {', '.join(vocab.attributes)}"
+    raise InputError(f"label '{label}' is not known; there are {labels}")
 
 def _forward_with_layers(learn, x):
     "Logits, and the outputs of the body's layers"

@@ -39,13 +39,6 @@ def figure_grid(
     for ax in axes.flat[n:]: ax.axis('off')
     return fig,axes.ravel()[:n]
 
-def _show_heat(ax, pixels, heat, title):
-    "Draw a heat map over the image in grey"
-    ax.imshow(pixels.mean(-1), cmap='gray', vmin=0, vmax=1)
-    ax.imshow(heat, cmap='inferno', alpha=.15 + .7*heat.numpy(), vmin=0, vmax=1)
-    ax.set_title(title, fontsize=9, parse_math=False)
-    ax.axis('off')
-
 def show_grad_cam(
     learn:FashionLearner, # trained, or from `load_model`
     image:str|Path|bytes|Image.Image, # as for `learn.predict`
@@ -57,10 +50,12 @@ def show_grad_cam(
     probabilities = {**prediction.attribute_probabilities, **prediction.category_probabilities}
     fig,axes = figure_grid(1 + len(labels), 1 + len(labels), (1.8, 2.4))
     axes[0].imshow(pixels)
-    axes[0].axis('off')
     for ax,name,heat in zip(axes[1:], labels, heats):
         name = name or prediction.category
-        _show_heat(ax, pixels, heat, f'{name} {probabilities[name]:.0%}')
+        ax.imshow(pixels.mean(-1), cmap='gray', vmin=0, vmax=1)
+        ax.imshow(heat, cmap='inferno', alpha=.15 + .7*heat.numpy(), vmin=0, vmax=1)
+        ax.set_title(f'{name} {probabilities[name]:.0%}', fontsize=9, parse_math=False)
+    for ax in axes: ax.axis('off')
     return fig
 
 # %% ../../nbs/63_interpret.plots.ipynb #f3d765a9

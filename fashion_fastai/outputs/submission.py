@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ImageList', 'require_images', 'image_list', 'read_image_list', 'open_cache', 'bad_rows', 'Predictions', 'fill_prior',
-           'write_bad_images', 'read_bad_images', 'submission_files', 'write_submission', 'CountedBatches']
+           'write_bad_images', 'read_bad_images', 'submission_files', 'write_submission']
 
 # %% ../../nbs/56_outputs.submission.ipynb #8dd7d865
 import os,warnings
@@ -172,14 +172,3 @@ def write_submission(
         where = f"predicted by the training-set prior, and listed in {out/'bad_images.csv'}"
         warnings.warn(f"{len(bad):,} of {n:,} images are missing or cannot be read; they are {where}")
     return out
-
-class CountedBatches:
-    "Counts the images of the batches that pass through, in `n`"
-    def __init__(self,
-        batches:Iterable, # of `Predictions`
-    ): self.batches,self.n = batches,0
-
-    def __iter__(self):
-        for batch in self.batches:
-            self.n += len(batch.file_paths)
-            yield batch

@@ -19,28 +19,7 @@ from ..data.table import iter_cells
 from ..data.labels import read_test_list
 from ..outputs.submission import ImageList,image_list,require_images
 
-# %% ../../nbs/70_predict.catalogue.ipynb #07954f2e
-def _exist_in_store(root, file_paths):
-    "Whether each of `file_paths` is a file below the URL `root`"
-    with store_errors(root):
-        fs,folder = fsspec.core.url_to_fs(root)
-        return np.array([fs.isfile(f'{folder}/{o}') for o in file_paths], bool)
-
-def _find_list_root(file_paths, folder):
-    "The one folder or URL from which the relative ones of `file_paths` start"
-    relative = [o for o in file_paths if not is_remote(o)]
-    if not is_remote(folder): return find_root(relative, table_roots(folder), folder).root
-    parent = str(folder).rsplit('/', 1)[0]
-    return find_root(relative, [str(folder), *([parent] if is_remote(parent) else [])], folder, exist=_exist_in_store).root
-
-def _find_all(file_paths, folder, root=None):
-    "The images of `file_paths`: paths, `StoredImage`s, or None for missing files; `root` is that of the whole list"
-    in_store = is_remote(folder)
-    if in_store: root = root or _find_list_root(file_paths, folder)
-    local = [] if in_store else [o for o in file_paths if not is_remote(o)]
-    local_images = iter(find_images(local, folder, strict=False, root=root))
-    return [remote_image(o, root) if in_store or is_remote(o) else next(local_images) for o in file_paths]
-
+# %% ../../nbs/70_predict.catalogue.ipynb #b0a21acb
 def _spread(rows, n=200):
     "From `n` to twice as many of `rows`, evenly spread; all if there are fewer"
     step,kept = 1,[]
@@ -50,7 +29,6 @@ def _spread(rows, n=200):
         if len(kept) == 2*n: step,kept = 2*step,kept[::2]
     return kept
 
-# %% ../../nbs/70_predict.catalogue.ipynb #b0a21acb
 _PATH_COLUMNS = 'file_path','file_name','filename','path'
 _BYTES_COLUMNS = 'image','img','bytes'
 
@@ -58,19 +36,6 @@ def import_pyarrow(): # raises `InputError` if it is not installed
     "PyArrow, which reads and writes Parquet files"
     with optional('parquet', 'Parquet'): import pyarrow,pyarrow.parquet # noqa: F401
     return pyarrow
-
-def _iter_csv(test):
-    "The column file_path of a CSV file"
-    header,rows = iter_cells(test)
-    column = header.index('file_path')
-    for _,cells in rows: yield cells[column].strip() if column < len(cells) else ''
-
-def _n_empty(group, column):
-    "The number of rows of a row group without a value in `column`, or in its part `bytes`; all if that is not recorded"
-    for o in map(group.column, range(group.num_columns)):
-        if o.path_in_schema in (column, f'{column}.bytes') and o.statistics and o.statistics.has_null_count:
-            return o.statistics.null_count
-    return group.num_rows
 
 _SAMPLE,_BLOCK = 2**28,2**16 # bytes of a list that identify it, all of a smaller one; and of a block of them
 
@@ -101,10 +66,17 @@ class _ParquetList:
         if not (self.bytes or self.path):
             expected = f"a path ({', '.join(_PATH_COLUMNS)}) or bytes ({', '.join(_BYTES_COLUMNS)})"
             raise InputError(f"{test}: has no column with {expected}; it has {', '.join(schema.names)}")
-        self.n_without_bytes,self.group_rows = sum(_n_empty(o, self.bytes) for o in groups),[o.num_rows for o in groups]
+        self.n_without_bytes,self.group_rows = sum(map(self._n_empty, groups)),[o.num_rows for o in groups]
+
+    def _n_empty(self, group):
+        "The number of rows of a row group without bytes; all if that is not recorded"
+        for o in map(group.column, range(group.num_columns)):
+            if o.path_in_schema in (self.bytes, f'{self.bytes}.bytes') and o.statistics and o.statistics.has_null_count:
+                return o.statistics.null_count
+        return group.num_rows
 
     def _content(self, name):
-        "What tells the content of a file: itself, or blocks evenly spread over a large one; an ETag or the like of an object store"
+        "Bytes that tell the content of a file: itself, or blocks spread over a large one; an ETag or the like of an object store"
         with store_errors(self.store.place(name)):
             if self.store.is_remote:
                 yield str(self.store.fs.checksum(f'{self.store.root}/{name}')).encode()
@@ -157,12 +129,12 @@ class _ParquetList:
         "The path of each image of a list with bytes, None where there is none; the bytes are not read"
         pa = import_pyarrow()
         kind = self.schema.field(self.bytes).type
-        has_own = pa.types.is_struct(kind) and kind.get_field_index('path') >= 0
-        columns = [f'{self.bytes}.path']*has_own + [self.path]*bool(self.path)
+        has_inner = pa.types.is_struct(kind) and kind.get_field_index('path') >= 0
+        columns = [f'{self.bytes}.path']*has_inner + [self.path]*bool(self.path)
         for table in self.tables(range(sum(self.n_rows)), columns) if columns else ():
-            own_paths = [o and o['path'] for o in table[self.bytes].to_pylist()] if has_own else [None]*len(table)
+            inner_paths = [o and o['path'] for o in table[self.bytes].to_pylist()] if has_inner else [None]*len(table)
             paths = table[self.path].to_pylist() if self.path else [None]*len(table)
-            yield from (a or b for a,b in zip(own_paths, paths))
+            yield from (a or b for a,b in zip(inner_paths, paths))
 
     def cells(self, rows):
         "(row, file_path, bytes or None, path of the image or None) of each of `rows`, of a list with bytes"
@@ -171,14 +143,9 @@ class _ParquetList:
             paths = table[self.path].to_pylist() if self.path else [None]*len(table)
             for cell,path in zip(table[self.bytes].to_pylist(), paths):
                 cell = cell if isinstance(cell, dict) else dict(bytes=cell)
-                own_path = cell.get('path')
-                yield row,path or own_path or str(row),cell.get('bytes'),own_path or path
+                inner_path = cell.get('path')
+                yield row,path or inner_path or str(row),cell.get('bytes'),inner_path or path
                 row += 1
-
-def _is_parquet(test):
-    "Whether `test` is a Parquet file, or a folder with some"
-    if str(test).endswith('.parquet'): return True
-    return not str(test).endswith('.csv') if is_remote(test) else any(Path(test).glob('*.parquet'))
 
 class Catalogue:
     "A list of images that is read as a stream"
@@ -191,7 +158,9 @@ class Catalogue:
         if folder: self.folder = folder
         elif local is None: self.folder = split_url(test)[0]
         else: self.folder = local if local.is_dir() else local.parent
-        if _is_parquet(test): self.parquet = _ParquetList(test)
+        is_parquet = str(test).endswith('.parquet')
+        if not is_parquet: is_parquet = any(local.glob('*.parquet')) if local else not str(test).endswith('.csv')
+        if is_parquet: self.parquet = _ParquetList(test)
         self.local = local or (None if self.parquet else self._fetch())
 
     def _fetch(self):
@@ -211,13 +180,18 @@ class Catalogue:
     def paths(self)->Iterable:
         "The column file_path, one row at a time; not for lists with bytes"
         if self.parquet: return self.parquet.paths()
-        return iter(self._folder_paths if self.local.is_dir() else _iter_csv(self.local))
+        return iter(self._folder_paths) if self.local.is_dir() else self._csv_paths()
+
+    def _csv_paths(self):
+        header,rows = iter_cells(self.local)
+        column = header.index('file_path')
+        for _,cells in rows: yield cells[column].strip() if column < len(cells) else ''
 
     @cached_property
     def _folder_paths(self): return read_test_list(self.local, strict=False).file_path.tolist()
 
     def identity(self)->tuple: # (number of rows, a hash of them); of a list with bytes, a hash of its files
-        "What tells a list from another"
+        "The number of rows, and a hash that tells a list from another"
         if self.has_bytes: n,digest = sum(self.parquet.n_rows),self.parquet.identity()
         else:
             n,digest = 0,hashlib.sha256()
@@ -232,7 +206,25 @@ class Catalogue:
     def root(self)->str:
         "The folder from which all relative paths start, as some that are spread over the list tell"
         paths = filter(None, self.parquet.image_paths()) if self.has_bytes else self.paths()
-        return _find_list_root(_spread(paths), self.folder)
+        return self._find_root(_spread(paths))
+
+    def _find_root(self, file_paths):
+        "The one folder or URL from which the relative ones of `file_paths` start"
+        relative = [o for o in file_paths if not is_remote(o)]
+        if not is_remote(self.folder): return find_root(relative, table_roots(self.folder), self.folder).root
+        def exist(root, file_paths):
+            with store_errors(root):
+                fs,folder = fsspec.core.url_to_fs(root)
+                return np.array([fs.isfile(f'{folder}/{o}') for o in file_paths], bool)
+        parent = str(self.folder).rsplit('/', 1)[0]
+        return find_root(relative, [str(self.folder), *([parent] if is_remote(parent) else [])], self.folder, exist=exist).root
+
+    def _find_images(self, file_paths):
+        "The images of `file_paths`: paths, `StoredImage`s, or None for missing files"
+        in_store = is_remote(self.folder)
+        local = [] if in_store else [o for o in file_paths if not is_remote(o)]
+        local_images = iter(find_images(local, self.folder, strict=False, root=self.root))
+        return [remote_image(o, self.root) if in_store or is_remote(o) else next(local_images) for o in file_paths]
 
     def _check_name(self, row, file_path):
         problem = name_problem(file_path)
@@ -240,9 +232,9 @@ class Catalogue:
 
     def _frame(self, rows):
         "The columns file_path and image, None where there is none, for paths, or for the cells of a list with bytes"
-        if not self.has_bytes: return pd.DataFrame(dict(file_path=rows, image=_find_all(rows, self.folder, self.root)))
+        if not self.has_bytes: return pd.DataFrame(dict(file_path=rows, image=self._find_images(rows)))
         paths = [path for *_,content,path in rows if path and not content]
-        listed_images = iter(_find_all(paths, self.folder, self.root) if paths else [])
+        listed_images = iter(self._find_images(paths) if paths else [])
         def image(row, content, path):
             if content: return StoredImage(f'row {row}', lambda: content)
             return next(listed_images) if path else None
@@ -258,7 +250,12 @@ class Catalogue:
         step = max(1, n//n_looked_up)
         rows = self.parquet.cells(range(n)) if self.has_bytes else self.paths()
         frame = self._frame([o for i,o in enumerate(rows) if i % step == 0])
-        frame['image'] = [o if _is_there(o) else None for o in frame.image]
+        def is_there(image):
+            if not isinstance(image, StoredImage): return isinstance(image, str)
+            if is_web(image.name): return True # which is not fetched for that
+            try: return bool(image())
+            except InputError: return False
+        frame['image'] = [o if is_there(o) else None for o in frame.image]
         require_images(frame, self.test, 'images' if step == 1 else 'images that were looked up')
 
     @cached_property
@@ -289,10 +286,3 @@ class Catalogue:
             return ImageList(frame.file_path.tolist(), images, set())
         paths = self.parquet.paths(rows) if self.parquet else (o for i,o in enumerate(self.paths()) if i in rows)
         return image_list(self._frame(list(paths)), self.test)
-
-def _is_there(image):
-    "Whether there is an image; one of the web is not fetched for that"
-    if not isinstance(image, StoredImage): return isinstance(image, str)
-    if is_web(image.name): return True
-    try: return bool(image())
-    except InputError: return False

@@ -129,7 +129,7 @@ class _Progress:
     def count(self): return self.n
 
 class _Work(NamedTuple):
-    "What all actors need to know"
+    "A job and how to compute it, the same for all actors"
     model:str # path of the model
     precision:tuple # (precision, channels_last), the same in all
     catalogue:Catalogue # the list
@@ -203,33 +203,36 @@ def _watched(results, count, timeout, hint):
 
 _AGAIN = 'start the same command again to continue'
 
-def _run_parts(ray, work, parts, pool, timeout):
-    "Predict `parts` by a pool of actors"
-    progress = ray.remote(_Progress).options(num_cpus=0, max_restarts=-1).remote()
-    def count():
-        try: return ray.get(progress.count.remote(), timeout=5)
-        except ray.exceptions.RayError: return None
-    tasks = ray.data.from_items([dict(part=k) for k in parts], override_num_blocks=len(parts))
-    done = tasks.map_batches(PartPredictor, fn_constructor_args=(work, progress), batch_size=1, batch_format='numpy',
-        compute=ray.data.ActorPoolStrategy(size=pool.actors), num_cpus=pool.cpus, num_gpus=pool.gpus)
-    hint = f"are all machines, the images and {work.store} reachable? {_AGAIN}"
-    try:
-        for o in track(_watched(done.iter_rows(), count, timeout, hint), terminal_progress, len(parts)):
-            if o['error']: raise InputError(f"part {o['part']} of {work.n_parts}: {o['error']}; {_AGAIN}")
-    except ray.exceptions.RayError as e: raise _as_input_error(e) from e
+class _Cluster:
+    "Ray with a pool of actors"
+    def __init__(self, ray, pool, timeout): self.ray,self.pool,self.timeout = ray,pool,timeout
 
-def _as_input_error(error):
-    "An error of Ray in one line"
-    reason = str(error).strip().splitlines()[-1][:300]
-    return InputError(f"Ray ended the prediction ({type(error).__name__}: {reason}); {_AGAIN}")
+    def as_input_error(self, error):
+        "An error of Ray in one line"
+        reason = str(error).strip().splitlines()[-1][:300]
+        return InputError(f"Ray ended the prediction ({type(error).__name__}: {reason}); {_AGAIN}")
 
-def _choose_in_cluster(ray, model, precision, pool, timeout):
-    "`_choose_precision` where the actors will be: this machine may have no GPU"
-    task = ray.remote(_choose_precision).options(num_cpus=pool.cpus, num_gpus=pool.gpus)
-    try: return ray.get(task.remote(model, precision), timeout=timeout)
-    except ray.exceptions.RayError as e: raise _as_input_error(e) from e
+    def choose_precision(self, model, precision):
+        "`_choose_precision` where the actors will be: this machine may have no GPU"
+        task = self.ray.remote(_choose_precision).options(num_cpus=self.pool.cpus, num_gpus=self.pool.gpus)
+        try: return self.ray.get(task.remote(model, precision), timeout=self.timeout)
+        except self.ray.exceptions.RayError as e: raise self.as_input_error(e) from e
 
-def _absolute(path): return str(path) if is_remote(path) else os.path.abspath(path)
+    def predict(self, work, parts):
+        "Predict `parts` by the actors"
+        ray,pool = self.ray,self.pool
+        progress = ray.remote(_Progress).options(num_cpus=0, max_restarts=-1).remote()
+        def count():
+            try: return ray.get(progress.count.remote(), timeout=5)
+            except ray.exceptions.RayError: return None
+        tasks = ray.data.from_items([dict(part=k) for k in parts], override_num_blocks=len(parts))
+        done = tasks.map_batches(PartPredictor, fn_constructor_args=(work, progress), batch_size=1, batch_format='numpy',
+            compute=ray.data.ActorPoolStrategy(size=pool.actors), num_cpus=pool.cpus, num_gpus=pool.gpus)
+        hint = f"are all machines, the images and {work.store} reachable? {_AGAIN}"
+        try:
+            for o in track(_watched(done.iter_rows(), count, self.timeout, hint), terminal_progress, len(parts)):
+                if o['error']: raise InputError(f"part {o['part']} of {work.n_parts}: {o['error']}; {_AGAIN}")
+        except ray.exceptions.RayError as e: raise self.as_input_error(e) from e
 
 def predict_catalogue(
     model:str|Path, # run folder, or an exported learner
@@ -247,7 +250,8 @@ def predict_catalogue(
 )->int: # number of images; raises `InputError` as `predict_run` does, and if waiting ends
     "Predict a catalogue by Ray, resuming what is there"
     import_ray(),import_pyarrow()
-    store,catalogue,model = Store(f'{_absolute(out)}/parts'),Catalogue(_absolute(test)),_absolute(model)
+    def absolute(path): return str(path) if is_remote(path) else os.path.abspath(path)
+    store,catalogue,model = Store(f'{absolute(out)}/parts'),Catalogue(absolute(test)),absolute(model)
     if merge and store.is_remote:
         advice = f"use --no-merge, and then: fashion merge {store} --out DIR"
         raise InputError(f"{out}: submission files are written to a disk; {advice}")
@@ -265,12 +269,13 @@ def predict_catalogue(
         catalogue.check(job.rows)
         with ray_cluster(address, actors and actors*cpus + 1) as ray:
             pool = plan_pool(ray.cluster_resources(), actors, cpus)
+            cluster = _Cluster(ray, pool, timeout)
             if not chosen:
-                if pool.gpus and address: chosen = _choose_in_cluster(ray, model, precision, pool, timeout)
-                else: chosen = _choose_precision(model, precision)
+                choose = cluster.choose_precision if pool.gpus and address else _choose_precision
+                chosen = choose(model, precision)
                 job = opened(*chosen)
             if not catalogue.parquet: catalogue = _copy_paths(catalogue, store)
             work = _Work(model, chosen, catalogue, store, job, n_parts, cpus, strict, os.getcwd())
-            _run_parts(ray, work, parts, pool, timeout)
+            cluster.predict(work, parts)
     if merge: merge_parts(store.url, out)
     return job.rows

@@ -14,10 +14,11 @@ import numpy as np
 from fastcore.basics import chunked,defaults
 from fastcore.meta import delegates
 from PIL import Image
-from ..core import InputError,UNKNOWN,atomic_write,batch_advice,oom_hint,prefetch_map,terminal_progress,track
+from ..core import InputError,atomic_write,batch_advice,oom_hint,prefetch_map,terminal_progress,track
+from ..metrics import SCORES,f1_per_image,is_correct,mean_known
 from ..data.image import load_pixels
 from ..outputs.prediction import Prediction,make_prediction,require_numbers
-from fashion_fastai.outputs.submission import (CountedBatches,ImageList,Predictions,bad_rows,fill_prior,open_cache,read_image_list,
+from fashion_fastai.outputs.submission import (ImageList,Predictions,bad_rows,fill_prior,open_cache,read_image_list,
     write_submission)
 
 # %% ../../nbs/67_predict.core.ipynb #ec7df7a2
@@ -127,15 +128,16 @@ def predict_images(
 
 # %% ../../nbs/67_predict.core.ipynb #cfc91ac4
 class GarmentMeans:
-    "Averages the probabilities of each garment's images, as batches of `Predictions` pass through"
+    "Counts the images of batches of `Predictions` that pass through, in `n`, and averages the probabilities of each garment's images"
     def __init__(self,
         batches:Iterable, # of `Predictions`
         predictor, # that decides
         groups:dict, # `file_path` of an image -> name of its garment; other images are left out
-    ): self.batches,self.predictor,self.groups,self.sums = batches,predictor,groups,{}
+    ): self.batches,self.predictor,self.groups,self.sums,self.n = batches,predictor,groups,{},0
 
     def __iter__(self):
         for batch in self.batches:
+            self.n += len(batch.file_paths)
             if self.groups: self._add(batch)
             yield batch
 
@@ -184,19 +186,11 @@ def garment_scores(
         sums = np.zeros((len(counts), probabilities.shape[1]))
         np.add.at(sums, numbers, probabilities)
         return (sums/counts[:,None]).astype(np.float32)
-    single_labels,single_sets = predictor.decide(p[rows], q[rows])
-    joint_labels,joint_sets = (o[numbers[rows]] for o in predictor.decide(means(p), means(q)))
-    category,attributes = category[rows],attributes[rows]
-    has_category,is_known = category != UNKNOWN,attributes != UNKNOWN
-    def accuracy(labels): return float((labels == category)[has_category].mean())
-    def mean_f1(sets):
-        predicted,actual = sets & is_known,attributes > 0
-        n_all = predicted.sum(1) + actual.sum(1)
-        return float(np.where(n_all == 0, 1., 2*(predicted & actual).sum(1)/np.maximum(n_all, 1))[is_known.any(1)].mean())
-    scores = dict(images=len(rows), garments=int((counts > 1).sum()))
-    if has_category.any(): scores['accuracy'] = dict(single=accuracy(single_labels), joint=accuracy(joint_labels))
-    if is_known.any(): scores['mean_f1'] = dict(single=mean_f1(single_sets), joint=mean_f1(joint_sets))
-    return scores
+    single,joint = predictor.decide(p[rows], q[rows]),[o[numbers[rows]] for o in predictor.decide(means(p), means(q))]
+    def scores_of(labels, sets):
+        return mean_known(is_correct(labels, category[rows])),mean_known(f1_per_image(sets, attributes[rows]))
+    scores = {name: dict(single=a, joint=b) for name,a,b in zip(SCORES, scores_of(*single), scores_of(*joint)) if not np.isnan(a)}
+    return dict(images=len(rows), garments=int((counts > 1).sum()), **scores)
 
 # %% ../../nbs/67_predict.core.ipynb #2ba9a9d2
 @delegates(predict_batches, but=['model','test','progress'])
@@ -211,8 +205,7 @@ def predict_run(
 )->int: # number of images; raises `InputError` for an invalid model or list
     "Predict the images of `test` with a trained model, and write the submission files"
     predictor = as_predictor(model, tta, precision)
-    batches = CountedBatches(predict_batches(predictor, test, progress=terminal_progress, **kwargs))
-    garments = GarmentMeans(batches, predictor, groups or {})
+    garments = GarmentMeans(predict_batches(predictor, test, progress=terminal_progress, **kwargs), predictor, groups or {})
     with oom_hint(batch_advice(kwargs.get('batch_size', 128), predictor.size)): write_submission(garments, out)
     garments.write(out)
-    return batches.n
+    return garments.n

@@ -17,7 +17,7 @@ from ..data.augment import squish
 from ..decision.rules import Decision
 from ..decision.tune import decide
 from ..callback.tta import mean_logits,predict_with_flip
-from ..folders.model import are_temperatures,check_values,is_list_of,is_plain_name,is_rule,read_json
+from ..folders.model import are_names,are_temperatures,check_values,is_plain_name,is_rule,read_json
 from ..folders.run import ENSEMBLE_FILE,FOLDS_FILE
 from ..learner import FashionLearner
 from ..interpret.core import FashionInterpretation
@@ -70,8 +70,6 @@ def save_ensemble(
 
 _DESCRIPTION = 'the description of an ensemble'
 
-def _are_members(value): return is_list_of(value, is_plain_name) and bool(value) and len(set(value)) == len(value)
-
 class RunNetworks(NamedTuple):
     "The networks of a run, or of all folds of one, and how they decide"
     folder:Path # of the run
@@ -95,7 +93,8 @@ class RunNetworks(NamedTuple):
         "The folders that ensemble.json names, which are beside it; no pickle is loaded"
         path = folder/ENSEMBLE_FILE
         description = read_json(path, _DESCRIPTION)
-        check_values(path, _DESCRIPTION, description, [('members', _are_members, 'different names of run folders beside it')])
+        def are_members(o): return bool(o) and are_names(o) and all(map(is_plain_name, o))
+        check_values(path, _DESCRIPTION, description, [('members', are_members, 'different names of run folders beside it')])
         learners = [load_folder(folder/o, precision) for o in description['members']]
         n = len(learners[0].vocab.attributes)
         check_values(path, _DESCRIPTION, description, [

@@ -17,7 +17,7 @@ from ..folders.model import are_names,check_values,is_flag,is_text
 # %% ../../nbs/71_predict.job.ipynb #a6041fbb
 @dataclass
 class Job:
-    "What a prediction in parts computes"
+    "A list, a model and settings, whose predictions are computed in parts"
     test:str # name of the list
     rows:int # number of its rows
     identity:str # hash of its rows

@@ -121,7 +121,7 @@ MAX_FETCHED = 50_000_000 # bytes of an image from the web
 _SECONDS = 60 # that it may take to arrive
 
 def _web_opener():
-    "What opens http and https, and follows redirections to these alone"
+    "An opener of http and https, which follows redirections to these alone"
     opener = OpenerDirector()
     handlers = HTTPHandler,HTTPSHandler,HTTPDefaultErrorHandler,HTTPErrorProcessor,HTTPRedirectHandler
     for o in (ProxyHandler, *handlers, UnknownHandler): opener.add_handler(o())

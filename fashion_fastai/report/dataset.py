@@ -13,7 +13,7 @@ from ..core import InputError,SPLITS,UNKNOWN,atomic_write,fmt_size
 from ..metrics import f1_per_image,is_correct,mean_known
 from ..data.stats import DatasetStats,co_occurrences,label_counts,read_stats
 from ..decision.prior import best_constant_set
-from .html import MAX_ROWS,Table,count_table,frequency_note,most_frequent,render_page,thumbnail_image
+from .tables import MAX_ROWS,Table,count_table,frequency_note,most_frequent,render_page,thumbnail_image
 from .issues import find_issues
 
 # %% ../../nbs/77_report.dataset.ipynb #3480045b

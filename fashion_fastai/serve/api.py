@@ -184,7 +184,7 @@ _RESPONSES = {
     503: 'too many requests are waiting; Retry-After says for how many seconds to wait'}
 
 def _docs_page(description):
-    "The page of the interface"
+    "The interface as a page"
     def row(path, method, o):
         answers = ''.join(f"<li>{status}: {html.escape(a['description'])}</li>" for status,a in o['responses'].items())
         return f"<tr><td><code>{method.upper()} {path}</code><td>{html.escape(o['summary'])}<ul>{answers}</ul>"

@@ -113,7 +113,7 @@ def web_page(
     title:str, # name of the model
     examples:list, # paths of images to try
 ): # gradio's `Blocks`; raises `InputError` if gradio is not installed
-    "The page: one image with its prediction and heat map, and many images with a table"
+    "A page with two tabs: one image with its prediction and heat map, and many images with a table"
     gr,vocab = import_gradio(),service.model.vocab
     about = f"The model `{title}` predicts {len(vocab.categories)} categories and {len(vocab.attributes)} attributes."
     with gr.Blocks(title='What is this garment?', analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
@@ -140,9 +140,9 @@ class KnownHosts:
         host:str, # address that it listens at
         hosts:list=(), # names by which clients reach it, besides localhost; none for every name, if `host` is not this machine's own
     ):
-        own = host.strip('[]')
-        self.app,self.hosts = app,{own.lower(), *map(_host_name, hosts)}
-        self.any_host = not (hosts or _is_local(own))
+        address = host.strip('[]')
+        self.app,self.hosts = app,{address.lower(), *map(_host_name, hosts)}
+        self.any_host = not (hosts or _is_local(address))
 
     async def __call__(self, scope, receive, send):
         if scope['type'] == 'http' and not self.any_host:
@@ -155,8 +155,11 @@ class KnownHosts:
 
 # %% ../../nbs/94_serve.page.ipynb #dd541a1c
 @contextmanager
-def _environment(**values):
-    "Set environment variables inside the block"
+def _offline(uploads, host):
+    "Inside the block, gradio looks up no versions or news, and uses no proxy for this machine"
+    proxies = os.environ.get('no_proxy') or os.environ.get('NO_PROXY')
+    no_proxy = ','.join(filter(None, (proxies, '127.0.0.1,localhost', host)))
+    values = dict(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1', NO_PROXY=no_proxy, no_proxy=no_proxy)
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try: yield
@@ -164,13 +167,6 @@ def _environment(**values):
         for name,value in before.items():
             if value is None: del os.environ[name]
             else: os.environ[name] = value
-
-def _offline(uploads, host):
-    "The environment in which gradio looks up no versions or news, and uses no proxy for this machine"
-    proxies = os.environ.get('no_proxy') or os.environ.get('NO_PROXY')
-    no_proxy = ','.join(filter(None, (proxies, '127.0.0.1,localhost', host)))
-    return _environment(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1',
-        NO_PROXY=no_proxy, no_proxy=no_proxy)
 
 def _remove_partial_uploads(uploads, closed):
     "Remove what is left of interrupted uploads, which gradio does not"
@@ -253,10 +249,6 @@ def serve_page(
         return web_page(service, Path(model).absolute().name, example_images(examples, tmp/'examples')),service.close
     with open_page(make_page, host, port, hosts) as url: yield url
 
-def _has_screen():
-    "Whether a browser can be opened"
-    return sys.platform in ('win32','darwin') or os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
-
 def run_page(
     page, # context that serves a page and yields its address, such as `serve_page`
     name:str|Path, # what the page is of
@@ -265,7 +257,8 @@ def run_page(
     "Serve a page until Ctrl-C"
     with stopped_by_signals(),page as url:
         print(f"the page of {name} is at {url} (Ctrl-C ends it)", flush=True)
-        if browser and sys.stdout.isatty() and _has_screen(): webbrowser.open(url)
+        has_screen = sys.platform in ('win32','darwin') or os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
+        if browser and sys.stdout.isatty() and has_screen: webbrowser.open(url)
         while True: time.sleep(3600)
 
 @delegates(serve_page, but=['model'])

@@ -19,7 +19,7 @@ from .page import import_gradio,open_page,run_page
 
 # %% ../../nbs/95_serve.review.ipynb #2ddc13aa
 class ReviewPage(NamedTuple):
-    "What the page shows"
+    "One suspect, as the page shows it"
     index:int # of the suspect; the number of suspects if all are decided
     image:Image.Image|None # None if all are decided, or the image cannot be read
     text:str # as Markdown
@@ -73,7 +73,7 @@ class Review:
     def page(self,
         i:int, # of the suspect
     )->ReviewPage:
-        "What to show about a suspect"
+        "The suspect `i`, its image and how many are decided"
         n_done = sum(not self._is_open(k) for k in range(len(self)))
         progress = f"{n_done:,} of {len(self):,} decided"
         if i >= len(self): return ReviewPage(i, None, f"### All {len(self):,} suspects are decided\n\nThe decisions are in `{self.out}`.")

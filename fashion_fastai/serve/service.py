@@ -37,32 +37,32 @@ def example_images(
     "Images to try a model with"
     if folder is None: return _draw_examples(Path(drawn))
     if not Path(folder).is_dir(): raise InputError(f"{folder}: no such folder of examples")
-    found = []
+    examples = []
     for path in [Path(folder)/o for o in ImageFolder(folder, deep=False).names]:
         try:
             if problem := name_problem(path.name): raise InputError(f"{str(path)!r} {problem}")
             check_image(path, str(path))
         except InputError as e: warnings.warn(f"{e}; it is not used as an example")
-        else: found.append(path.absolute())
-        if len(found) == max_n: break
-    if not found:
+        else: examples.append(path.absolute())
+        if len(examples) == max_n: break
+    if not examples:
         suffixes = ', '.join(image_suffixes())
         raise InputError(f"{folder}: no image in this folder can be an example; it is searched for {suffixes}")
-    return found
+    return examples
 
 # %% ../../nbs/93_serve.service.ipynb #2f245c1b
 MAX_TABLE_ROWS = 100 # of the table on the page
 TABLE_COLUMNS = ['file_path','category','probability','attributes','problem']
 
 class ImagePage(NamedTuple):
-    "What the page shows about one image"
+    "The prediction of one image, as the page shows it"
     category:dict|None # category -> probability
     attributes:dict|None # predicted attribute -> probability
     heat_map:Image.Image|None # Grad-CAM
     rows:list|None # name, probability and kind of every label
 
 class TablePage(NamedTuple):
-    "What the page shows about many images"
+    "The predictions of many images, as the page shows them"
     message:str # one sentence
     rows:pd.DataFrame # at most `MAX_TABLE_ROWS`
     file:str # path of a CSV with all rows

@@ -7,7 +7,7 @@ __all__ = ['MAX_BYTES', 'MAX_PIXELS', 'MAX_UPLOAD', 'MAX_UNPACKED', 'MAX_UNPACKE
            'check_image', 'predict_upload', 'heat_map', 'UploadedImages', 'collect_images', 'predict_uploads']
 
 # %% ../../nbs/92_serve.uploads.ipynb #db33573f
-import base64,io,mmap,re,shutil,tempfile,zipfile
+import base64,mmap,re,shutil,tempfile,zipfile
 from contextlib import contextmanager
 from pathlib import Path,PurePosixPath
 from typing import Callable,NamedTuple
@@ -102,53 +102,52 @@ MAX_FILES = 20_000 # in a zip, or in one upload
 # others unpack a whole block at once, however little is asked for
 _COMPRESSIONS = zipfile.ZIP_STORED,zipfile.ZIP_DEFLATED
 
-def _count_entries(path):
-    "The number of entries of a zip, without building a list that could fill the memory; None if it is no zip"
-    with open(path, 'rb') as file:
-        if not path.stat().st_size or not zipfile.is_zipfile(file): return None
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
-            return sum(1 for _ in re.finditer(b'PK\1\2', raw))
+class _Zip:
+    "A zip from a stranger, whose entries are read one by one, within the limits; raises `InputError` if it is not safe to read"
+    def __init__(self, path, name):
+        n_entries = self.count_entries(path)
+        if n_entries is None: raise InputError(f"{name}: is not a readable zip")
+        if n_entries > MAX_FILES: raise InputError(f"{name}: contains more than {MAX_FILES:,} files")
+        try: self.archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
+            raise InputError(f"{name}: is not a readable zip ({e})") from None
+        self.entries = [o for o in self.archive.infolist() if not o.is_dir()]
+        for o in self.archive.infolist():
+            parts = re.split(r'[/\\]', o.filename)
+            is_inside = '..' not in parts and parts[0] != '' and ':' not in parts[0]
+            if is_inside: continue
+            self.archive.close()
+            raise InputError(f"{name}: contains a path that leads outside, {o.filename}")
 
-def _leads_outside(name):
-    "Whether the path of an entry leaves the folder into which a zip is unpacked"
-    parts = re.split(r'[/\\]', name)
-    return '..' in parts or parts[0] == '' or ':' in parts[0]
+    def __enter__(self): return self
+    def __exit__(self, *args): self.archive.close()
 
-def _check_zip(path, name):
-    "The files of a zip; raises `InputError` if it is not safe to read"
-    n_entries = _count_entries(path)
-    if n_entries is None: raise InputError(f"{name}: is not a readable zip")
-    if n_entries > MAX_FILES: raise InputError(f"{name}: contains more than {MAX_FILES:,} files")
-    try:
-        with zipfile.ZipFile(path) as archive: entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
-        raise InputError(f"{name}: is not a readable zip ({e})") from None
-    for o in entries:
-        if _leads_outside(o.filename): raise InputError(f"{name}: contains a path that leads outside, {o.filename}")
-    return [o for o in entries if not o.is_dir()]
+    @staticmethod
+    def count_entries(path):
+        "The number of entries, without building a list that could fill the memory; None if it is no zip"
+        with open(path, 'rb') as file:
+            if not path.stat().st_size or not zipfile.is_zipfile(file): return None
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
+                return sum(1 for _ in re.finditer(b'PK\1\2', raw))
 
-def _entry_head(archive, entry):
-    "The first bytes of a file in a zip; empty if they cannot be unpacked"
-    if entry.compress_type not in _COMPRESSIONS: return b''
-    try:
-        with archive.open(entry) as file: return file.read(HEAD)
-    except Exception: return b'' # nearly anything, for a damaged or encrypted entry
+    def head(self, entry):
+        "The first bytes of a file; empty if they cannot be unpacked"
+        if entry.compress_type not in _COMPRESSIONS: return b''
+        try:
+            with self.archive.open(entry) as file: return file.read(HEAD)
+        except Exception: return b'' # nearly anything, for a damaged or encrypted entry
 
-def _read_entry(archive, entry):
-    "The bytes of one image in a zip, up to `MAX_BYTES`, whatever its header says"
-    if entry.file_size > MAX_BYTES: raise _too_large(entry.filename, entry.file_size)
-    if entry.compress_type not in _COMPRESSIONS:
-        raise InputError(f"{entry.filename}: has an unsupported compression; use stored or deflated entries")
-    content = io.BytesIO()
-    try:
-        with archive.open(entry) as file:
-            while part := file.read(2**20):
-                content.write(part)
-                if content.tell() > MAX_BYTES: raise _too_large(entry.filename, content.tell())
-    except InputError: raise
-    except Exception as e: # nearly anything, for a damaged or encrypted entry
-        raise InputError(f"{entry.filename}: cannot be unpacked ({e})") from None
-    return content.getvalue()
+    def read(self, entry):
+        "The bytes of one image, up to `MAX_BYTES`, whatever its header says"
+        if entry.file_size > MAX_BYTES: raise _too_large(entry.filename, entry.file_size)
+        if entry.compress_type not in _COMPRESSIONS:
+            raise InputError(f"{entry.filename}: has an unsupported compression; use stored or deflated entries")
+        try:
+            with self.archive.open(entry) as file: content = file.read(MAX_BYTES + 1)
+        except Exception as e: # nearly anything, for a damaged or encrypted entry
+            raise InputError(f"{entry.filename}: cannot be unpacked ({e})") from None
+        if len(content) > MAX_BYTES: raise _too_large(entry.filename, len(content))
+        return content
 
 class UploadedImages(NamedTuple):
     "The images of an upload"
@@ -185,11 +184,10 @@ class _Collector:
             raise InputError(f"{name}: exceeds the {limit} of images that can be predicted at once; upload fewer at a time")
 
     def add_zip(self, name, path):
-        entries = _check_zip(path, name)
-        with zipfile.ZipFile(path) as archive:
-            images = [o for o in entries if self.files.add(o.filename.replace('\\', '/'), lambda: _entry_head(archive, o))]
+        with _Zip(path, name) as archive:
+            images = [o for o in archive.entries if self.files.add(o.filename.replace('\\', '/'), lambda: archive.head(o))]
             self.count_bytes(name, sum(o.file_size for o in images))
-            for o in images: self.add(o.filename, lambda: _read_entry(archive, o))
+            for o in images: self.add(o.filename, lambda: archive.read(o))
 
     def add_upload(self, name, path):
         "Store an image, or those in a zip, which is recognised by its first bytes"
