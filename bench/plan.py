@@ -2,11 +2,10 @@
 and a machine that becomes slower as soon as the training has begun"""
 import subprocess,sys,tempfile
 from pathlib import Path
-from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.textures import draw_textures
 from fashion_fastai.distributed.processes import ALONE
 from fashion_fastai.recipes import read_recipe
-from fashion_fastai.train.core import plan_run,train_run
+from fashion_fastai.train.core import train_run
 from record import arguments,data_folder,save
 
 # waits for a file, then computes until it is killed
