@@ -85,7 +85,7 @@ session = onnxruntime.InferenceSession('model.onnx')
 image = Image.open('garment.jpg')
 image.draft(None, ({draft_width}, {draft_height})) # a large JPEG decodes faster, and as in training
 image = image.convert('RGB').resize(({width}, {height}), Image.Resampling.BILINEAR, reducing_gap=2.)
-{outputs} = session.run(None, dict(images=np.asarray(image)[None]))'''
+{outputs} = session.run({names}, dict(images=np.asarray(image)[None]))'''
 _SERVER_CATEGORY = "print(config['categories'][p[0].argmax()])"
 _SERVER_ATTRIBUTES = "print([o for o,holds in zip(config['attributes'], rule_from_params(config['rule'])(q)[0]) if holds])"
 
@@ -94,7 +94,8 @@ def _server(config):
     height,width = stored_size(config['size'])
     parts = [name for name,part in (('p', 'categories'), ('q', 'attributes')) if config[part]]
     outputs = ', '.join(parts) if len(parts) > 1 else f'{parts[0]},'
-    code = _SERVER.format(height=height, width=width, draft_height=2*height, draft_width=2*width, outputs=outputs)
+    names = [dict(p='category', q='attributes')[o] for o in parts]
+    code = _SERVER.format(height=height, width=width, draft_height=2*height, draft_width=2*width, outputs=outputs, names=names)
     shown = dict(p=_SERVER_CATEGORY, q=_SERVER_ATTRIBUTES)
     return '\n'.join([code, *(shown[o] for o in parts)])
 
