@@ -41,6 +41,9 @@ def _suggest_options(p):
         help='unlabelled images: a folder, a CSV with a column file_path, or their embeddings from fashion embed')
     p.add_argument('--n', type=at_least(1), default=200, metavar='N', help='images to choose (default: 200)')
     p.add_argument('--out', metavar='FILE', required=True, help='CSV file of the images, the first ones most worth a label')
+    p.add_argument('--label-studio', metavar='FILE',
+        help='also write the images as tasks for Label Studio (JSON), and its labelling interface beside them (XML)')
+    p.add_argument('--url', metavar='PREFIX', help='with --label-studio: address of the images on a web server (default: files)')
     p.add_argument('--data', metavar='DATA',
         help='data folder of the training, whose near-duplicates are left out; no for none (default: that which the run has recorded)')
     p.add_argument('--images', metavar='DIR', help='folder from which the paths of the images start (default: that of LIST)')
@@ -60,6 +63,7 @@ def _training_data(args):
     print(f"the training images are not at hand, so that near-duplicates of them are not left out; {advice}", flush=True)
 
 def _suggest(args):
+    if args.url and not args.label_studio: raise InputError('--url needs --label-studio FILE')
     from fashion_fastai.core import atomic_write
     from fashion_fastai.predict.onnx import load_engine
     from fashion_fastai.similar.suggest import suggest_images
@@ -67,17 +71,26 @@ def _suggest(args):
     table = suggest_images(model, args.test, args.n, _training_data(args), args.images, args.seed, args.model,
         batch_size=args.batch_size, workers=args.workers)
     with atomic_write(args.out) as f: table.to_csv(f, index=False)
+    if args.label_studio:
+        from fashion_fastai.convert.labelstudio import write_label_studio
+        write_label_studio(args.label_studio, table, model.vocab, args.url)
     print(f"{len(table):,} images: {args.out}; next: {program_name()} label {args.model} {args.out}")
 
 def _label_options(p):
     p.add_argument('model', metavar='RUN', help='run folder, or model folder: its labels are those to choose from')
-    p.add_argument('suggestions', metavar='FILE', help='images to label, from fashion suggest')
+    p.add_argument('suggestions', metavar='FILE', help='images to label, from fashion suggest; or what Label Studio exported (JSON)')
     p.add_argument('--out', metavar='FILE', help='table of the labels, continued if it exists (default: labels.csv beside FILE)')
     p.add_argument('--port', type=port_number, metavar='N', help='port of this machine (default: the first free one from 7860)')
     p.add_argument('--no-browser', dest='browser', action='store_false',
         help='do not open a browser (default: open one if there is a screen)')
 
 def _label(args):
+    if args.suggestions.endswith('.json'):
+        from fashion_fastai.convert.labelstudio import write_label_studio_labels
+        from fashion_fastai.serve.label import run_vocab
+        out = args.out or Path(args.suggestions).with_name('labels.csv')
+        n = write_label_studio_labels(args.suggestions, run_vocab(args.model), out)
+        return print(f"{n:,} images: {out}; next: {program_name()} train DATA --with-labels {out}")
     from fashion_fastai.serve.label import label_images
     label_images(args.model, args.suggestions, args.out, args.browser, args.port)
 

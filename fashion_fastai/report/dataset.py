@@ -16,7 +16,7 @@ from ..data.stats import DatasetStats,co_occurrences,label_counts,read_stats
 from ..decision.prior import best_constant_set
 from .html import (MAX_ROWS,MapPoint,Table,category_colors,count_table,frequency_note,map_thumbnail,most_frequent,
     render_page,thumbnail_image)
-from .issues import Issue,find_issues
+from .issues import Issue,find_issues,readable_cues
 
 # %% ../../nbs/77_report.dataset.ipynb #3480045b
 class Baseline(NamedTuple):
@@ -150,6 +150,12 @@ class DataCard:
             rows = frame[mask]
             if len(rows): yield dict(title=what, n=len(rows), images=[self._thumbnail(o) for o in rows.head(max_n).itertuples()])
 
+    def _cue_table(self, max_n=12):
+        "The labels that are told best from a property of the files"
+        cues = readable_cues(self.stats)
+        cues = cues.loc[cues.max(axis=1).sort_values(ascending=False, kind='stable').index[:max_n]]
+        return Table([[name, *(f'{o:.2f}' for o in row)] for name,row in zip(cues.index, cues.values)], ['', *cues.columns])
+
     def _map(self):
         "The map of the images, None without a network"
         if not self.seen: return None
@@ -180,7 +186,7 @@ class DataCard:
         bad = Table(rows, ['file_path','split','problem'], note=f'and {len(bad)-200:,} more' if len(bad) > 200 else '')
         return render_page('dataset.html', title=f'Data card: {stats.data.resolve().name}', verdict=self.verdict, issues=self.issues,
             summary=list(self.summary), categories=count_table(categories), attributes=count_table(attributes),
-            problems=list(self._problem_images()), map=self._map(), outliers=self._outliers(), shifts=list(self._shifts()),
+            problems=list(self._problem_images()), cues=self._cue_table(), map=self._map(), outliers=self._outliers(), shifts=list(self._shifts()),
             samples=list(self._samples()), suspects=list(self._suspect_images()),
             co_occurrence=_co_occurrence_values(stats), groups=list(self._duplicate_groups()),
             n_duplicates=stats.readable.duplicate_group.duplicated(keep=False).sum(), bad=bad)

@@ -114,7 +114,7 @@ def _quality_issues(stats):
         rows = frame[mask]
         if len(rows): yield Issue(f"{len(rows):,} of {n:,} images {what}: {_examples(rows)}", len(rows)/n >= _NOTABLE)
 
-_CLEAR_CUE,_FAINT_CUE = .95,.85 # areas under the ROC curve
+_CLEAR_CUE,_FAINT_CUE = .95,.9 # areas under the ROC curve
 
 def readable_cues(
     stats:DatasetStats, # of a data folder
@@ -128,7 +128,7 @@ def readable_cues(
 
 def _cue_issues(stats):
     "Labels that can be read from the files"
-    cues = readable_cues(stats).drop(columns=CUES['brightness']) # a black dress is dark
+    cues = readable_cues(stats).drop(columns=[CUES['brightness'],CUES['sharpness']]) # a black dress is dark, a checked one has edges
     for name,values in zip(cues.index, cues.values):
         cue,auc = cues.columns[values.argmax()],values.max()
         if auc < _FAINT_CUE: continue

@@ -121,7 +121,7 @@ def network_folder(
     raise InputError(f"{run}: names no network in its {ENSEMBLE_FILE}")
 
 def _spread_sample(categories, n, rng):
-    "At most `n` rows, as many of each category as there is room for"
+    "At most `n` rows, with the same number of each category as far as there are so many"
     rows = np.concatenate([rng.permutation(np.flatnonzero(categories == k)) for k in np.unique(categories)])
     rank = np.concatenate([np.arange((categories == k).sum()) for k in np.unique(categories)])
     return np.sort(rows[np.argsort(rank, kind='stable')[:n]])
