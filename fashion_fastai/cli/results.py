@@ -208,11 +208,13 @@ PREDICT = Command('predict images, and print the predictions or write the submis
 SERVE = Command('open a web page to try a model, or serve it over HTTP', _serve_options, _serve)
 
 # %% ../../nbs/102_cli.results.ipynb #aa4eec40
-def _report_options(p): p.add_argument('run', metavar='RUN', help='run folder, finished or not')
+def _report_options(p):
+    p.add_argument('run', metavar='RUN', help='run folder, finished or not')
+    p.add_argument('--map', action='store_true', help='also draw a map of the validation images, on which similar ones are near each other')
 
 def _report(args):
     from fashion_fastai.report.page import write_report
-    print(write_report(args.run))
+    print(write_report(args.run, with_map=args.map))
 
 def _runs_options(p):
     p.add_argument('folder', metavar='FOLDER', help='folder with run folders, at any depth')

@@ -14,8 +14,7 @@ from ..metrics import f1_per_image,is_correct,mean_known
 from ..data.quality import quality_problems
 from ..data.stats import DatasetStats,co_occurrences,label_counts,read_stats
 from ..decision.prior import best_constant_set
-from .html import (MAX_ROWS,MapPoint,Table,category_colors,count_table,frequency_note,map_thumbnail,most_frequent,
-    render_page,thumbnail_image)
+from .html import MAX_ROWS,Table,count_table,frequency_note,image_map,most_frequent,render_page,thumbnail_image
 from .issues import Issue,find_issues,readable_cues
 
 # %% ../../nbs/77_report.dataset.ipynb #3480045b
@@ -161,8 +160,7 @@ class DataCard:
         if not self.seen: return None
         names,rows = self.stats.vocab.categories,self.stats.frame.loc[self.seen.rows]
         def text(o): return f"{o.file_path} ({o.split}{f', {names[o.category_label]}' if o.category_label >= 0 else ''})"
-        points = [MapPoint(x, y, o.category_label, map_thumbnail(o.image), text(o)) for (x,y),o in zip(self.seen.points, rows.itertuples())]
-        return dict(points=points, legend=list(zip(names, category_colors(len(names)))))
+        return image_map(self.seen.points, rows.category_label, list(names), rows.image, map(text, rows.itertuples()))
 
     def _outliers(self):
         "The images that are farthest from all others"
@@ -186,8 +184,8 @@ class DataCard:
         bad = Table(rows, ['file_path','split','problem'], note=f'and {len(bad)-200:,} more' if len(bad) > 200 else '')
         return render_page('dataset.html', title=f'Data card: {stats.data.resolve().name}', verdict=self.verdict, issues=self.issues,
             summary=list(self.summary), categories=count_table(categories), attributes=count_table(attributes),
-            problems=list(self._problem_images()), cues=self._cue_table(), map=self._map(), outliers=self._outliers(), shifts=list(self._shifts()),
-            samples=list(self._samples()), suspects=list(self._suspect_images()),
+            problems=list(self._problem_images()), cues=self._cue_table(), map=self._map(), outliers=self._outliers(),
+            shifts=list(self._shifts()), samples=list(self._samples()), suspects=list(self._suspect_images()),
             co_occurrence=_co_occurrence_values(stats), groups=list(self._duplicate_groups()),
             n_duplicates=stats.readable.duplicate_group.duplicated(keep=False).sum(), bad=bad)
 

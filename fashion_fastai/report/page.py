@@ -18,7 +18,8 @@ from ..interpret.core import FashionInterpretation
 from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall
 from ..interpret.plots import plot_results,plot_top_losses,show_grad_cam
 from ..predict.model import load_folder
-from .html import MAX_ROWS,Table,figure_image,render_page,settings_table
+from .html import MAX_ROWS,Table,figure_image,image_map,render_page,settings_table
+from ..outputs.submission import ImageList
 from ..folders.run import Run,read_run
 
 # %% ../../nbs/79_report.page.ipynb #7509f1bd
@@ -199,7 +200,7 @@ def _speed(metrics):
 
 _ENVIRONMENT = 'device','precision','channels_last','cache','machine','versions'
 
-def _render(run, interp, learn, problems):
+def _render(run, interp, learn, problems, map_of_images=None):
     "The report as HTML"
     metrics,decision,labels = run.metrics,run.metrics.get('decision') or {},('categories','attributes')
     baseline = _baseline(interp, learn) if interp and learn else {}
@@ -209,7 +210,7 @@ def _render(run, interp, learn, problems):
     adjustment = adjustment_table(interp, learn.prior.category_shares) if interp and learn and interp.has_category.any() else None
     tables = [label_table(metrics[o], o.capitalize()) for o in labels if metrics.get(o)]
     return render_page('run.html', folds=fold_score_table(metrics) if 'folds' in metrics else None,
-        title=f'Run {run.folder.absolute().name}', about=_about(run), problems=problems,
+        map=map_of_images, title=f'Run {run.folder.absolute().name}', about=_about(run), problems=problems,
         scores=metrics and _score_cards(metrics, baseline), rule=decision.get('name'),
         cross_fitted=Table([[name, f'{score:.4f}'] for name,score in rules], ['', 'Mean F1']) if rules else None,
         ranking=ranking_table(metrics), garments=garment_table(metrics.get('garments', {})),
@@ -228,9 +229,28 @@ def write_label_scores(
     rows = [dict(part=part, label=name, **scores) for part,labels in parts.items() for name,scores in labels.items()]
     with atomic_write(run.folder/'label_scores.csv') as f: pd.DataFrame(rows).to_csv(f, index=False)
 
+_MAX_MAP = 1500 # images, so that the page stays below 8 MB
+
+def _validation_map(interp, learn):
+    "A map of the validation images, as far as they are there"
+    from fashion_fastai.similar.embed import embed_images # here, since most reports have no map
+    from fashion_fastai.similar.map import map_points
+    rows = np.array([i for i,o in enumerate(interp.images) if os.path.isfile(o)], int)
+    rows = np.sort(np.random.default_rng(42).permutation(rows)[:_MAX_MAP])
+    paths = [interp.images[i] for i in rows]
+    if not paths: raise InputError('its validation images are gone')
+    found = embed_images(learn, ImageList(paths, paths, set()))
+    names,labels = list(interp.vocab.categories),interp.category[rows].tolist()
+    predicted = interp.probabilities()[0].argmax(1)[rows].tolist() if names else labels
+    def text(path, k, p):
+        if k < 0: return Path(path).name
+        return f"{Path(path).name}: {names[k]}" + (f", predicted {names[p]}" if p != k else '')
+    return image_map(map_points(found.vectors), labels, names, paths, map(text, paths, labels, predicted))
+
 def write_report(
     run:str|Path, # run folder, finished or not
     learn:FashionLearner|None=None, # its learner; None to load it
+    with_map:bool=False, # also draw a map of the validation images, which takes half a minute
 )->Path: # report.html in that folder; raises `InputError` if it contains no run, or cannot be written
     "Write a run's report; what is missing in the folder is missing on the page, with a note"
     content,interp = read_run(run),None
@@ -243,7 +263,12 @@ def write_report(
     if learn and interp and [*learn.vocab.categories, *learn.vocab.attributes] != [*interp.vocab.categories, *interp.vocab.attributes]:
         problems.append('No heat maps: validation.npz has other labels than the model.')
         learn = None
-    page = _render(content, interp, learn, problems)
+    images = None
+    if with_map and interp and learn:
+        try: images = _validation_map(interp, learn)
+        except InputError as e: problems.append(f"No map: {e}")
+    elif with_map: problems.append('No map: it needs the predictions and the network of one run.')
+    page = _render(content, interp, learn, problems, images)
     with atomic_write(content.folder/'report.html') as f: f.write_text(page, encoding='utf-8')
     write_label_scores(content)
     return content.folder/'report.html'
