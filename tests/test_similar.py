@@ -258,3 +258,59 @@ def test_the_api_searches_the_catalogue(run, garments, E):
     with TestClient(api_app(PredictionQueue(model), 'run', {})) as client: assert client.post('/similar', json={}).status_code == 404
     assert refused(run_inprocess('serve', run, '--images', garments), '--images needs --similar FILE')
     assert refused(run_inprocess('serve', run, '--api', '--similar', garments/'none.parquet'), 'no such file of embeddings')
+
+def test_a_data_card_shows_what_a_network_sees(run, garments, tmp_path):
+    pytest.importorskip('cleanlab')
+    season = tmp_path/'season'
+    season.mkdir()
+    paths = [garments.parent/o for o in pd.read_csv(garments/'train.csv').file_path[:60]]
+    for i,o in enumerate(paths): open_image(o).point(lambda v: int(v*.3)).save(season/f'{i}.jpg')
+    done = run_inprocess('check', garments, '--with', run, '--against', season, '--out', tmp_path/'card.html')
+    assert done.returncode == 0, done.stderr
+    assert 'to fix: new and training images look different: a classifier tells them apart with AUC' in done.stdout
+    page = (tmp_path/'card.html').read_text()
+    for title in ('Map','Outliers','Differences between sets of images'): assert f'<h2>{title}</h2>' in page
+    assert page.count('tabindex="0"') == 200 and len(page) < 8_000_000 # an image each
+    assert 'src="http' not in page and '<script' not in page
+    assert refused(run_inprocess('check', garments, '--against', season), '--against needs --with RUN')
+    done = run_inprocess('check', garments, '--with', run, '--against', tmp_path/'none', '--out', tmp_path/'x.html')
+    assert refused(done, 'none: no such file or folder')
+
+def test_a_report_may_have_a_map(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path/'run')
+    assert run_inprocess('report', copy).returncode == 0 and '<h2>Map</h2>' not in (copy/'report.html').read_text()
+    assert run_inprocess('report', copy, '--map').returncode == 0
+    page = (copy/'report.html').read_text()
+    assert page.count('tabindex="0"') == 20 and '<h2>Map</h2>' in page
+
+def test_what_is_wrong_with_images_is_named(garments, tmp_path):
+    from PIL import Image,ImageFilter
+    from fashion_fastai.report.dataset import DataCard
+    from fashion_fastai.data.stats import read_stats
+    clean = DataCard(read_stats(garments, progress=None))
+    assert not any('are dark' in o.text or 'are blurred' in o.text or 'nearly empty' in o.text or 'can be told' in o.text for o in clean.issues)
+    data = tmp_path/'garments'
+    shutil.copytree(garments, data)
+    paths = sorted((data/'train').glob('*.jpg'))
+    def change(rows, function):
+        for o in paths[rows]: function(open_image(o)).save(o, quality=95)
+    change(slice(0, 4), lambda o: o.filter(ImageFilter.GaussianBlur(max(o.size)/25)))
+    change(slice(4, 8), lambda o: o.point(lambda v: int(v*.2)))
+    change(slice(8, 12), lambda o: Image.new('RGB', o.size, 'white'))
+    change(slice(12, 16), lambda o: o.resize((o.width*5, o.height)))
+    issues = {o.text: o.fix for o in DataCard(read_stats(data, progress=None)).issues}
+    for what in ('are blurred','are dark','are nearly empty','have an odd shape'):
+        found, = [o for o in issues if what in o]
+        assert found.startswith('4 of 200 images') and issues[found], found
+
+def test_labels_that_files_give_away_are_named(garments, tmp_path):
+    from fashion_fastai.report.issues import find_issues
+    from fashion_fastai.data.stats import read_stats
+    data = tmp_path/'garments'
+    shutil.copytree(garments, data)
+    table = pd.read_csv(data/'train.csv')
+    for path,holds in zip(table.file_path, table.belted):
+        if not holds: continue
+        with open(tmp_path/path, 'ab') as file: file.write(bytes(20_000)) # another program wrote these
+    issues = [o for o in find_issues(read_stats(data, progress=None)) if 'can be told' in o.text]
+    assert [o.fix for o in issues] == [True] and "'belted' can be told from the size of the file alone" in issues[0].text

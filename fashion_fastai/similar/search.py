@@ -31,11 +31,13 @@ class Neighbours(NamedTuple):
 
 def _best(cosines, rows, n):
     "The `n` largest of each row of `cosines`, in descending order; equal ones in the order of `rows`"
-    if cosines.shape[1] > n:
-        chosen = np.argpartition(cosines, -n, axis=1)[:,-n:]
-        cosines,rows = np.take_along_axis(cosines, chosen, 1),np.take_along_axis(rows, chosen, 1)
-    order = np.lexsort((rows, -cosines), axis=1)
-    return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(cosines, order, 1))
+    lowest = np.partition(cosines, -n, axis=1)[:,-n] if cosines.shape[1] > n else np.full(len(cosines), -np.inf)
+    found = []
+    for values,numbers,low in zip(cosines, rows, lowest):
+        candidates = np.flatnonzero(values >= low) # more than `n` where some are equal
+        order = candidates[np.lexsort((numbers[candidates], -values[candidates]))[:n]]
+        found.append((numbers[order], values[order]))
+    return Neighbours(*map(np.array, zip(*found)))
 
 def nearest_vectors(
     blocks:Iterable, # matrices of vectors of length 1, in order, shapes (…, n_features)
@@ -55,12 +57,12 @@ def nearest_vectors(
         block = block.astype(np.float32, copy=False)
         # a product with one vector reads the block once, without packing it
         cosines = (block@queries[0])[None] if len(queries) == 1 else queries@block.T
+        np.nan_to_num(cosines, copy=False, nan=-1) # of a damaged file
         rows = np.broadcast_to(np.arange(start, start + len(block)), cosines.shape)
         return _best(cosines, rows, n)
     best = Neighbours(np.empty((len(queries), 0), int), np.empty((len(queries), 0), np.float32))
     for found in prefetch_map(search, numbered(), threads or defaults.cpus):
-        joined = (np.concatenate(o, axis=1) for o in zip(best, found))
-        rows,cosines = joined
+        rows,cosines = (np.concatenate(o, axis=1) for o in zip(best, found))
         best = _best(cosines, rows, n)
     return best
 
