@@ -79,7 +79,8 @@ def write_parts(folder, n_parts):
     from fashion_fastai.predict.catalogue import Catalogue
     from fashion_fastai.predict.store import Store
     from fashion_fastai.predict.core import Predictions
-    from fashion_fastai.predict.parts import part_name,predictions_table,read_job,shard_rows
+    from fashion_fastai.predict.parts import part_name,read_job,shard_rows
+    from fashion_fastai.predict.rows import predictions_table
     store,n_parts = Store(Path(folder)/'parts'),int(n_parts)
     job,rng = read_job(store),np.random.default_rng(0)
     paths,start = iter(Catalogue(Path(folder)/'list.csv').paths()),time.perf_counter()

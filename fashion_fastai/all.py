@@ -59,6 +59,9 @@ from .train.core import lr_find_run,train_run
 from .train.folds import train_folds
 from .export.package import export_folder
 from .serve.page import serve_page
+from .similar.embed import EmbeddingFiles,embed_images
+from .similar.search import SimilarItems
+from .similar.suggest import suggest_images,uncertainty
 from .examples import example_data
 from .tutorials import records_folder
 

@@ -82,6 +82,7 @@ class Recipe:
     workers:int|None # threads that open files and fill the cache; auto: one per core
     regroup:bool # re-split train.csv and val.csv, keeping near-duplicates and products together; always done without val.csv
     corrections:str # no, or a file of corrected labels, from fashion review
+    with_labels:str # no, or a table of more training images and their labels, from fashion label
     minutes:float # plan network, stages, batch size and learning rate for so many minutes of training on this machine; 0: no plan
     seed:int # random seed
     parent:str # no, or a finished run of yours: the training starts from its weights
@@ -150,6 +151,7 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     _one_of('log', *LOGGERS),
     ('cache', bool, 'auto, no or a folder'),
     ('corrections', bool, 'no or a file'),
+    ('with_labels', bool, 'no or a file'),
     ('parent', bool, 'no or the folder of a run'),
     ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'),
     ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
@@ -267,7 +269,7 @@ def write_recipe(
     with atomic_write(path) as f:
         with f.open('w', encoding='utf-8') as file: ini.write(file)
 
-_BEFORE = dict(stem='xresnet') # what keys that older runs do not record had been
+_BEFORE = dict(stem='xresnet', with_labels='no') # what keys that older runs do not record had been
 
 def read_recorded_recipe(
     path:str|Path, # settings file of a run, written by `write_recipe`

@@ -318,10 +318,12 @@ def test_a_review_in_a_browser(width, browser, garments, tmp_path):
             assert decisions() == ['change','keep','keep','keep'] and tab.errors == []
     assert len(apply_corrections(read_labels(garments), tmp_path/'corrections.csv')) == 180 # a training reads them
 
-def reviewed(folder):
-    "The address of the page of the command, which Ctrl-C ends"
+def reviewed(folder): yield from commanded('review', folder/'suspects.csv')
+
+def commanded(*words):
+    "The address of the page of a command, which Ctrl-C ends"
     code = 'import sys; from fashion_fastai.cli.main import main; sys.exit(main(sys.argv[1:]))'
-    process = spawn_python('-W', 'ignore', '-c', code, 'review', folder/'suspects.csv', stderr=-1)
+    process = spawn_python('-W', 'ignore', '-c', code, *words, stderr=-1)
     try:
         line = process.stdout.readline()
         assert ' is at http://' in line, line + process.stderr.read()
@@ -331,3 +333,60 @@ def reviewed(folder):
     finally:
         process.kill()
         process.communicate()
+
+@needs('gradio')
+@pytest.mark.parametrize('width', [1280, 390])
+def test_labelling_in_a_browser(width, browser, run, garments, tmp_path):
+    "Letters choose the category, digits the attributes; every image is in the file at once, and labelling is continued where it was"
+    assert run_inprocess('suggest', run, garments/'test.csv', '--n', 3, '--out', tmp_path/'next.csv', '--data', 'no').returncode == 0
+    rows = pd.read_csv(tmp_path/'next.csv', keep_default_na=False)
+    vocab = read_labels(garments).vocab
+    def labels(): return pd.read_csv(tmp_path/'labels.csv')
+    def shows(tab, i):
+        tab.locator(f'#progress code:text("{rows.file_path[i]}")').wait_for()
+        tab.wait_for_function("() => document.querySelector('#image img')?.naturalWidth > 0")
+    def checked(tab, id): return tab.locator(f'#{id} input:checked').count()
+    with contextmanager(commanded)('label', run, tmp_path/'next.csv') as url:
+        with opened(browser, url, width) as tab:
+            shows(tab, 0)
+            assert tab.locator('#category label.selected').inner_text().strip() == rows.category[0]
+            predicted = rows.loc[0, list(vocab.attributes)].astype(int)
+            assert checked(tab, 'attributes') == predicted.sum()
+            for key in vocab.categories[3][:3]: tab.keyboard.press(key)
+            tab.keyboard.press('0')
+            tab.keyboard.press('2') # switches the second attribute
+            tab.keyboard.press('Shift+Digit0')
+            tab.keyboard.press('Shift+Digit3') # the third is not known
+            tab.wait_for_function("() => document.querySelectorAll('#unknown input:checked').length == 1")
+            tab.keyboard.press('Enter')
+            shows(tab, 1)
+            expected = predicted.copy()
+            expected.iloc[1] = 1 - expected.iloc[1]
+            row = labels().iloc[0]
+            assert row.category_label == 3 and pd.isna(row[vocab.attributes[2]])
+            assert all(row[o] == expected[o] for o in vocab.attributes if o != vocab.attributes[2])
+            tab.keyboard.press('Escape')
+            shows(tab, 2)
+            tab.keyboard.press('Shift+?')
+            tab.keyboard.press('Enter')
+            shows(tab, 1)
+            assert pd.isna(labels().category_label[1]) and tab.errors == []
+    with contextmanager(commanded)('label', run, tmp_path/'next.csv') as url:
+        with opened(browser, url, width) as tab:
+            shows(tab, 1)
+            tab.click('#save')
+            tab.get_by_text('All 3 images are labelled').wait_for()
+            assert len(labels()) == 3 and tab.errors == []
+
+@needs('gradio')
+@pytest.mark.parametrize('width', [1280, 390])
+def test_similar_items_in_a_browser(width, browser, run, garments, tmp_path):
+    assert run_inprocess('embed', run, garments/'train.csv', '--out', tmp_path/'E.parquet').returncode == 0
+    path = pd.read_csv(garments/'train.csv').file_path[1]
+    with contextmanager(commanded)('serve', run, '--similar', tmp_path/'E.parquet', '--no-browser') as url:
+        with opened(browser, url, width) as tab:
+            tab.get_by_role('tab', name='Similar items').click()
+            tab.set_input_files('#query input[type=file]', garments.parent/path)
+            tab.wait_for_function("() => document.querySelectorAll('#similar img').length >= 12")
+            tab.get_by_text(path).wait_for()
+            assert tab.locator('#similar_rows').get_by_text('1.000').count() >= 1 and tab.errors == []

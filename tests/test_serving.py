@@ -187,7 +187,7 @@ def test_other_networks_are_exported_with_equal_probabilities(options, garments,
     from fashion_fastai.export.graph import export_onnx
     learn,image = tiny_learner(**options),garments/'test'/'00001.jpg'
     export_onnx(learn, tmp_path/'model.onnx')
-    p,q = open_session(str(tmp_path/'model.onnx'), 1).run(None, dict(images=load_pixels(image, stored_size((32,24)))[None]))
+    p,q = open_session(str(tmp_path/'model.onnx'), 1).run(['category','attributes'], dict(images=load_pixels(image, stored_size((32,24)))[None]))
     expected = learn.predict(image)
     np.testing.assert_allclose(p[0], list(expected.category_probabilities.values()), atol=1e-5)
     np.testing.assert_allclose(q[0], list(expected.attribute_probabilities.values()), atol=1e-5)

@@ -32,12 +32,13 @@ def mean_logits(
     return log_mean(category.log_softmax(-1)),mean
 
 def predict_with_flip(
-    model:Callable, # images to (category logits, attribute logits)
+    model:Callable, # images to (category logits, attribute logits), and to features if it has them
     images:torch.Tensor, # shape (n, 3, h, w)
     groups:tuple=(), # `AttributeGroup`s of attributes that exclude one another
-)->tuple: # logits
+)->tuple: # logits, and the mean of the features
     "The averaged prediction for images and their mirror images"
-    return mean_logits([model(images), model(images.flip(-1))], groups=groups)
+    views = [model(images), model(images.flip(-1))]
+    return *mean_logits([o[:2] for o in views], groups=groups),*((a + b)/2 for a,b in zip(*(o[2:] for o in views)))
 
 class FlipTTA(Callback):
     "Test-time augmentation: average the predictions for each image and its mirror image"

@@ -7,6 +7,7 @@ __all__ = ['CONVERT', 'REVIEW', 'CHECK', 'TUTORIAL']
 
 # %% ../../nbs/100_cli.data.ipynb #6ddc71e4
 from importlib import import_module
+from ..core import InputError
 from .core import Command,at_least,port_number,program_name,sentence
 
 # %% ../../nbs/100_cli.data.ipynb #4c3ece89
@@ -133,19 +134,24 @@ def _check_options(p):
     p.add_argument('--out', metavar='FILE',
         help='HTML page to write (default: DATA-check.html in the working directory)')
     p.add_argument('--with', dest='run', metavar='RUN',
-        help='run with folds: also search labels that are probably wrong, and list them in suspects.csv beside the page')
+        help='run on this data: also draw a map of the images, find outliers and differences between the splits, and labels that are '
+            'probably wrong, which are listed in suspects.csv beside the page '
+            '(of a run with folds all images are judged, else those of validation)')
+    p.add_argument('--against', metavar='LIST',
+        help='with --with RUN: compare new images, such as those of a season, with those that RUN was trained for')
     p.add_argument('--strict', action='store_true', help='exit with code 2 if there are issues to fix')
     p.add_argument('--workers', type=at_least(0), metavar='N', help='threads that open images (default: one per core)')
 
 def _check(args):
     from pathlib import Path
     from fashion_fastai.report.dataset import check_data
+    if args.against and not args.run: raise InputError('--against needs --with RUN, a network that looks at the images')
     if not args.run: return check_data(args.data, args.out, args.strict, args.workers)
     from fashion_fastai.report.suspects import find_suspects,write_suspects
     suspects,file = find_suspects(args.data, args.run),Path(args.out or '').parent/'suspects.csv'
     write_suspects(suspects, file)
     print(f"{len(suspects):,} labels that are probably wrong: {file}; next: {program_name()} review {file}", flush=True)
-    check_data(args.data, args.out, args.strict, args.workers, suspects)
+    check_data(args.data, args.out, args.strict, args.workers, suspects, args.run, args.against)
 
 def _review_options(p):
     p.add_argument('suspects', metavar='SUSPECTS', help='suspects.csv, from fashion check DATA --with RUN')

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from ..core import InputError,atomic_write,prefetch_map,terminal_progress,track
 from .split import connected_groups
 from .image import image_file,open_image
+from .quality import Quality,measure_quality
 
 # %% ../../nbs/26_data.duplicates.ipynb #aa83ad02
 THUMBNAIL = 16,17 # height and width
@@ -27,20 +28,24 @@ class ImageInfo(NamedTuple):
     mode:str # of Pillow: RGB, L, CMYK, P, …
     digest:bytes # of the file's bytes
     thumbnail:np.ndarray # shape (16, 17, 3), uint8
+    n_bytes:int=0 # of the file
+    quality:Quality|None=None # measures of brightness and the like, if they were asked for
 
 def read_info(
     path:str, # image file
+    quality:bool=False, # with its `Quality`
 )->ImageInfo: # raises `InputError` if it cannot be read as an image
     "Read the `ImageInfo` of one image"
     try:
         with open(path, 'rb') as file: raw = file.read()
     except OSError as e: raise InputError(f"{path}: cannot be read as an image ({e.strerror or e})") from e
     height,width = THUMBNAIL
-    try: image = open_image(raw, (4*height, 4*width)) # a JPEG decoded at 1/8 is off by up to seven pixels, so in two steps
+    try: opened = open_image(raw, (4*height, 4*width)) # a JPEG decoded at 1/8 is off by up to seven pixels, so in two steps
     except InputError as e: raise InputError(str(e).replace('the image', str(path), 1)) from e
-    thumbnail = np.asarray(image.resize((width,height), Image.Resampling.BILINEAR))
+    thumbnail = np.asarray(opened.resize((width,height), Image.Resampling.BILINEAR))
     with image_file(raw) as image: size,mode = image.size[::-1],image.mode # reads the header only
-    return ImageInfo(size, mode, hashlib.blake2b(raw, digest_size=16).digest(), thumbnail)
+    measures = measure_quality(opened) if quality else None
+    return ImageInfo(size, mode, hashlib.blake2b(raw, digest_size=16).digest(), thumbnail, len(raw), measures)
 
 def difference_hash(
     thumbnails:np.ndarray, # shape (…, 16, 17, 3), uint8
@@ -54,10 +59,11 @@ def read_infos(
     paths:list, # of image files
     workers:int|None=None, # threads; None for one per core
     progress:Callable|None=terminal_progress, # wraps the loop over images; None for no progress bar
+    quality:bool=False, # with the `Quality` of each
 )->list: # an `ImageInfo` for each path, or the text why it cannot be read
     "Read the `ImageInfo` of many images"
     def read(path):
-        try: return read_info(path)
+        try: return read_info(path, quality)
         except InputError as e: return str(e)
     threads = max(1, cpu_count() if workers is None else workers)
     return list(track(prefetch_map(read, paths, threads), progress, total=len(paths)))

@@ -12,6 +12,7 @@ from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import UNKNOWN,terminal_progress
 from .paths import find_images
+from .quality import QUALITY_COLUMNS
 from .split import connected_groups
 from .labels import Vocab,read_groups,read_tables,read_test_list
 from .duplicates import ImageInfo,THUMBNAIL,near_pairs,read_infos
@@ -54,6 +55,8 @@ def _add_infos(frame, infos):
     frame['height'] = column(lambda o: o.size[0]).fillna(0).astype(int)
     frame['width'] = column(lambda o: o.size[1]).fillna(0).astype(int)
     frame['mode'],frame['digest'] = column(lambda o: o.mode),column(lambda o: o.digest)
+    frame['n_bytes'] = column(lambda o: o.n_bytes)
+    for name in QUALITY_COLUMNS: frame[name] = column(lambda o: getattr(o.quality, name)).astype(float)
     thumbnails = np.array([o.thumbnail for o in readable], np.uint8).reshape(-1, *THUMBNAIL, 3)
     frame['duplicate_group'] = connected_groups(readable.index.values[near_pairs(thumbnails)], len(frame))
 
@@ -69,7 +72,7 @@ def read_stats(
     frame['product_group'] = '' if products is None else products
     exists = np.flatnonzero(frame.image.notna())
     print(f"reading {len(exists):,} images of {data}", flush=True)
-    infos = read_infos(frame.image.iloc[exists].tolist(), workers, progress)
+    infos = read_infos(frame.image.iloc[exists].tolist(), workers, progress, quality=True)
     _add_infos(frame, pd.Series(infos, exists, dtype=object).reindex(range(len(frame))))
     return DatasetStats(data, vocab, frame, attributes)
 

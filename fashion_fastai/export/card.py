@@ -60,7 +60,7 @@ session = onnxruntime.InferenceSession('model.onnx')
 image = Image.open('garment.jpg')
 image.draft(None, ({draft_width}, {draft_height})) # a large JPEG decodes faster, and as in training
 image = image.convert('RGB').resize(({width}, {height}), Image.Resampling.BILINEAR, reducing_gap=2.)
-{outputs} = session.run(None, dict(images=np.asarray(image)[None]))"""
+{outputs} = session.run({names}, dict(images=np.asarray(image)[None]))"""
 _SHOWN = dict(categories="print(config['categories'][p[0].argmax()])",
     attributes="print([o for o,holds in zip(config['attributes'], rule_from_params(config['rule'])(q)[0]) if holds])")
 
@@ -109,7 +109,9 @@ class _Card:
     def server(self):
         "The lines of a program that predicts one image"
         outputs = ', '.join(dict(categories='p', attributes='q')[o] for o in self.parts) + ','*(len(self.parts) == 1)
-        code = _SERVER.format(height=self.height, width=self.width, draft_height=2*self.height, draft_width=2*self.width, outputs=outputs)
+        names = [dict(categories='category', attributes='attributes')[o] for o in self.parts] # of the graph, which also gives features
+        size = dict(height=self.height, width=self.width, draft_height=2*self.height, draft_width=2*self.width)
+        code = _SERVER.format(**size, outputs=outputs, names=names)
         return '\n'.join([code, *(_SHOWN[o] for o in self.parts)])
 
     def usage(self):

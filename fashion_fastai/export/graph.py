@@ -19,7 +19,7 @@ from ..metrics import f1_per_image,is_correct,mean_known
 from ..data.cache import stored_size
 from ..decision.rules import rule_from_params
 from ..callback.tta import predict_with_flip
-from ..folders.model import PARTS,file_hash
+from ..folders.model import FEATURES,PARTS,file_hash
 from ..learner import FashionLearner
 from ..predict.model import normalization
 from ..predict.onnx import open_session,run_graph
@@ -74,7 +74,7 @@ def _replace_pools(module):
         else: _replace_pools(child)
 
 class ServingGraph(nn.Module):
-    "From uint8 images at the stored size to the calibrated probabilities of both parts, in fp32"
+    "From uint8 images at the stored size to the calibrated probabilities of both parts, and features of length 1, in fp32"
     def __init__(self,
         learn:FashionLearner, # trained; its network is copied
     ):
@@ -89,14 +89,16 @@ class ServingGraph(nn.Module):
         self.register_buffer('shift', -mean/std)
         self.resize,self.tta = ResizePixels(self.stored, self.size),hasattr(learn, 'flip_tta')
         self.loss = deepcopy(learn.loss_func).cpu()
-        self.parts = [name for name,o in zip(PARTS, (learn.vocab.categories, learn.vocab.attributes)) if o]
+        parts = [name for name,o in zip(PARTS, (learn.vocab.categories, learn.vocab.attributes)) if o]
+        self.outputs = [*parts, FEATURES]
 
     def forward(self,
         images:torch.Tensor, # shape (n, height, width, 3), uint8
-    )->tuple: # probabilities: (n, n_categories), (n, n_attributes); one of them if the other part is not predicted
+    )->tuple: # probabilities: (n, n_categories), (n, n_attributes), without a part that is not predicted; features: (n, n_features)
         x = self.resize(images.permute(0, 3, 1, 2).float())*self.scale + self.shift
-        logits = predict_with_flip(self.model, x, self.loss.groups) if self.tta else self.model(x)
-        return tuple(o for o in self.loss.activation(logits) if o.shape[1])
+        model = self.model.forward_features
+        category,attributes,features = predict_with_flip(model, x, self.loss.groups) if self.tta else model(x)
+        return *(o for o in self.loss.activation((category, attributes)) if o.shape[1]),F.normalize(features)
 
 # %% ../../nbs/87_export.graph.ipynb #342d8569
 @contextmanager
@@ -120,7 +122,7 @@ def export_onnx(
     with atomic_write(path) as f:
         with _quiet('torch.onnx', 'onnxscript'),warnings.catch_warnings(),torch.inference_mode():
             warnings.simplefilter('ignore')
-            torch.onnx.export(graph, (images[:2],), f, dynamo=True, input_names=['images'], output_names=graph.parts,
+            torch.onnx.export(graph, (images[:2],), f, dynamo=True, input_names=['images'], output_names=graph.outputs,
                 dynamic_shapes=[{0: torch.export.Dim('n')}], external_data=False, verbose=False)
         content = f.read_bytes()
         outputs = open_session(content, 1).run(None, dict(images=images.numpy()))

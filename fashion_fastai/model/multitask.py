@@ -142,6 +142,9 @@ class MultiTaskModel(nn.Sequential):
         self.precision,self.channels_last = precision,channels_last
         return self.to(memory_format=self._memory_format())
 
+    @property
+    def n_features(self)->int: "Number of the pooled features"; return self[1].category.in_features
+
     def _memory_format(self): return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def logits(self,
@@ -159,6 +162,16 @@ class MultiTaskModel(nn.Sequential):
         is_recorded = self.graphs is not None and self.graphs.suit(self, images)
         category,attributes = self.graphs.run(self, images) if is_recorded else self.logits(images)
         return category.float(),attributes.float()
+
+    def forward_features(self, images):
+        "The logits of both parts as `forward` computes them, and the pooled features that the head computes them from"
+        body,head = self
+        dtype = DTYPES[self.precision]
+        images = images.contiguous(memory_format=self._memory_format())
+        with nullcontext() if dtype == torch.float32 else torch.autocast(images.device.type, dtype):
+            pooled = head.pool(body(images))
+            logits = head.category(pooled),head.attributes(pooled)
+        return tuple(o.float() for o in (*logits, pooled))
 
 @delegates(xresnet_body)
 def multi_task_model(

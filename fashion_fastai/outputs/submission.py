@@ -89,6 +89,7 @@ class Predictions(NamedTuple):
     attribute_probabilities:np.ndarray # shape (n, n_attributes)
     vocab:Vocab # names of the labels
     bad:dict # row -> why its image cannot be read; such rows hold the training-set prior
+    features:np.ndarray|None=None # from the network's last layer but one, of length 1, shape (n, n_features); zero in bad rows
 
     def table(self):
         "A `DataFrame` with file_path, category, category_probability, and the probability of every attribute"

@@ -154,6 +154,7 @@ class Catalogue:
         folder:str|Path|None=None, # from which relative paths start; None for that of the list
     ): # raises `InputError` if there is none
         self.test,self.parquet,self._download = test,None,None
+        self.labelled = test # the list that may have labels
         local = None if is_remote(test) else Path(test)
         if folder: self.folder = folder
         elif local is None: self.folder = split_url(test)[0]

@@ -40,7 +40,7 @@ def _copy_paths(catalogue, store, rows_per_group=2**16):
             paths = iter(catalogue.paths())
             while group := list(islice(paths, rows_per_group)): writer.write_table(pa.table([group], schema=schema))
     copy = Catalogue(folder.place('paths.parquet'), catalogue.folder)
-    copy.root = catalogue.root
+    copy.root,copy.labelled = catalogue.root,catalogue.labelled
     return copy
 
 # %% ../../nbs/73_predict.cluster.ipynb #4f9745d1
@@ -247,6 +247,7 @@ def predict_catalogue(
     actors:int|None=None, # that predict; None for one per GPU, or else one per CPU
     merge:bool=True, # join the parts
     timeout:float=TIMEOUT, # seconds without a batch after which waiting ends
+    features:bool=False, # with embeddings
 )->int: # number of images; raises `InputError` as `predict_run` does, and if waiting ends
     "Predict a catalogue by Ray, resuming what is there"
     import_ray(),import_pyarrow()
@@ -255,7 +256,7 @@ def predict_catalogue(
     if merge and store.is_remote:
         advice = f"use --no-merge, and then: fashion merge {store} --out DIR"
         raise InputError(f"{out}: submission files are written to a disk; {advice}")
-    job,chosen = describe_job(load_model(model), catalogue, batch_size, tta),recorded_precision(store, precision)
+    job,chosen = describe_job(load_model(model), catalogue, batch_size, tta, features),recorded_precision(store, precision)
     def opened(precision, channels_last=False):
         job_in_precision = replace(job, precision=precision, channels_last=channels_last)
         open_job(store, job_in_precision)

@@ -47,10 +47,10 @@ def _open_images(paths, size, strict, n_threads):
     return images,bad
 
 def _predict_pixels(predictor, probabilities, images):
-    "Labels, label sets, and the probabilities of both parts"
-    p,q = probabilities(images)
-    require_numbers(p, q)
-    return [*predictor.decide(p, q), p, q]
+    "Labels, label sets, the probabilities of both parts, and the features of a predictor `with_features`"
+    p,q,*features = probabilities(images)
+    require_numbers(p, q, *features)
+    return [*predictor.decide(p, q), p, q, *features]
 
 def predict_image(
     model, # as for `as_predictor`
@@ -63,7 +63,7 @@ def predict_image(
     if probabilities: arrays = _predict_pixels(predictor, probabilities, images)
     else:
         with predictor.sharing(1) as probabilities: arrays = _predict_pixels(predictor, probabilities, images)
-    return make_prediction(predictor.vocab, *(o[0] for o in arrays))
+    return make_prediction(predictor.vocab, *(o[0] for o in arrays[:4]))
 
 def prediction_json(
     prediction:Prediction, # of one image
@@ -111,8 +111,10 @@ def predict_batches(
         else: results = (predict(*o) for o in prefetch_map(read, batches))
         for images,bad,arrays in track(results, progress, total=-(-n//batch_size)):
             bad = bad_rows(bad, list(map(str, images.paths)), images.missing)
+            arrays,features = arrays[:4],arrays[4:]
             if bad: fill_prior(predictor.prior, list(bad), *arrays)
-            yield Predictions(images.file_paths, *arrays, predictor.vocab, bad)
+            for o in features: o[list(bad)] = 0
+            yield Predictions(images.file_paths, *arrays, predictor.vocab, bad, *features)
 
 @delegates(predict_batches, but=['model','test'])
 def predict_images(
@@ -121,10 +123,11 @@ def predict_images(
     **kwargs
 )->Predictions: # raises `InputError` as `predict_batches` does
     "Predict all images of a list in its order"
-    file_paths,*arrays,vocabs,bads = zip(*predict_batches(model, test, **kwargs))
+    file_paths,*arrays,vocabs,bads,features = zip(*predict_batches(model, test, **kwargs))
     starts = np.cumsum([0, *map(len, file_paths)]).tolist()
     bad = {start+i: reason for start,o in zip(starts, bads) for i,reason in o.items()}
-    return Predictions(list(chain(*file_paths)), *map(np.concatenate, arrays), vocabs[0], bad)
+    features = None if features[0] is None else np.concatenate(features)
+    return Predictions(list(chain(*file_paths)), *map(np.concatenate, arrays), vocabs[0], bad, features)
 
 # %% ../../nbs/67_predict.core.ipynb #cfc91ac4
 class GarmentMeans:

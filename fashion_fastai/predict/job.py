@@ -28,6 +28,8 @@ class Job:
     categories:list # their names
     attributes:list # their names
     channels_last:bool = False # memory layout of the network
+    features:int = 0 # number of the features in the embeddings; 0 without embeddings
+    weights:str = '' # hash of the weights that embeddings are of
     format:int = 2 # of this description and of the parts
 
     @property
@@ -39,11 +41,12 @@ _DESCRIPTION = 'the description of a job'
 def _is_positive(value): return type(value) is int and value > 0
 _CHECKS = [(key, is_valid, expected) for keys,is_valid,expected in ( # a folder of parts may be somebody else's
     (('rows','batch_size'), _is_positive, 'a whole number above 0'),
-    (('test','identity','model','precision'), is_text, 'a text'),
+    (('test','identity','model','precision','weights'), is_text, 'a text'),
+    (('features',), lambda o: o == 0 or _is_positive(o), 'a whole number'),
     (('categories','attributes'), are_names, 'a list of names, each once'),
     (('tta',), lambda o: o is None or is_flag(o), 'true, false or null'),
     (('channels_last',), is_flag, 'true or false')) for key in keys]
-JOB_OPTIONS = dict(model='model', tta='--tta', batch_size='--batch-size', precision='--precision')
+JOB_OPTIONS = dict(model='model', tta='--tta', batch_size='--batch-size', precision='--precision', features='number of features')
 
 def read_job(
     store:Store, # of parts

@@ -8,8 +8,9 @@ __all__ = ['versions', 'normalization', 'describe_model', 'save_model', 'load_fo
 # %% ../../nbs/66_predict.model.ipynb #ed5246f4
 import json,platform,warnings
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-import fastai,numpy as np,torch
+import fastai,numpy as np,torch,torch.nn.functional as F
 from PIL import Image
 from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import TensorImage
@@ -56,6 +57,10 @@ def describe_model(
         precision=getattr(model, 'precision', None), channels_last=getattr(model, 'channels_last', None),
         constant=learn.prior._asdict(), versions=versions())
 
+def _serialized(model):
+    "The weights as the content of model.safetensors"
+    return save({k: o.detach().cpu().contiguous() for k,o in model.state_dict().items()})
+
 def save_model(
     learn:FashionLearner, # trained
     folder:str|Path, # where to write model.safetensors and model.json
@@ -64,7 +69,7 @@ def save_model(
     folder = Path(folder)
     if not hasattr(learn.model, 'architecture'):
         raise InputError("the network was not built by multi_task_model; only `export` can save it")
-    weights = save({k: o.detach().cpu().contiguous() for k,o in learn.model.state_dict().items()})
+    weights = _serialized(learn.model)
     description = dict(describe_model(learn), weights_sha256=file_hash(weights))
     with atomic_write(folder/'model.safetensors') as f: f.write_bytes(weights)
     with atomic_write(folder/'model.json') as f: f.write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding='utf-8')
@@ -173,8 +178,10 @@ class LearnerPredictor:
     def __init__(self,
         learn:FashionLearner, # trained
         tta:bool|None=None, # test-time augmentation; None: as in training
+        features:bool=False, # with the features of each image
     ):
         self.learn,self.vocab,self.prior = learn,learn.vocab,learn.prior
+        self.n_features = learn.model.n_features if features else 0
         self.size = stored_size(learn.dls.valid.crop.size)
         self.tta = hasattr(learn, 'flip_tta') if tta is None else tta
         self.dl = learn.dls.test_dl([''], num_workers=0) # of no image: for its transforms alone
@@ -185,7 +192,17 @@ class LearnerPredictor:
         tta:bool|None, # test-time augmentation; None: as it is
     ): # another `LearnerPredictor`, or this one
         "The same with or without test-time augmentation"
-        return self if tta in (None, self.tta) else LearnerPredictor(self.learn, tta)
+        return self if tta in (None, self.tta) else LearnerPredictor(self.learn, tta, bool(self.n_features))
+
+    def with_features(self): # another `LearnerPredictor`; raises `InputError` for an ensemble
+        "The same, which computes features too"
+        if hasattr(self.learn.model, 'forward_features'): return LearnerPredictor(self.learn, self.tta, True)
+        raise InputError("embeddings are of one network, and these are several; name the run folder of one, such as fold_1")
+
+    @cached_property
+    def weights(self)->str:
+        "The hash of the weights, that of model.safetensors"
+        return file_hash(_serialized(self.learn.model))
 
     @contextmanager
     def sharing(self,
@@ -200,16 +217,18 @@ class LearnerPredictor:
 
     def probabilities(self,
         images:np.ndarray, # shape (n, height, width, 3), uint8, at `size`
-    )->list: # category probabilities, shape (n, n_categories), and attribute probabilities, shape (n, n_attributes)
-        "The calibrated probabilities of both parts"
-        model,loss = self.learn.model,self.learn.loss_func
+    )->list: # category probabilities, shape (n, n_categories); attribute probabilities, shape (n, n_attributes); and features
+        "The calibrated probabilities of both parts, and the features if they are wanted"
+        loss = self.learn.loss_func
+        model = self.learn.model.forward_features if self.n_features else self.learn.model
         batch = TensorImage(torch.from_numpy(images).permute(0, 3, 1, 2))
         if self.dl.on_gpu: batch = batch.pin_memory().to(self.dl.device, non_blocking=True)
         with torch.inference_mode():
             x, = self.dl.after_batch((batch,))
             x = x.as_subclass(torch.Tensor)
-            logits = predict_with_flip(model, x, loss.groups) if self.tta else model(x)
-            return [o.cpu().numpy() for o in loss.activation(logits)]
+            category,attributes,*features = predict_with_flip(model, x, loss.groups) if self.tta else model(x)
+            outputs = *loss.activation((category, attributes)),*(F.normalize(o) for o in features)
+            return [o.cpu().numpy() for o in outputs]
 
     def decide(self,
         p:np.ndarray, # category probabilities, shape (n, n_categories)

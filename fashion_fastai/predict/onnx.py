@@ -7,6 +7,7 @@ __all__ = ['ENGINES', 'open_session', 'run_graph', 'OnnxModel', 'choose_engine',
 
 # %% ../../nbs/68_predict.onnx.ipynb #bc4152be
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..data.labels import Vocab
 from ..data.cache import stored_size
 from ..decision.rules import Decision
 from ..outputs.prediction import Prediction
-from ..folders.model import ONNX_FILES,PARTS,config_path,read_config,read_file
+from ..folders.model import FEATURES,ONNX_FILES,PARTS,WEIGHTS_FILE,config_path,expected_hash,read_config,read_file
 from .core import as_predictor,predict_image
 
 # %% ../../nbs/68_predict.onnx.ipynb #b186d690
@@ -38,17 +39,20 @@ def open_session(
 def run_graph(
     session, # from `open_session`
     images:np.ndarray, # shape (n, height, width, 3), uint8
-)->list: # probabilities, shapes (n, n_categories) and (n, n_attributes)
+    names:tuple=PARTS, # of the outputs; also `FEATURES`, of a graph that has them
+)->list: # probabilities, shapes (n, n_categories) and (n, n_attributes); and features
     "Run an ONNX graph; a part that it does not predict has no columns"
-    try: outputs = session.run(None, dict(images=images))
+    present = [o.name for o in session.get_outputs() if o.name in names]
+    try: outputs = session.run(present, dict(images=images))
     except Exception as e: # onnxruntime has many, for a graph of other inputs
         raise InputError(f"the ONNX graph cannot be used ({' '.join(str(e).split())[:300]})") from None
-    probabilities = dict(zip((o.name for o in session.get_outputs()), outputs))
-    return [probabilities.get(o, np.zeros((len(images), 0), np.float32)) for o in PARTS]
+    found = dict(zip(present, outputs))
+    return [found.get(o, np.zeros((len(images), 0), np.float32)) for o in names]
 
 class OnnxModel:
     "The ONNX graph of a model folder, with its vocabulary and decision rule: a predictor, as `predict_batches` uses it"
     is_parallel,learn = True,None # several threads may predict at a time; and there is no learner, and so no gradient
+    n_features = 0
     def __init__(self,
         folder:str|Path, # written by `fashion export --onnx`
         int8:bool=False, # use model_int8.onnx
@@ -70,6 +74,20 @@ class OnnxModel:
         if tta in (None, self.tta): return self
         raise InputError(f"the ONNX graph was exported {'with' if self.tta else 'without'} test-time augmentation; use --engine torch")
 
+    def with_features(self): # another `OnnxModel`; raises `InputError` for a graph without them
+        "The same, which computes features too"
+        with self.sharing(1): session, = list(self.sessions.values())[:1]
+        output = next((o for o in session.get_outputs() if o.name == FEATURES), None)
+        if not output:
+            advice = 'export the run again: fashion export RUN --out FOLDER --onnx'
+            raise InputError(f"{self.path}: was exported by a version whose graphs have no features; {advice}")
+        other = copy(self)
+        other.n_features = output.shape[1]
+        return other
+
+    @property
+    def weights(self)->str: "The hash of the weights, that of model.safetensors"; return expected_hash(self.config, WEIGHTS_FILE)
+
     @contextmanager
     def sharing(self,
         n_threads:int, # that predict at a time
@@ -80,10 +98,10 @@ class OnnxModel:
         yield partial(self._probabilities, self.sessions[n_cores])
 
     def _probabilities(self, session, images):
-        p,q = run_graph(session, images)
+        p,q,*features = run_graph(session, images, (*PARTS, FEATURES) if self.n_features else PARTS)
         if [o.shape for o in (p, q)] != [(len(images), len(o)) for o in (self.vocab.categories, self.vocab.attributes)]:
             raise InputError(f"{self.path}: predicts other labels than {config_path(self.path.parent).name} describes")
-        return [p, q]
+        return [p, q, *features]
 
     def decide(self,
         p:np.ndarray, # category probabilities, shape (n, n_categories)

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError,SPLITS,UNKNOWN,atomic_write,fmt_size
 from ..metrics import f1_per_image,is_correct,mean_known
+from ..data.quality import quality_problems
 from ..data.stats import DatasetStats,co_occurrences,label_counts,read_stats
 from ..decision.prior import best_constant_set
-from .tables import MAX_ROWS,Table,count_table,frequency_note,most_frequent,render_page,thumbnail_image
-from .issues import find_issues
+from .tables import MAX_ROWS,Table,count_table,frequency_note,image_map,most_frequent,render_page,thumbnail_image
+from .issues import Issue,find_issues,readable_cues
 
 # %% ../../nbs/77_report.dataset.ipynb #3480045b
 class Baseline(NamedTuple):
@@ -55,9 +56,14 @@ class DataCard:
         stats:DatasetStats, # of a data folder
         seed:int=42, # of the sample images
         suspects:pd.DataFrame|None=None, # labels that are probably wrong, from `find_suspects`; None if not searched for
+        seen=None, # `Appearance` to a trained network, from `see_data`; None without one
     ):
+        self.seen = seen
         self.stats,self.issues,self.baseline,self.seed = stats,find_issues(stats),baseline_scores(stats),seed
         self.suspects = suspects
+        for second in dict.fromkeys(o.second for o in seen.shifts) if seen else ():
+            shift = next(o for o in seen.shifts if o.second == second) # the fair comparison
+            if shift.is_notable: self.issues.insert(0, Issue(str(shift), fix=True))
 
     @property
     def to_fix(self): "Issues that should be fixed"; return [o for o in self.issues if o.fix]
@@ -88,6 +94,7 @@ class DataCard:
         scores = [f'accuracy {b.accuracy:.3f} ({b.category})']*bool(stats.vocab.categories)
         if stats.vocab.attributes: scores.append(f"Mean F1 {b.mean_f1:.3f} ({', '.join(b.attributes)})")
         yield f"constant-prediction baseline on {b.split}: {', '.join(scores)}"
+        for shift in self.seen.shifts if self.seen else (): yield str(shift)
         if self.suspects is None: return
         n = (self.suspects.target == 'category').sum()
         yield f"labels that are probably wrong: {n:,} categories, {len(self.suspects)-n:,} attributes"
@@ -135,6 +142,40 @@ class DataCard:
             images = [thumbnail_image(o.image, caption(o), o.file_path) for o in rows[:max_n].itertuples()]
             if images: yield dict(title=what, n=len(rows), images=images)
 
+    def _problem_images(self, max_n=12):
+        "Some images of each quality problem"
+        frame = self.stats.readable
+        for what,mask in quality_problems(frame).items():
+            rows = frame[mask]
+            if len(rows): yield dict(title=what, n=len(rows), images=[self._thumbnail(o) for o in rows.head(max_n).itertuples()])
+
+    def _cue_table(self, max_n=12):
+        "The labels that are told best from a property of the files"
+        cues = readable_cues(self.stats)
+        cues = cues.loc[cues.max(axis=1).sort_values(ascending=False, kind='stable').index[:max_n]]
+        return Table([[name, *(f'{o:.2f}' for o in row)] for name,row in zip(cues.index, cues.values)], ['', *cues.columns])
+
+    def _map(self):
+        "The map of the images, None without a network"
+        if not self.seen: return None
+        names,rows = self.stats.vocab.categories,self.stats.frame.loc[self.seen.rows]
+        def text(o): return f"{o.file_path} ({o.split}{f', {names[o.category_label]}' if o.category_label >= 0 else ''})"
+        return image_map(self.seen.points, rows.category_label, list(names), rows.image, map(text, rows.itertuples()))
+
+    def _outliers(self):
+        "The images that are farthest from all others"
+        return [self._thumbnail(o) for o in self.stats.frame.loc[self.seen.outliers].itertuples()] if self.seen else []
+
+    def _shifts(self, max_n=12):
+        "The images that tell sets apart, of sets that differ"
+        for i,shift in enumerate(self.seen.shifts if self.seen else ()):
+            if any(o.second == shift.second for o in self.seen.shifts[:i]): continue
+            is_new = shift.second == 'new'
+            rows,new = shift.rows[:max_n],self.seen.against
+            if is_new: images = [thumbnail_image(new.paths[k] or '', new.file_paths[k]) for k in rows]
+            else: images = [self._thumbnail(o) for o in self.stats.frame.loc[rows].itertuples()]
+            yield dict(text=str(shift), images=images, is_notable=shift.is_notable)
+
     def html(self)->str:
         "The data card as HTML"
         stats,(categories,attributes) = self.stats,label_counts(self.stats)
@@ -143,7 +184,8 @@ class DataCard:
         bad = Table(rows, ['file_path','split','problem'], note=f'and {len(bad)-200:,} more' if len(bad) > 200 else '')
         return render_page('dataset.html', title=f'Data card: {stats.data.resolve().name}', verdict=self.verdict, issues=self.issues,
             summary=list(self.summary), categories=count_table(categories), attributes=count_table(attributes),
-            samples=list(self._samples()), suspects=list(self._suspect_images()),
+            problems=list(self._problem_images()), cues=self._cue_table(), map=self._map(), outliers=self._outliers(),
+            shifts=list(self._shifts()), samples=list(self._samples()), suspects=list(self._suspect_images()),
             co_occurrence=_co_occurrence_values(stats), groups=list(self._duplicate_groups()),
             n_duplicates=stats.readable.duplicate_group.duplicated(keep=False).sum(), bad=bad)
 
@@ -153,10 +195,16 @@ def check_data(
     strict:bool=False, # raise `InputError` if there are issues to fix
     workers:int|None=None, # threads that open images; None for one per core
     suspects:pd.DataFrame|None=None, # labels that are probably wrong, from `find_suspects`
+    run:str|Path|None=None, # run folder: also draw a map, and find outliers and differences between the splits
+    against:str|Path|None=None, # list of new images, which are compared with those that `run` was trained for
 )->DataCard: # raises `InputError` for labels that cannot be read
     "Print the data card of a data folder, and write it as a page"
     out = Path(out or f'{Path(data).resolve().name}-check.html')
-    card = DataCard(read_stats(data, workers), suspects=suspects)
+    stats,seen = read_stats(data, workers),None
+    if run:
+        from fashion_fastai.similar.map import see_data # here, since it imports PyTorch
+        seen = see_data(stats, run, against, workers=workers)
+    card = DataCard(stats, suspects=suspects, seen=seen)
     print(card)
     with atomic_write(out) as f: f.write_text(card.html(), encoding='utf-8')
     print(f"page: {out}", flush=True)

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np,pandas as pd,torch
 from ..core import InputError,atomic_write
 from ..metrics import f1_per_image,is_correct,mean_known
+from ..outputs.submission import ImageList
 from ..folders.run import Run,read_run
 from ..learner import FashionLearner
 from ..interpret.core import FashionInterpretation
 from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall
 from ..interpret.plots import plot_results,plot_top_losses,show_grad_cam
 from ..predict.model import load_folder
-from .tables import (MAX_ROWS,Table,adjustment_table,figure_image,fold_score_table,garment_table,label_table,
+from .tables import (MAX_ROWS,Table,adjustment_table,figure_image,fold_score_table,garment_table,image_map,label_table,
     ranking_table,render_page,score_name,settings_table,time_table)
 
 # %% ../../nbs/79_report.page.ipynb #83ddf174
@@ -120,7 +121,7 @@ class _RunReport:
         text = 'Which parts of the image support the predicted category and the most probable attributes.'
         yield dict(title='Grad-CAM', text=text if figures else 'The images are missing, or cannot be read.', figures=figures)
 
-    def html(self, problems):
+    def html(self, problems, map_of_images=None):
         "Render the page; `problems` are sentences"
         run,metrics,interp,adjustment = self.run,self.metrics,self.interp,None
         decision = metrics.get('decision') or {}
@@ -130,7 +131,7 @@ class _RunReport:
         if self.learn and self.has_category: adjustment = adjustment_table(interp, self.learn.prior.category_shares)
         tables = [label_table(metrics[o], o.capitalize()) for o in ('categories','attributes') if metrics.get(o)]
         return render_page('run.html', folds=fold_score_table(metrics) if 'folds' in metrics else None,
-            title=f'Run {run.folder.absolute().name}', about=self.about(), problems=problems,
+            title=f'Run {run.folder.absolute().name}', about=self.about(), problems=problems, map=map_of_images,
             scores=list(self.score_cards()), rule=decision.get('name'),
             cross_fitted=Table([[name, f'{score:.4f}'] for name,score in rules], ['', 'Mean F1']) if rules else None,
             ranking=ranking_table(metrics), garments=garment_table(metrics.get('garments', {})),
@@ -149,9 +150,28 @@ def write_label_scores(
     rows = [dict(part=part, label=name, **scores) for part,labels in parts.items() for name,scores in labels.items()]
     with atomic_write(run.folder/'label_scores.csv') as f: pd.DataFrame(rows).to_csv(f, index=False)
 
+_MAX_MAP = 1500 # images, so that the page stays below 8 MB
+
+def _validation_map(interp, learn):
+    "A map of the validation images, as far as they are there"
+    from fashion_fastai.similar.embed import embed_images # here, since most reports have no map
+    from fashion_fastai.similar.map import map_points
+    rows = np.array([i for i,o in enumerate(interp.images) if os.path.isfile(o)], int)
+    rows = np.sort(np.random.default_rng(42).permutation(rows)[:_MAX_MAP])
+    paths = [interp.images[i] for i in rows]
+    if not paths: raise InputError('its validation images are gone')
+    found = embed_images(learn, ImageList(paths, paths, set()))
+    names,labels = list(interp.vocab.categories),interp.category[rows].tolist()
+    predicted = interp.probabilities()[0].argmax(1)[rows].tolist() if names else labels
+    def text(path, k, p):
+        if k < 0: return Path(path).name
+        return f"{Path(path).name}: {names[k]}" + (f", predicted {names[p]}" if p != k else '')
+    return image_map(map_points(found.vectors), labels, names, paths, map(text, paths, labels, predicted))
+
 def write_report(
     run:str|Path, # run folder, finished or not
     learn:FashionLearner|None=None, # its learner; None to load it
+    with_map:bool=False, # also draw a map of the validation images, which takes half a minute
 )->Path: # report.html in that folder; raises `InputError` if it contains no run, or cannot be written
     "Write a run's report; what is missing in the folder is missing on the page, with a note"
     content,interp = read_run(run),None
@@ -164,7 +184,12 @@ def write_report(
     if learn and interp and [*learn.vocab.categories, *learn.vocab.attributes] != [*interp.vocab.categories, *interp.vocab.attributes]:
         problems.append('No heat maps: validation.npz has other labels than the model.')
         learn = None
-    page = _RunReport(content, interp, learn).html(problems)
+    images = None
+    if with_map and interp and learn:
+        try: images = _validation_map(interp, learn)
+        except InputError as e: problems.append(f"No map: {e}")
+    elif with_map: problems.append('No map: it needs the predictions and the network of one run.')
+    page = _RunReport(content, interp, learn).html(problems, images)
     with atomic_write(content.folder/'report.html') as f: f.write_text(page, encoding='utf-8')
     write_label_scores(content)
     return content.folder/'report.html'

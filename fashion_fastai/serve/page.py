@@ -108,6 +108,20 @@ def _images_tab(gr, service):
     start.click(predict, files, outputs, api_name='images', **options)
     folder.upload(predict, folder, outputs, api_visibility='private', **options)
 
+def _similar_tab(gr, service):
+    "The most similar items of a catalogue"
+    with gr.Row():
+        image = _uploads_only(gr.Image(label='Image', type='filepath', image_mode=None, sources=['upload','clipboard'],
+            height=320, buttons=[], elem_id='query', scale=1))
+        with gr.Column(scale=3):
+            number = gr.Slider(4, 48, 12, step=4, label='Items', elem_id='number')
+            gallery = gr.Gallery(label='Similar items', columns=4, height='auto', object_fit='contain', interactive=False, buttons=[],
+                elem_id='similar')
+    rows = gr.Dataframe(headers=['similarity','category','attributes','image'], interactive=False, wrap=True, elem_id='similar_rows')
+    options = dict(preprocess=False, show_progress_on=gallery)
+    image.change(_show_errors(service.similar), [image,number], [gallery,rows], api_name='similar', **options)
+    number.release(_show_errors(service.similar), [image,number], [gallery,rows], api_visibility='private', **options)
+
 def web_page(
     service:PredictionService, # predictions of the model
     title:str, # name of the model
@@ -120,6 +134,8 @@ def web_page(
         gr.Markdown(f"# What is this garment?\n{about}")
         with gr.Tab('One image'): _image_tab(gr, service, examples)
         with gr.Tab('Many images'): _images_tab(gr, service)
+        if service.catalogue:
+            with gr.Tab('Similar items'): _similar_tab(gr, service)
         gr.Markdown(_NOTE, elem_classes='note')
     return page.queue(max_size=100)
 
@@ -240,12 +256,19 @@ def serve_page(
     examples:str|Path|None=None, # folder of images to try; None for synthetic garments
     engine:str|None=None, # torch, onnx or int8; None for torch if it is installed
     hosts:list=(), # further names by which browsers reach it, as for `KnownHosts`
+    similar:str|Path|None=None, # embeddings of a catalogue, from `fashion embed`, to show similar items of
+    images:str|Path|None=None, # folder of the catalogue's images; None for that of its list
 ): # yields the page's address; raises `InputError` for invalid arguments, or if gradio is not installed
     "Serve the page of a trained model inside the block"
     def make_page(tmp):
         lists = tmp/'lists'
         lists.mkdir()
-        service = PredictionService(*(load_engine(model, engine, precision) for _ in range(2)), tmp/'uploads', lists)
+        models = [load_engine(model, engine, precision) for _ in range(2)]
+        catalogue = None
+        if similar:
+            from fashion_fastai.similar.search import SimilarItems # here, since most pages have no catalogue
+            catalogue = SimilarItems(models[0], similar, model, folder=images)
+        service = PredictionService(*models, tmp/'uploads', lists, catalogue)
         return web_page(service, Path(model).absolute().name, example_images(examples, tmp/'examples')),service.close
     with open_page(make_page, host, port, hosts) as url: yield url
 

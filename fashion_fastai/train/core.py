@@ -67,6 +67,8 @@ def check_recipe(
         raise InputError('precision fp16 needs a GPU; on a CPU, choose bf16 or fp32')
     if recipe.corrections != 'no' and not Path(recipe.corrections).is_file():
         raise InputError(f"{recipe.corrections}: cannot be read: there is no such file; fashion review writes corrections")
+    if recipe.with_labels != 'no' and not Path(recipe.with_labels).is_file():
+        raise InputError(f"{recipe.with_labels}: cannot be read: there is no such file; fashion label writes labels")
     if recipe.cache in ('auto','no'): return
     try:
         Path(recipe.cache).mkdir(parents=True, exist_ok=True)

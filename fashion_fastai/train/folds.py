@@ -18,7 +18,7 @@ from ..data.table import read_rows
 from ..data.split import join_groups,stratified_folds
 from ..data.labels import LabelTable,read_groups,read_tables
 from ..data.duplicates import near_duplicate_groups
-from ..data.read import RunData,corrected,read_images
+from ..data.read import RunData,corrected,read_images,with_more_labels
 from ..decision.tune import MIN_TUNED,decide
 from ..outputs.submission import read_bad_images,write_bad_images
 from ..folders.run import FOLDS_FILE,FOLDS_RUN_FILES,check_folder,is_finished,locked_run,read_metrics,resumed_recipe
@@ -148,6 +148,7 @@ def _begin(data, out, recipe, n, overwrite, resume):
     check_recipe(recipe)
     table = LabelTable(*read_tables(data), data)
     table.groups = read_groups(table.frame.file_path, data, len(table.vocab.categories), table.images)
+    table = with_more_labels(table, recipe) # which are divided into folds as all others are
     plan = plan_run(table, recipe, n)
     recipe = plan.recipe if plan else replace(recipe, minutes=0)
     if overwrite: _clear(out)
