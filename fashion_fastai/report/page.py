@@ -18,6 +18,7 @@ from ..interpret.core import FashionInterpretation
 from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall
 from ..interpret.plots import plot_results,plot_top_losses,show_grad_cam
 from ..predict.model import load_folder
+from .doctor import run_findings
 from .html import MAX_ROWS,Table,figure_image,render_page,settings_table
 from ..folders.run import Run,read_run
 
@@ -199,7 +200,7 @@ def _speed(metrics):
 
 _ENVIRONMENT = 'device','precision','channels_last','cache','machine','versions'
 
-def _render(run, interp, learn, problems):
+def _render(run, interp, learn, findings, problems):
     "The report as HTML"
     metrics,decision,labels = run.metrics,run.metrics.get('decision') or {},('categories','attributes')
     baseline = _baseline(interp, learn) if interp and learn else {}
@@ -209,7 +210,7 @@ def _render(run, interp, learn, problems):
     adjustment = adjustment_table(interp, learn.prior.category_shares) if interp and learn and interp.has_category.any() else None
     tables = [label_table(metrics[o], o.capitalize()) for o in labels if metrics.get(o)]
     return render_page('run.html', folds=fold_score_table(metrics) if 'folds' in metrics else None,
-        title=f'Run {run.folder.absolute().name}', about=_about(run), problems=problems,
+        title=f'Run {run.folder.absolute().name}', about=_about(run), problems=problems, findings=findings,
         scores=metrics and _score_cards(metrics, baseline), rule=decision.get('name'),
         cross_fitted=Table([[name, f'{score:.4f}'] for name,score in rules], ['', 'Mean F1']) if rules else None,
         ranking=ranking_table(metrics), garments=garment_table(metrics.get('garments', {})),
@@ -243,7 +244,10 @@ def write_report(
     if learn and interp and [*learn.vocab.categories, *learn.vocab.attributes] != [*interp.vocab.categories, *interp.vocab.attributes]:
         problems.append('No heat maps: validation.npz has other labels than the model.')
         learn = None
-    page = _render(content, interp, learn, problems)
+    findings = []
+    try: findings = run_findings(content.folder, interp)
+    except InputError as e: problems.append(f"No findings: {e}")
+    page = _render(content, interp, learn, findings, problems)
     with atomic_write(content.folder/'report.html') as f: f.write_text(page, encoding='utf-8')
     write_label_scores(content)
     return content.folder/'report.html'
