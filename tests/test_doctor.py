@@ -7,14 +7,16 @@ from fashion_fastai.callback.blocks import BlockStats,network_blocks
 from fashion_fastai.data.augment import JitterNormalize
 from fashion_fastai.data.stats import read_stats
 from fashion_fastai.data.synthetic import draw_garments
-from fashion_fastai.examples import tiny_learner
+from fashion_fastai.examples import example_data,tiny_learner
 from fashion_fastai.folders.run import STATS_FILE
 from fashion_fastai.model.multitask import multi_task_model
 from fashion_fastai.report.doctor import MAX_UPDATE,data_findings,rate_findings,read_stats_file,run_findings,training_findings
 from fashion_fastai.train.core import recipe_learner,train_run
 from fashion_fastai.train.doctor import doctor,start_findings
 
-SHORT = ['--recipe','demo','--stages','32x24:8','--report','no'] # long enough to learn something of 400 garments
+# long enough to learn something of 400 garments
+SHORT = ['--recipe','demo','--stages','32x24:6','--width','.25','--optimizer','muon','--rule','fixed','--report','no','--precision','fp32','--channels-last','no']
+ONE_EPOCH = ['--epochs','1']
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory): return draw_garments(tmp_path_factory.mktemp('data')/'garments', n=400, splits=(.7,.2,.1))
@@ -28,27 +30,34 @@ def test_a_training_without_a_fault_has_no_findings(clean):
     assert run_findings(clean) == []
     assert 'nothing found' in run_inprocess('doctor', clean).stdout
 
-@pytest.mark.parametrize('options', [['--optimizer','muon'], ['--stem','whitened','--optimizer','muon','--arch','xresnet18'], ['--lr','.02'], ['--lr','.002'], ['--ema','.9','--mixup','.3']])
+@pytest.mark.slow
+@pytest.mark.parametrize('options', [['--optimizer','adamw','--lr','.02'], ['--stem','whitened','--ema','.9'], ['--lr','.002','--mixup','.5']])
 def test_other_settings_are_no_fault(options, data, tmp_path):
-    assert run_findings(train(data, tmp_path/'run', *SHORT, *options)) == []
+    "A network may have learned nothing yet"
+    assert names(train(data, tmp_path/'run', *SHORT, '--epochs', '3', *options)) <= {'learned_nothing'}
+
+@pytest.mark.slow
+def test_recipe_quick_has_no_findings(tmp_path):
+    assert run_findings(train(example_data(1500), tmp_path/'run', '--recipe', 'quick', '--stages', '32x24:4', '--rule', 'fixed', '--report', 'no')) == []
 
 def test_statistics_are_recorded_for_every_block_and_epoch(clean):
     start,blocks = read_stats_file(clean/STATS_FILE)
-    assert len(blocks) == 8*blocks.block.nunique() and {'body.0','body.4','head.category','head.attributes'} <= set(blocks.block)
+    assert len(blocks) == 6*blocks.block.nunique() and {'body.0','body.4','head.category','head.attributes'} <= set(blocks.block)
     assert (blocks.gradient_norm > 0).all() and blocks.update_ratio.between(1e-9, 10).all()
     assert blocks[blocks.block == 'body.4'].dead_relus.between(0, .5).all() and blocks[blocks.block == 'head.category'].dead_relus.isna().all()
     assert start['low'] < 0 < start['high'] and abs(start['loss']/start['expected_loss'] - 1) < .1
 
+@pytest.mark.slow
 class TestPlantedFaults:
-    @pytest.mark.parametrize('options', [['--lr','.18'], ['--lr','.18','--optimizer','muon','--stem','whitened']])
+    @pytest.mark.parametrize('options', [['--optimizer','adamw'], ['--stem','whitened']])
     def test_a_learning_rate_thirty_times_too_high(self, options, data, tmp_path):
-        done = run_inprocess('train', data, '--out', tmp_path/'run', *SHORT, *options) # it may diverge
+        done = run_inprocess('train', data, '--out', tmp_path/'run', *SHORT, '--epochs', '2', '--lr', '.18', *options) # it may diverge
         assert done.returncode in (0, 2)
         finding = next(o for o in run_findings(tmp_path/'run') if o.name == 'learning_rate')
         assert '--lr' in finding.advice and '0.18' in finding.text
 
     def test_a_learning_rate_that_moves_nothing(self, data, tmp_path):
-        assert 'learning_rate' in names(train(data, tmp_path/'run', *SHORT, '--lr', '1e-7', '--epochs', '1'))
+        assert 'learning_rate' in names(train(data, tmp_path/'run', *SHORT, *ONE_EPOCH, '--lr', '1e-7'))
 
     def test_labels_that_do_not_belong_to_their_images(self, data, tmp_path):
         shutil.copytree(data, tmp_path/'garments')
@@ -63,7 +72,7 @@ class TestPlantedFaults:
     def test_inputs_that_are_not_normalised(self, stats, data, tmp_path, monkeypatch):
         init = JitterNormalize.__init__
         monkeypatch.setattr(JitterNormalize, '__init__', lambda self, lighting=.1: init(self, lighting, stats))
-        assert names(train(data, tmp_path/'run', *SHORT, '--epochs', '1')) >= {'input_range'}
+        assert names(train(data, tmp_path/'run', *SHORT, *ONE_EPOCH)) >= {'input_range'}
 
     def test_half_of_the_network_is_frozen(self, data, tmp_path, monkeypatch):
         def half_frozen(*args, **kwargs):
@@ -71,23 +80,25 @@ class TestPlantedFaults:
             for o in learn.model[0][:5]: o.requires_grad_(False)
             return learn
         monkeypatch.setattr('fashion_fastai.train.core.recipe_learner', half_frozen)
-        run = train(data, tmp_path/'run', *SHORT, '--epochs', '1')
+        run = train(data, tmp_path/'run', *SHORT, *ONE_EPOCH)
         finding = next(o for o in run_findings(run) if o.name == 'frozen')
         assert 'body.0, body.1, body.2, body.4' in finding.text and 'body.5' not in finding.text
 
     def test_one_class_only(self, data, tmp_path):
         shutil.copytree(data, tmp_path/'garments')
         for o in ('train.csv','val.csv'): pd.read_csv(data/o).assign(category_label=0).to_csv(tmp_path/'garments'/o, index=False)
-        run = train(tmp_path/'garments', tmp_path/'run', *SHORT, '--epochs', '1')
+        run = train(tmp_path/'garments', tmp_path/'run', *SHORT, *ONE_EPOCH)
         finding = next(o for o in run_findings(run) if o.name == 'one_class')
         assert 'all training images have the category top' in finding.text
         assert 'one_class' in {o.name for o in doctor(tmp_path/'garments')}
 
 class TestData:
+    @pytest.mark.slow
     def test_a_folder_without_a_fault(self, data):
         done = run_inprocess('doctor', data, '--recipe', 'demo', '--stages', '32x24:2')
         assert done.returncode == 0 and 'nothing found' in done.stdout, done.stdout
 
+    @pytest.mark.slow
     def test_a_learning_rate_above_the_finders_curve(self, data):
         done = run_inprocess('doctor', data, '--recipe', 'demo', '--stages', '32x24:2', '--lr', '3', '--strict')
         assert 'learning rate: the learning rate is 3; the finder suggests' in done.stdout

@@ -29,7 +29,7 @@ class Finding(NamedTuple):
     def __str__(self): return f"{self.name.replace('_', ' ')}: {self.text}; {self.advice}"
 
 # %% ../../nbs/121_report.doctor.ipynb #73418f82
-MAX_UPDATE,MIN_UPDATE = .3,1e-5 # norm of a step's change over the norm of the weights, median of the body's blocks
+MAX_UPDATE,MIN_UPDATE = .2,1e-4 # norm of a step's change over the norm of the weights, median of the body's blocks
 MAX_DEAD = .5 # fraction of the channels of a block that are nowhere positive
 
 def _input_finding(start):
