@@ -3,6 +3,7 @@ import importlib.util,shutil,subprocess
 from pathlib import Path
 import pytest
 from conftest import run_inprocess,train
+from test_app import served
 
 ROOT = Path(__file__).parent.parent
 AXE = ROOT/'.venv'/'axe'/'axe.min.js'
@@ -62,6 +63,17 @@ class TestPages:
         try: assert tab.evaluate('document.documentElement.scrollWidth') <= 680
         finally: tab.emulate_media(media='screen')
         assert (tmp_path/'page.pdf').read_bytes().count(b'/Type /Page\n') <= 20
+
+@pytest.mark.parametrize('options', [['--api'], ['--no-browser']], ids=['api','page'])
+def test_axe_finds_nothing_in_what_is_served(options, run, tab, tmp_path):
+    with served(run, tmp_path, *options) as page:
+        tab.goto(page.url)
+        if '--api' not in options: tab.get_by_role('heading').first.wait_for(timeout=60_000)
+        for width in (1200, 390):
+            tab.set_viewport_size(dict(width=width, height=900))
+            tab.screenshot(path=tmp_path/f'{width}.png', full_page=True)
+            assert violations(tab) == []
+            assert tab.evaluate('document.documentElement.scrollWidth') <= width
 
 def test_axe_finds_planted_faults(tab):
     tab.set_content('<html><body><img src="data:image/gif;base64,R0lGODlhAQABAAAAACw="><p style="color:#aaa">pale</p><input></body></html>')

@@ -74,9 +74,9 @@ def test_the_best_settings_are_found_and_written(garments, tmp_path, monkeypatch
     assert len({n for is_last,_,n in comparison}) == 2 # all training images only at the end
 
 def test_noise_is_called_noise_and_changes_no_settings(garments, tmp_path, monkeypatch):
-    rng = np.random.default_rng(1)
-    Fake(monkeypatch, lambda recipe: .5 + .01*rng.random(), noise=0.)
-    done = run_inprocess('tune', garments, '--keys', 'lr,wd', '--minutes', '2', '--recipe', 'demo', '--stages', '32x24:3', '--cache', 'no', '--out', 'tune', cwd=tmp_path)
+    def luck(recipe): return .5 + .02*np.random.default_rng([recipe.seed, int(1e6*recipe.lr)]).standard_normal()
+    Fake(monkeypatch, luck)
+    done = run_inprocess('tune', garments, '--keys', 'lr,wd', '--minutes', '1', '--recipe', 'demo', '--stages', '32x24:3', '--cache', 'no', '--out', 'tune', cwd=tmp_path)
     assert done.returncode == 0 and 'this is noise: keep the recipe' in done.stdout, done.stdout + done.stderr
     assert not (tmp_path/'settings.ini').exists()
 
