@@ -3107,8 +3107,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fashion_fastai/train/tune.py'),
                                            'fashion_fastai.train.tune._gain_with_error': ( 'train.tune.html#_gain_with_error',
                                                                                            'fashion_fastai/train/tune.py'),
-                                           'fashion_fastai.train.tune._mean_score': ( 'train.tune.html#_mean_score',
-                                                                                      'fashion_fastai/train/tune.py'),
                                            'fashion_fastai.train.tune._value': ('train.tune.html#_value', 'fashion_fastai/train/tune.py'),
                                            'fashion_fastai.train.tune.gain_of': ('train.tune.html#gain_of', 'fashion_fastai/train/tune.py'),
                                            'fashion_fastai.train.tune.plan_tuning': ( 'train.tune.html#plan_tuning',

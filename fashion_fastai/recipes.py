@@ -275,7 +275,8 @@ def add_recipe(
     path,ini = Path(path),_parse_ini(SHIPPED, _parser())
     text = read_regular(path).decode('utf-8-sig').rstrip() + '\n\n' if path.is_file() else ''
     if text: _check_keys(_parse_ini(path, ini), path)
-    if recipe.name in ini.sections(): raise InputError(f"{path}: there is a recipe '{recipe.name}' already; choose another name")
+    if recipe.name in ini.sections():
+        raise InputError(f"{path}: there is a recipe '{recipe.name}' already; choose another name")
     def is_default(key, value): return key in ini.defaults() and _parse(key, ini.defaults()[key], _TYPES[key]) == value
     lines = [f'{key} = {_text(value)}' for key,value in recipe.settings.items() if not is_default(key, value)]
     section = '\n'.join([f'[{recipe.name}]', *lines])

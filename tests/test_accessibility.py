@@ -1,5 +1,5 @@
 "Report, data card, web page and API page in a browser: axe-core's rules, the keyboard, a phone's width, and paper"
-import importlib.util,shutil,subprocess
+import importlib.util,shutil
 from pathlib import Path
 import pytest
 from conftest import run_inprocess,train

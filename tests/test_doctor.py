@@ -2,7 +2,6 @@
 import json,shutil
 import numpy as np,pandas as pd,pytest,torch
 from conftest import refused,run_inprocess,train
-from fashion_fastai.core import InputError
 from fashion_fastai.callback.blocks import BlockStats,network_blocks
 from fashion_fastai.data.augment import JitterNormalize
 from fashion_fastai.data.stats import read_stats
@@ -11,7 +10,7 @@ from fashion_fastai.examples import example_data,tiny_learner
 from fashion_fastai.folders.run import STATS_FILE
 from fashion_fastai.model.multitask import multi_task_model
 from fashion_fastai.report.doctor import MAX_UPDATE,data_findings,rate_findings,read_stats_file,run_findings,training_findings
-from fashion_fastai.train.core import recipe_learner,train_run
+from fashion_fastai.train.core import recipe_learner
 from fashion_fastai.train.doctor import doctor,start_findings
 
 # long enough to learn something of 700 garments

@@ -1,9 +1,8 @@
 "A run is trained again from its settings: bits agree on the same machine, and what differs is named"
-import json,re,shutil,subprocess
+import json,shutil,subprocess
 from pathlib import Path
 import numpy as np,pandas as pd,pytest
-from conftest import SHORT,refused,run_inprocess,train
-from fashion_fastai import __file__ as package
+from conftest import refused,run_inprocess
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.metrics import SCORES
 from fashion_fastai.train import provenance

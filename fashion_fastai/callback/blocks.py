@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEPS_PER_EPOCH', 'network_blocks', 'BlockStats']
 
-# %% ../../nbs/120_callback.blocks.ipynb #b17da0b8
+# %% ../../nbs/120_callback.blocks.ipynb #13c2ee83
 import json,math
 from pathlib import Path
 import numpy as np,pandas as pd,torch
@@ -13,7 +13,7 @@ from fastai.callback.core import Callback
 from torch import nn
 from ..core import atomic_write
 
-# %% ../../nbs/120_callback.blocks.ipynb #a80051b2
+# %% ../../nbs/120_callback.blocks.ipynb #3896b8cf
 def network_blocks(
     model:nn.Sequential, # body and head
 )->dict: # name -> module
@@ -21,7 +21,7 @@ def network_blocks(
     parts = [(f'{where}.{name}', o) for where,part in zip(('body','head'), model) for name,o in part.named_children()]
     return {name: o for name,o in parts if any(weight.ndim > 1 and weight.numel() for weight in o.parameters())}
 
-# %% ../../nbs/120_callback.blocks.ipynb #f0d2ca2a
+# %% ../../nbs/120_callback.blocks.ipynb #23f24c4e
 STEPS_PER_EPOCH = 4 # that are measured
 
 def _norm(tensors):
@@ -58,8 +58,8 @@ class BlockStats(Callback):
     def after_loss(self):
         if not self.training or not self.is_recorded or self.start: return
         images = self.xb[0].detach().float()
-        values = dict(loss=self.loss, expected_loss=self._uninformed_loss(), mean=images.mean(), std=images.std(), low=images.min(),
-            high=images.max())
+        losses = dict(loss=self.loss, expected_loss=self._uninformed_loss())
+        values = dict(losses, mean=images.mean(), std=images.std(), low=images.min(), high=images.max())
         numbers = {name: float(o) for name,o in values.items()}
         self.start = {name: o if math.isfinite(o) else None for name,o in numbers.items()} # None can be written as JSON
 

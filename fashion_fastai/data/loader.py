@@ -216,17 +216,18 @@ def pack_table(
 DEVICES = 'cpu','cuda','mps'
 
 @lru_cache
-def _warn_of_mps(): warnings.warn("FASHION_DEVICE=mps: Apple's GPU is untested; compare the scores with those of FASHION_DEVICE=cpu")
+def _warn_of_mps(): warnings.warn("FASHION_DEVICE=mps: Apple's GPU is untested; compare the scores with those of a CPU")
 
 def compute_device()->torch.device: # raises `InputError` for a device that is not here
-    "The device that the variable FASHION_DEVICE names, else the CUDA device if there is one and fastai may use it, else the CPU"
+    "The device that FASHION_DEVICE names, else the CUDA device if there is one and fastai may use it, else the CPU"
     asked = os.environ.get('FASHION_DEVICE', '')
     if not asked:
         device = default_device()
         return device if device.type == 'cuda' else torch.device('cpu')
     if asked not in DEVICES: raise InputError(f"FASHION_DEVICE is '{asked}', but should be {', '.join(DEVICES)}")
     is_here = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
-    if not is_here[asked]: raise InputError(f"FASHION_DEVICE is {asked}, which this machine or this PyTorch does not have")
+    if not is_here[asked]:
+        raise InputError(f"FASHION_DEVICE is {asked}, which this machine or this PyTorch does not have")
     if asked == 'mps': _warn_of_mps()
     return torch.device('cuda', torch.cuda.current_device()) if asked == 'cuda' else torch.device(asked)
 

@@ -6,7 +6,7 @@
 __all__ = ['MAX_UPDATE', 'MIN_UPDATE', 'MAX_DEAD', 'Finding', 'read_stats_file', 'training_findings', 'rate_findings',
            'prediction_findings', 'run_findings', 'data_findings']
 
-# %% ../../nbs/121_report.doctor.ipynb #8189c12c
+# %% ../../nbs/121_report.doctor.ipynb #73a422a6
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,13 @@ import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN,fmt_size
 from ..data.stats import DatasetStats
 from ..decision.prior import ConstantPrediction
-from ..folders.model import CONFIG_FILES,check_values,config_path,is_dict_of,is_list_of,is_number,is_text,read_config,read_json
+from ..folders.model import CONFIG_FILES,check_values,config_path,read_config,read_json
+from ..folders.model import is_dict_of,is_list_of,is_number,is_text
 from ..folders.run import DIVERGED_FILE,STATS_FILE,read_run
 from ..interpret.core import FashionInterpretation
 from .issues import find_issues
 
-# %% ../../nbs/121_report.doctor.ipynb #6bd1b597
+# %% ../../nbs/121_report.doctor.ipynb #841b2773
 class Finding(NamedTuple):
     "Something that is wrong with a training or its data"
     name:str # of the kind, for scripts, such as learning_rate
@@ -28,7 +29,7 @@ class Finding(NamedTuple):
     advice:str # what to do
     def __str__(self): return f"{self.name.replace('_', ' ')}: {self.text}; {self.advice}"
 
-# %% ../../nbs/121_report.doctor.ipynb #73418f82
+# %% ../../nbs/121_report.doctor.ipynb #4afb73be
 MAX_UPDATE,MIN_UPDATE = .2,1e-4 # norm of a step's change over the norm of the weights, median of the body's blocks
 MAX_DEAD = .5 # fraction of the channels of a block that are nowhere positive
 
@@ -37,14 +38,16 @@ def _input_finding(start):
     low,high,mean,std = (start[o] for o in ('low','high','mean','std'))
     if low < -.5 and abs(mean) < 3 and std < 4: return # augmentation moves dark pixels a little below 0
     text = f"the network gets values from {low:.3g} to {high:.3g}, mean {mean:.2g}, standard deviation {std:.2g}"
-    yield Finding('input_range', text, 'normalise them to about mean 0 and standard deviation 1, as `JitterNormalize` does in `batch_tfms`')
+    advice = 'normalise them to about mean 0 and standard deviation 1, as `JitterNormalize` does in `batch_tfms`'
+    yield Finding('input_range', text, advice)
 
 def _start_finding(start):
     "A finding if the loss before the first step is not that of equal probabilities"
     loss,expected = start['loss'],start['expected_loss']
     if .75*expected < loss < 1.33*expected: return
     text = f"the loss of the first batch is {loss:.3g}; equal probabilities would have {expected:.3g}"
-    yield Finding('start_loss', text, "initialise the head's weights with a small standard deviation, such as 0.01, and its biases with 0")
+    advice = "initialise the head's weights with a small standard deviation, such as 0.01, and its biases with 0"
+    yield Finding('start_loss', text, advice)
 
 def _block_findings(blocks, lr):
     "Findings about frozen blocks, learning rate and ReLUs; `blocks` has a row per epoch and block"
@@ -75,9 +78,11 @@ def read_stats_file(
     "What `BlockStats` recorded"
     what = 'the statistics of a training'
     content = read_json(path, what)
-    def is_start(o): return is_dict_of(o, lambda value: value is None or is_number(value, -1e30, 1e30)) and set(_START) <= set(o)
-    def is_block(o): return isinstance(o, dict) and set(o) == set(_BLOCK) and all(is_valid(o[k]) for k,is_valid in _BLOCK.items())
-    checks = [('start', is_start, f"numbers for {', '.join(_START)}"), ('blocks', lambda o: is_list_of(o, is_block), 'a row per epoch and block')]
+    def is_value(o): return o is None or is_number(o, -1e30, 1e30)
+    def is_start(o): return is_dict_of(o, is_value) and set(_START) <= set(o)
+    def is_block(o): return isinstance(o, dict) and set(o) == set(_BLOCK) and all(_BLOCK[k](o[k]) for k in o)
+    def are_blocks(o): return is_list_of(o, is_block)
+    checks = [('start', is_start, f"numbers for {', '.join(_START)}"), ('blocks', are_blocks, 'a row per epoch and block')]
     check_values(path, what, content, checks)
     return content['start'],pd.DataFrame(content['blocks'], columns=list(_BLOCK)).astype(dict(dead_relus=float))
 
@@ -92,7 +97,7 @@ def training_findings(
     if start and not from_parent and start['loss'] is not None: findings += _start_finding(start)
     return [*findings, *_block_findings(blocks, lr)] if len(blocks) else findings
 
-# %% ../../nbs/121_report.doctor.ipynb #1b8ad7d4
+# %% ../../nbs/121_report.doctor.ipynb #2595464d
 def rate_findings(
     lr:float, # highest learning rate of a recipe
     suggestion:float, # of `lr_find`
@@ -100,14 +105,14 @@ def rate_findings(
 )->list: # of `Finding`
     "Whether a learning rate is far from what the finder suggests"
     rates,losses = map(np.array, curve)
-    highest = max(rates[np.nanargmin(losses)], 3*suggestion)
-    if suggestion/100 <= lr <= 3*highest: return []
-    text = f"the learning rate is {lr:.2g}; the finder suggests {suggestion:.2g}, and its loss is lowest at {rates[np.nanargmin(losses)]:.2g}"
+    lowest = rates[np.nanargmin(losses)]
+    if suggestion/100 <= lr <= 3*max(lowest, 3*suggestion): return []
+    text = f"the learning rate is {lr:.2g}; the finder suggests {suggestion:.2g}, and its loss is lowest at {lowest:.2g}"
     return [Finding('learning_rate', text, f"try --lr {suggestion:.2g}")]
 
-# %% ../../nbs/121_report.doctor.ipynb #5888d37e
+# %% ../../nbs/121_report.doctor.ipynb #2cc9275a
 _MIN_SCORED = 20 # images below which nothing is said
-_TOO_FEW_EPOCHS = 'train longer; if that changes nothing, check that each row has the label of its image: the data card of fashion check shows them'
+_TOO_FEW_EPOCHS = 'train longer; if that changes nothing, see on the data card of fashion check whether labels belong to their images'
 
 def _category_losses(interp, shares):
     "Negative log likelihood of each known category by the network and by the prior, two arrays"
@@ -134,7 +139,8 @@ def _learning_finding(name, losses, prior_losses):
     gains = prior_losses - losses
     error = gains.std(ddof=1)/math.sqrt(len(gains))
     if gains.mean() > 2*error: return
-    text = f"predictions of the {name} are no better than their shares in the training set (log loss {losses.mean():.3f}, of the shares {prior_losses.mean():.3f})"
+    both = f"log loss {losses.mean():.3f}, of the shares {prior_losses.mean():.3f}"
+    text = f"predictions of the {name} are no better than their shares in the training set ({both})"
     yield Finding('learned_nothing', text, _TOO_FEW_EPOCHS)
 
 def _bias_finding(interp, shares):
@@ -144,8 +150,10 @@ def _bias_finding(interp, shares):
     noise = .5*np.sqrt(shares*(1-shares)/len(interp)).sum()
     if .5*np.abs(given - shares).sum() < .25 + 2*noise: return
     k = np.abs(given - shares).argmax()
-    text = f"the network gives {interp.vocab.categories[k]} a probability of {given[k]:.2f} on average; {shares[k]:.2f} of the training images have it"
-    yield Finding('prior', text, 'train longer, and check that training and validation images come from the same source')
+    mean = f"a probability of {given[k]:.2f} on average"
+    text = f"the network gives {interp.vocab.categories[k]} {mean}; {shares[k]:.2f} of the training images have it"
+    advice = 'train longer, and check that training and validation images come from the same source'
+    yield Finding('prior', text, advice)
 
 def _only_one(names, shares): return names[int(np.argmax(shares))] if len(names) and max(shares) == 1 else None
 
@@ -165,14 +173,15 @@ def prediction_findings(
             findings.append(Finding('one_class', text, _TOO_FEW_EPOCHS))
         findings += _learning_finding('category', *_category_losses(interp, prior.category_shares))
         findings += _bias_finding(interp, prior.category_shares)
-    if (interp.attributes >= 0).any(): findings += _learning_finding('attributes', *_attribute_losses(interp, prior.attribute_shares))
+    if (interp.attributes >= 0).any():
+        findings += _learning_finding('attributes', *_attribute_losses(interp, prior.attribute_shares))
     return findings
 
 def _one_class(name):
     advice = 'look at the labels in train.csv; labels count from 0, and the classes of classes.txt should all occur'
     yield Finding('one_class', f"all training images have the category {name}", advice)
 
-# %% ../../nbs/121_report.doctor.ipynb #b279a6e1
+# %% ../../nbs/121_report.doctor.ipynb #9629470c
 def run_findings(
     folder:str|Path, # of a run, finished or not, with folds or without
     interp:FashionInterpretation|None=None, # its predictions; None to read them
@@ -189,20 +198,23 @@ def run_findings(
         findings += training_findings(start, blocks, lr, settings.get('parent', 'no') != 'no')
     diverged = (folder/DIVERGED_FILE).is_file() or 'diverged' in run.metrics
     if diverged and not any(o.name == 'learning_rate' for o in findings):
-        findings.append(Finding('learning_rate', f"the training diverged at learning rate {lr:.2g}", f"try --lr {lr/3:.1g}"))
-    if interp is None and (folder/'validation.npz').is_file(): interp = FashionInterpretation.load(folder/'validation.npz')
+        text = f"the training diverged at learning rate {lr:.2g}"
+        findings.append(Finding('learning_rate', text, f"try --lr {lr/3:.1g}"))
+    predictions = folder/'validation.npz'
+    if interp is None and predictions.is_file(): interp = FashionInterpretation.load(predictions)
     has_model = any((parts[0]/o).is_file() for o in CONFIG_FILES)
     if interp is None or not has_model: return _distinct(findings)
     prior = ConstantPrediction(**read_config(config_path(parts[0]))['constant'])
-    if [len(prior.category_shares), len(prior.attribute_shares)] != [len(interp.vocab.categories), len(interp.vocab.attributes)]:
-        raise InputError(f"{folder}: validation.npz has other labels than the model")
+    numbers = len(interp.vocab.categories),len(interp.vocab.attributes)
+    if (len(prior.category_shares), len(prior.attribute_shares)) != numbers:
+        raise InputError(f"{predictions}: has other labels than the model")
     return _distinct([*findings, *prediction_findings(interp, prior)])
 
 def _distinct(findings): return list(dict.fromkeys(findings))
 
-# %% ../../nbs/121_report.doctor.ipynb #23040fe6
+# %% ../../nbs/121_report.doctor.ipynb #d51ff467
 def _rule_accuracy(values, labels, is_scored):
-    "Accuracy of the most frequent category for each of `values`, learned where `is_scored` is false, scored where it is true; and of one category for all"
+    "Accuracy of the most frequent category of each value, and of one category for all; counted where `is_scored` is false"
     codes,_ = pd.factorize(values)
     counts = np.zeros((codes.max()+1, labels.max()+1))
     np.add.at(counts, (codes[~is_scored], labels[~is_scored]), 1)
@@ -229,10 +241,12 @@ def data_findings(
     is_scored = ~is_train if (~is_train).any() else np.arange(len(frame)) % 10 == 0
     if is_scored.sum() < _MIN_SCORED or len(np.unique(labels)) < 2: return findings
     sizes = [fmt_size(o) for o in zip(frame.height, frame.width)]
-    features = {'size of the image': np.array(sizes), 'mode': frame['mode'].values, 'size of the file': _file_sizes(frame.image)}
+    features = {'size of the image': np.array(sizes), 'mode': frame['mode'].values}
+    features['size of the file'] = _file_sizes(frame.image)
     for name,values in features.items():
         accuracy,constant = _rule_accuracy(values, labels, is_scored)
         if accuracy < constant + .5*(1-constant) or constant == 1: continue
-        text = f"the {name} alone tells the category of {accuracy:.0%} of the images ({constant:.0%} have the most frequent one)"
-        findings.append(Finding('leak', text, 'bring all images to one size and format before training, or the network learns where they come from'))
+        text = f"the {name} alone tells the category of {accuracy:.0%} of the images; {constant:.0%} have the most frequent one"
+        advice = 'bring all images to one size and format before training, or the network learns where they come from'
+        findings.append(Finding('leak', text, advice))
     return findings

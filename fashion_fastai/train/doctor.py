@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['start_findings', 'doctor']
 
-# %% ../../nbs/122_train.doctor.ipynb #19b82abc
+# %% ../../nbs/122_train.doctor.ipynb #aa2cc1b8
 from pathlib import Path
 from fastai.callback.core import Callback,CancelFitException
 from ..callback.blocks import BlockStats
@@ -18,7 +18,7 @@ from ..report.doctor import data_findings,rate_findings,run_findings,training_fi
 from .core import data_learner
 from .start import start_from
 
-# %% ../../nbs/122_train.doctor.ipynb #6cd0d2f2
+# %% ../../nbs/122_train.doctor.ipynb #f6a1daac
 class _OneStep(Callback):
     order = 98 # after what watches the step
     def after_batch(self): raise CancelFitException
@@ -33,7 +33,7 @@ def start_findings(
     findings = training_findings(stats.start, stats.table, learn.lr, from_parent)
     return [o for o in findings if o.name != 'learning_rate'] # which a single step does not tell
 
-# %% ../../nbs/122_train.doctor.ipynb #ba364fe4
+# %% ../../nbs/122_train.doctor.ipynb #2ff067fe
 def _rate_findings(data, recipe):
     "Findings of the first step and of the LR finder, for a recipe on a data folder"
     learn = data_learner(data, recipe)
@@ -54,7 +54,8 @@ def doctor(
         if not lr_find: return findings
         data = read_metrics(folder/'metrics.json', ('data',))['data']
         return [*findings, *_rate_findings(data, read_recorded_recipe(folder/'settings.ini'))]
-    if not (folder/'train.csv').is_file(): raise InputError(f"{folder}: is neither a run folder nor a data folder with train.csv")
+    if not (folder/'train.csv').is_file():
+        raise InputError(f"{folder}: is neither a run folder nor a data folder with train.csv")
     recipe = recipe or read_recipe('quick')
     findings = data_findings(read_stats(folder, recipe.workers))
     if any(o.name == 'one_class' for o in findings): return findings # nothing could be learned

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['READ_FILES', 'data_hash', 'all_versions', 'source_commit', 'provenance']
 
-# %% ../../nbs/123_train.provenance.ipynb #fe2c929f
+# %% ../../nbs/123_train.provenance.ipynb #0da210c4
 import hashlib,subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..callback.state import fingerprint
 from ..data.labels import LabelTable
 from ..predict.model import versions
 
-# %% ../../nbs/123_train.provenance.ipynb #a20fa444
+# %% ../../nbs/123_train.provenance.ipynb #60de65c5
 READ_FILES = 1000 # images whose bytes are read
 
 def data_hash(
@@ -24,10 +24,11 @@ def data_hash(
     "A hash of labels, splits and names, of the size of each image file, and of the bytes of `READ_FILES` of them"
     digest,images = hashlib.sha256(fingerprint(table).encode()),table.images
     digest.update(repr([Path(o).stat().st_size for o in images]).encode())
-    for i in np.unique(np.linspace(0, len(images)-1, READ_FILES).round().astype(int)): digest.update(Path(images[i]).read_bytes())
+    spread = np.linspace(0, len(images)-1, READ_FILES).round().astype(int)
+    for i in np.unique(spread): digest.update(Path(images[i]).read_bytes())
     return digest.hexdigest()[:16]
 
-# %% ../../nbs/123_train.provenance.ipynb #b8d33183
+# %% ../../nbs/123_train.provenance.ipynb #ed3c2c4a
 _PACKAGES = 'numpy','pillow','torchvision' # that change pixels or numbers, beside those of `versions`
 
 def all_versions()->dict: # name -> version
@@ -37,10 +38,13 @@ def all_versions()->dict: # name -> version
 def source_commit()->str: # '' if the package is not in a checkout of its own, or there is no git
     "The commit of the code, with -modified if files differ from it"
     root = Path(fashion_fastai.__file__).resolve().parent.parent
-    def git(*words): return subprocess.run(['git', '-C', root, *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    def git(*words):
+        command = ['git', '-C', root, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     try:
         if Path(git('rev-parse', '--show-toplevel')).resolve() != root: return '' # the checkout of something else
-        return git('rev-parse', 'HEAD') + '-modified'*bool(git('status', '--porcelain', '--', 'fashion_fastai', 'settings.ini'))
+        is_modified = git('status', '--porcelain', '--', 'fashion_fastai', 'settings.ini')
+        return git('rev-parse', 'HEAD') + ('-modified' if is_modified else '')
     except (OSError, subprocess.SubprocessError): return ''
 
 def provenance(

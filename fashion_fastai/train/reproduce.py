@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['score_difference', 'Reproduction', 'compare_reproduction', 'reproduce']
 
-# %% ../../nbs/124_train.reproduce.ipynb #35af9c5d
+# %% ../../nbs/124_train.reproduce.ipynb #d18a3688
 import math
 from dataclasses import dataclass,replace
 from pathlib import Path
@@ -21,14 +21,16 @@ from .core import train_run
 from .folds import read_folds,train_folds
 from .provenance import all_versions,data_hash,source_commit
 
-# %% ../../nbs/124_train.reproduce.ipynb #91c9a5bc
+# %% ../../nbs/124_train.reproduce.ipynb #a2f41f99
 def score_difference(
     before:np.ndarray, # score of each image by one network, NaN where it is unknown
     after:np.ndarray, # by another network, of the same images
 )->tuple: # (difference of the means, its standard error)
     "How much the mean score of the same images differs"
     difference = (after - before)[~np.isnan(after - before)]
-    return float(difference.mean()),float(difference.std(ddof=1)/math.sqrt(len(difference))) if len(difference) > 1 else math.inf
+    n = len(difference)
+    error = float(difference.std(ddof=1)/math.sqrt(n)) if n > 1 else math.inf
+    return float(difference.mean()),error
 
 @dataclass
 class Reproduction:
@@ -44,7 +46,9 @@ class Reproduction:
 
     def __str__(self):
         bits = 'the weights agree bit for bit' if self.same_bits else 'the weights differ'
-        lines = [f'{SCORES[key]}: {a:.4f}, again {b:.4f}, difference {d:+.4f} ± {2*error:.4f}' for key,(a,b,d,error) in self.scores.items()]
+        def line(key, before, after, difference, error):
+            return f'{SCORES[key]}: {before:.4f}, again {after:.4f}, difference {difference:+.4f} ± {2*error:.4f}'
+        lines = [line(key, *o) for key,o in self.scores.items()]
         same = 'data, versions, commit and machine are the same' if not self.differences else ''
         scores = '' if self.same_bits else 'the scores agree' if self.agrees else 'the scores do not agree'
         return '\n'.join(filter(None, [*lines, bits, scores, *self.differences, same]))
@@ -52,7 +56,7 @@ class Reproduction:
 def _flat(metrics):
     "What a run depends on: name -> value"
     nested = {f'{part}: {key}': o for part in ('versions','machine') for key,o in metrics.get(part, {}).items()}
-    names = dict(data_hash='data', commit='commit', device='device', precision='precision', processes='processes')
+    names = dict(data_hash='data', commit='commit', device='device', precision='precision')
     return {name: metrics[key] for key,name in names.items() if key in metrics} | nested
 
 def _dependencies(before, after):
@@ -78,10 +82,11 @@ def compare_reproduction(
     names = [[Path(image).name for image in o.images] for o in interp]
     if names[0] != names[1]: raise InputError(f"{again}: has other validation images than {run}; the data has changed")
     per_image = dict(accuracy=[o.is_correct for o in interp], mean_f1=[o.f1_per_image for o in interp])
-    scores = {key: (*(o[key] for o in metrics), *score_difference(*values)) for key,values in per_image.items() if key in metrics[0]}
+    scored = [key for key in per_image if key in metrics[0]]
+    scores = {key: (*(o[key] for o in metrics), *score_difference(*per_image[key])) for key in scored}
     return Reproduction(_weights(run) == _weights(again), scores, list(_dependencies(*metrics)))
 
-# %% ../../nbs/124_train.reproduce.ipynb #38ba27cd
+# %% ../../nbs/124_train.reproduce.ipynb #f30573f6
 def _recorded(run, key):
     "A value that metrics.json of a run should have"
     return read_metrics(run/'metrics.json', (key,))[key]
@@ -96,15 +101,18 @@ def reproduce(
     run = Path(run)
     if not is_finished(run): raise InputError(f"{run}: is not a finished run; give a folder with metrics.json")
     out,data = Path(out or f'{run}-again'),Path(data or _recorded(run, 'data'))
-    if not (data/'train.csv').is_file(): raise InputError(f"{data}: there is no train.csv; name the folder of the run's data with --data")
+    if not (data/'train.csv').is_file():
+        raise InputError(f"{data}: there is no train.csv; name the folder of the run's data with --data")
     metrics,recipe = read_metrics(run/'metrics.json'),replace(read_recorded_recipe(run/'settings.ini'), report=False)
-    for o in _dependencies(metrics, {**metrics, **dict(commit=source_commit(), versions=all_versions())}): print(o, flush=True)
+    now = dict(commit=source_commit(), versions=all_versions())
+    for o in _dependencies(metrics, {**metrics, **now}): print(o, flush=True)
     if is_finished(out) and resume: return compare_reproduction(run, out)
     if (run/FOLDS_FILE).is_file():
         train_folds(data, out, recipe, int(read_folds(run/FOLDS_FILE).max()), resume=resume)
         return compare_reproduction(run, out)
     if (metrics.get('plan') or {}).get('changes'):
-        print(f"the plan of {run} was changed on the way: the repetition has its {metrics['epochs']} epochs, and other bits", flush=True)
+        n = metrics['epochs']
+        print(f"the plan of {run} was changed on the way: the repetition has its {n} epochs, and other bits", flush=True)
         recipe = replace(recipe, epochs=metrics['epochs'])
     run_data = read_data(data, recipe)
     recorded,now = metrics.get('data_hash'),data_hash(run_data.table)
