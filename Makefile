@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 README ?= README.md
 
-.PHONY: help demo test test-fast soak gpu bench notebooks readme docs
+.PHONY: help demo test test-fast soak gpu bench notebooks readme docs lock axe
 
 help:      ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*## /	/'
@@ -16,11 +16,12 @@ TEST_NB = -c "import sys; from nbdev.test import test_nb; sys.exit(not all([test
 
 test test-fast soak gpu: export XDG_CACHE_HOME = $(CURDIR)/.venv/cache
 test test-fast soak gpu: export OMP_NUM_THREADS = 1
+# LOCKED=yes: with the versions of requirements.lock
 
 test: .venv/web/ready    ## all notebooks, the tests, the web page in a browser, the site
 	$(BIN)/python -W ignore tests/run_notebooks.py
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not soak' --ignore tests/test_app.py tests
-	.venv/web/bin/python -m pytest -q tests/test_app.py
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not soak' --ignore tests/test_app.py --ignore tests/test_accessibility.py tests
+	.venv/web/bin/python -m pytest -q tests/test_app.py tests/test_accessibility.py
 	.venv/web/bin/python $(TEST_NB) $(WEB_NOTEBOOKS)
 
 test-fast: .venv/ready    ## the tests that take less than two minutes, for every day
@@ -56,8 +57,19 @@ docs: .venv/ready    ## the site with tutorials and reference: open site/index.h
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -e '.[dev]'
+	$(BIN)/python -m pip install -q -e '.[dev]' $(if $(LOCKED),-c requirements.lock)
 	touch $@
+
+lock: .venv/ready    ## requirements.lock, the versions that are tested: keeps those of .venv, for all versions of Python
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+	$(BIN)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.10 --no-annotate --no-emit-index-url \
+	  --custom-compile-command 'make lock' -o requirements.lock
+
+axe: .venv/axe/axe.min.js    ## axe-core, with which the tests check that pages are accessible; without it those are skipped
+.venv/axe/axe.min.js:
+	mkdir -p .venv/axe
+	cd .venv/axe && npm pack --silent axe-core@4.10 && tar -xzf axe-core-*.tgz --strip-components=1 package/axe.min.js
 
 # on top of .venv: gradio needs an older Pillow than the newest
 .venv/web/ready: .venv/ready

@@ -11,7 +11,8 @@ from nbdev.processors import FilterDefaults,add_links,exec_show_docs,insert_warn
 ROOT = Path(__file__).resolve().parent.parent
 NBS,OUT = ROOT/'nbs',ROOT/'_proc'/'site'
 INDEX = NBS/'index.ipynb'
-OTHER = {ROOT/'docs'/'your_data.md': 'your_data.md', ROOT/'docs'/'faq.md': 'faq.md', ROOT/'docs'/'which_tool.md': 'which_tool.md',
+_PAGES = 'your_data','experiments','faq','which_tool'
+OTHER = {**{ROOT/'docs'/f'{o}.md': f'{o}.md' for o in _PAGES},
          ROOT/'bench'/'README.md': 'benchmarks.md', ROOT/'CONTRIBUTING.md': 'contributing.md', ROOT/'CHANGELOG.md': 'changelog.md'}
 TUTORIALS_INTRO = 'Each tutorial asks one question, uses synthetic garments and needs no GPU.'
 REFERENCE_INTRO = 'A page for each module, with its code at work. A module imports only from those above it.'
@@ -280,7 +281,7 @@ def navigation():
     tutorials = ['tutorials/index.md', *({title_and_description(o)[0]: page_name(o)} for o in TUTORIALS)]
     about = [{'Questions': 'faq.md'}, {'Which tool when': 'which_tool.md'}, {'Benchmarks': 'benchmarks.md'},
         {'Contributing': 'contributing.md'}, {'Changelog': 'changelog.md'}]
-    overview = [{'Overview': 'index.md'}, {'Your data': 'your_data.md'}]
+    overview = [{'Overview': 'index.md'}, {'Your data': 'your_data.md'}, {'Examine, tune, repeat': 'experiments.md'}]
     return [*overview, {'Tutorials': tutorials}, {'Reference': reference}, {'About': about}]
 
 def write_list(name, heading, header, intro, paths):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHIPPED', 'parse_size', 'parse_stages', 'Recipe', 'recipe_names', 'recipe_defaults', 'read_recipe', 'settings_note',
-           'write_recipe', 'read_recorded_recipe']
+           'write_recipe', 'add_recipe', 'read_recorded_recipe']
 
 # %% ../nbs/01_recipes.ipynb #aded015c
 import configparser,re
@@ -268,6 +268,21 @@ def write_recipe(
     ini[recipe.name] = {key: _text(value) for key,value in recipe.settings.items()}
     with atomic_write(path) as f:
         with f.open('w', encoding='utf-8') as file: ini.write(file)
+
+def add_recipe(
+    recipe:Recipe, # hyperparameters and settings
+    path:str|Path, # the user's settings file, which is created if there is none
+): # raises `InputError` if it has a recipe of that name, or is no settings file
+    "Add `recipe` to a settings file as a section of the keys that differ from the defaults; the rest stays as it is"
+    path,ini = Path(path),_parse_ini(SHIPPED, _parser())
+    text = read_regular(path).decode('utf-8-sig').rstrip() + '\n\n' if path.is_file() else ''
+    if text: _check_keys(_parse_ini(path, ini), path)
+    if recipe.name in ini.sections():
+        raise InputError(f"{path}: there is a recipe '{recipe.name}' already; choose another name")
+    def is_default(key, value): return key in ini.defaults() and _parse(key, ini.defaults()[key], _TYPES[key]) == value
+    lines = [f'{key} = {_text(value)}' for key,value in recipe.settings.items() if not is_default(key, value)]
+    section = '\n'.join([f'[{recipe.name}]', *lines])
+    with atomic_write(path) as f: f.write_text(f'{text}{section}\n', encoding='utf-8')
 
 _BEFORE = dict(stem='xresnet', with_labels='no') # what keys that older runs do not record had been
 

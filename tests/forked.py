@@ -2,16 +2,18 @@
 
 A command that starts Python imports for five seconds before it does anything. Whoever tests what happens at the start or the end of
 Python itself, or with packages missing, uses `subprocess`."""
-import multiprocessing,os,resource,runpy,signal,subprocess,sys,threading,time
+import multiprocessing,os,runpy,signal,subprocess,sys,threading,time
 from contextlib import suppress
 from multiprocessing import resource_tracker
-from multiprocessing.reduction import DupFd
 from pathlib import Path
 
 _IMPORTED = ['fashion_fastai.all','fashion_fastai.cli.main','fashion_fastai.train.core','fashion_fastai.train.folds','fashion_fastai.report.page',
     'fashion_fastai.export.package','torch.distributed.launcher.api','torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler']
-_SERVER = multiprocessing.get_context('forkserver')
-_SERVER.set_forkserver_preload(_IMPORTED)
+if sys.platform == 'linux': # elsewhere, `Forked` is a process like any other
+    import resource
+    from multiprocessing.reduction import DupFd
+    _SERVER = multiprocessing.get_context('forkserver')
+    _SERVER.set_forkserver_preload(_IMPORTED)
 
 class _Fd:
     "A file descriptor that is sent to the process when it starts"
@@ -105,6 +107,15 @@ class Forked:
 
     def terminate(self): self.send_signal(signal.SIGTERM)
     def kill(self): self.send_signal(signal.SIGKILL)
+
+class _Plain(subprocess.Popen):
+    "The same as `Forked` on systems without a fork server, where each command imports for itself"
+    def __init__(self, words, limit=None, **kwargs):
+        name,*rest = map(str, words)
+        command = [name, *rest] if name == sys.executable else [sys.executable, name, *rest] # a script such as `fashion`
+        super().__init__(command, text=True, **kwargs)
+
+if sys.platform != 'linux': Forked = _Plain
 
 def run(words, timeout=300, **kwargs):
     "`subprocess.run` of the command `words` with the output captured"

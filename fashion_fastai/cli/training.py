@@ -16,6 +16,7 @@ from .core import Command,at_least,program_name
 def add_recipe_options(
     parser:argparse.ArgumentParser, # of the command
     default:str, # name of the recipe if none is given
+    without:tuple=(), # keys that are no options of the command
 ):
     "Add --recipe, --settings and an option per key of a recipe, with its values in the recipes"
     from fastcore.docments import docments
@@ -28,6 +29,7 @@ def add_recipe_options(
     keys = parser.add_argument_group('hyperparameters and settings', about)
     meanings = docments(Recipe)
     for key,values in recipe_defaults().items():
+        if key in without: continue
         distinct = set(values.values())
         per_recipe = ', '.join(f'{name} {value}' for name,value in values.items())
         shown = per_recipe if len(distinct) > 1 else distinct.pop()
@@ -40,7 +42,7 @@ def read_command_recipe(
 ): # a `Recipe`; raises `InputError` for invalid values
     "The recipe given on the command line"
     from fashion_fastai.recipes import read_recipe,recipe_defaults,settings_note
-    overrides = {key: getattr(args, key) for key in recipe_defaults() if getattr(args, key) is not None}
+    overrides = {key: getattr(args, key) for key in recipe_defaults() if getattr(args, key, None) is not None}
     args.recipe = args.recipe or args.default_recipe
     recipe,note = read_recipe(args.recipe, args.settings, **overrides),settings_note(args.settings)
     if note: print(note, flush=True)

@@ -41,6 +41,7 @@ class WhitenedPatches(nn.Module):
         "Let the filters be the eigenvectors of the patches' covariance, over their standard deviations"
         # as in `forward`, without the border, whose patches have padding
         images = images[...,1:,1:] if min(images.shape[2:]) > 4 else F.pad(images, (2, 2, 2, 2))
+        if images.device.type == 'mps': images = images.cpu() # which has no doubles
         total,products,n = 0,0,0
         for some in images.split(16): # patches take four times the memory of images
             patches = F.unfold(some.double(), 4, stride=2).movedim(1, -1).flatten(0, 1)

@@ -100,6 +100,8 @@ def set_precision(
         raise InputError(f"precision is '{precision}', but should be auto, {', '.join(DTYPES)}")
     if precision == 'fp16' and device.type != 'cuda':
         raise InputError('precision fp16 needs a GPU; on a CPU, choose bf16 or fp32')
+    if device.type == 'mps': # there is no clock for it
+        return model.to_precision('fp32' if precision == 'auto' else precision, bool(channels_last))
     if precision != 'auto' and channels_last is not None: return model.to_precision(precision, channels_last)
     file = Path(cache_dir or cache_home())/'precision.json'
     choices,n_parameters = _read_json(file),sum(o.numel() for o in model.parameters())

@@ -18,6 +18,7 @@ from ..interpret.core import FashionInterpretation
 from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall
 from ..interpret.plots import plot_results,plot_top_losses,show_grad_cam
 from ..predict.model import load_folder
+from .doctor import run_findings
 from .tables import (MAX_ROWS,Table,adjustment_table,figure_image,fold_score_table,garment_table,image_map,label_table,
     ranking_table,render_page,score_name,settings_table,time_table)
 
@@ -121,7 +122,7 @@ class _RunReport:
         text = 'Which parts of the image support the predicted category and the most probable attributes.'
         yield dict(title='Grad-CAM', text=text if figures else 'The images are missing, or cannot be read.', figures=figures)
 
-    def html(self, problems, map_of_images=None):
+    def html(self, problems, findings, map_of_images=None):
         "Render the page; `problems` are sentences"
         run,metrics,interp,adjustment = self.run,self.metrics,self.interp,None
         decision = metrics.get('decision') or {}
@@ -131,7 +132,7 @@ class _RunReport:
         if self.learn and self.has_category: adjustment = adjustment_table(interp, self.learn.prior.category_shares)
         tables = [label_table(metrics[o], o.capitalize()) for o in ('categories','attributes') if metrics.get(o)]
         return render_page('run.html', folds=fold_score_table(metrics) if 'folds' in metrics else None,
-            title=f'Run {run.folder.absolute().name}', about=self.about(), problems=problems, map=map_of_images,
+            title=f'Run {run.folder.absolute().name}', about=self.about(), problems=problems, findings=findings, map=map_of_images,
             scores=list(self.score_cards()), rule=decision.get('name'),
             cross_fitted=Table([[name, f'{score:.4f}'] for name,score in rules], ['', 'Mean F1']) if rules else None,
             ranking=ranking_table(metrics), garments=garment_table(metrics.get('garments', {})),
@@ -184,12 +185,14 @@ def write_report(
     if learn and interp and [*learn.vocab.categories, *learn.vocab.attributes] != [*interp.vocab.categories, *interp.vocab.attributes]:
         problems.append('No heat maps: validation.npz has other labels than the model.')
         learn = None
-    images = None
+    findings,images = [],None
+    try: findings = run_findings(content.folder, interp)
+    except InputError as e: problems.append(f"No findings: {e}")
     if with_map and interp and learn:
         try: images = _validation_map(interp, learn)
         except InputError as e: problems.append(f"No map: {e}")
     elif with_map: problems.append('No map: it needs the predictions and the network of one run.')
-    page = _RunReport(content, interp, learn).html(problems, images)
+    page = _RunReport(content, interp, learn).html(problems, findings, images)
     with atomic_write(content.folder/'report.html') as f: f.write_text(page, encoding='utf-8')
     write_label_scores(content)
     return content.folder/'report.html'

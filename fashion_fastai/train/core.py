@@ -23,22 +23,24 @@ from ..data.loader import compute_device
 from ..data.read import RunData,read_data,read_images,read_split
 from ..decision.tune import MIN_TUNED,label_sets_problem
 from ..callback.history import progress_or_log
+from ..callback.blocks import BlockStats
 from ..callback.checkpoint import Checkpoint,Diverged
 from ..callback.state import fingerprint
 from ..callback.profile import PhaseTimer
 from ..callback.tracking import check_logger,logger_callbacks
 from ..outputs.submission import read_bad_images,write_bad_images
 from ..folders.model import (check_values,config_path,is_dict_of,is_list_of,is_number,is_text,read_config,read_json)
-from ..folders.run import (DIVERGED_FILE,MODEL_FILES,PLAN_FILE,RUN_FILES,check_folder,locked_run,resumed_recipe)
+from ..folders.run import (DIVERGED_FILE,MODEL_FILES,PLAN_FILE,RUN_FILES,STATS_FILE,check_folder,locked_run,resumed_recipe)
 from ..learner import FashionLearner
 from ..build import recipe_learner
 from ..interpret.core import FashionInterpretation
 from ..interpret.scores import run_scores
-from ..predict.model import LearnerPredictor,save_model,versions
+from ..predict.model import LearnerPredictor,save_model
 from ..predict.core import garment_scores
 from ..report.page import machine,save_report
 from .timing import Pace
 from .plan import Plan,plan_training
+from .provenance import provenance
 from .start import with_parent,start_from
 
 # %% ../../nbs/85_train.core.ipynb #d16653ab
@@ -187,6 +189,7 @@ class _Training:
         file,about = out/'checkpoint.pt',dict(labels=fingerprint(table))
         checkpoint = Checkpoint(file, self.resumes, recipe.checkpoint_minutes, about, processes=self.processes)
         if recipe.parent != 'no' and not (self.resumes and file.is_file()): start_from(learn, recipe.parent)
+        cbs = [BlockStats(out/STATS_FILE if is_first else None), *cbs]
         if self.plan: cbs = [*cbs, Pace(**self.plan, processes=self.processes)]
         try:
             with progress_or_log(learn),_smaller_batch(recipe): learn.fit_recipe(recipe, cbs=[checkpoint, *cbs])
@@ -212,12 +215,12 @@ class _Training:
         timer = PhaseTimer()
         seconds = self.fit(learn, run_data.table, [timer, *cbs])
         advice = f"the weights are in {out/MODEL_FILES[0]}; --resume --rule threshold finishes the run with less memory"
-        with oom_hint(advice): metrics,interp = self.finish(learn, seconds, timer)
+        with oom_hint(advice): metrics,interp = self.finish(learn, run_data.table, seconds, timer)
         for o in ('checkpoint.pt', DIVERGED_FILE): (out/o).unlink(missing_ok=True)
         if recipe.report: save_report(out, interp, learn)
         return metrics
 
-    def finish(self, learn, seconds, timer):
+    def finish(self, learn, table, seconds, timer):
         "Save the weights, tune the decision, score, and save everything; returns metrics and predictions"
         learn.history.file = None # the exported learner does not write into this folder
         save_model(learn, self.out) # before anything else is done with the weights
@@ -236,14 +239,14 @@ class _Training:
                 probabilities = (o.numpy() for o in interp.probabilities())
                 garments = garment_scores(LearnerPredictor(learn), *probabilities, *labels, interp.image_groups)
                 if garments: scores['garments'] = garments
-        metrics = self.metrics(learn, scores, seconds, timer)
+        metrics = self.metrics(learn, table, scores, seconds, timer)
         save_model(learn, self.out)
         learn.export()
         save_report(self.out, interp, learn, page=False) # the page is written when the run is finished
         self.write_json('metrics.json', metrics) # marks the run as finished
         return metrics,interp
 
-    def metrics(self, learn, scores, seconds, timer):
+    def metrics(self, learn, table, scores, seconds, timer):
         "The content of metrics.json"
         n_train,n_valid,n_epochs = len(learn.dls.train_ds),len(learn.dls.valid_ds),len(learn.history.rows)
         names = 'valid_loss','category_loss','attribute_loss'
@@ -255,7 +258,7 @@ class _Training:
         plan = self.plan and dict(self.plan, changes=learn.plan_changes)
         history = dict(diverged=_read_divergences(self.out/DIVERGED_FILE), plan=plan, parent=self.parent())
         return dict(data=str(Path(self.data).resolve()), **losses, **scores, n_train=n_train, n_valid=n_valid, size=self.recipe.size,
-            epochs=n_epochs, **speed, **setup, seconds=phases, machine=machine(), versions=versions(),
+            epochs=n_epochs, **speed, **setup, seconds=phases, machine=machine(), **provenance(table),
             **{key: o for key,o in history.items() if o})
 
     def parent(self):

@@ -24,9 +24,10 @@ from ..outputs.submission import read_bad_images,write_bad_images
 from ..folders.run import FOLDS_FILE,FOLDS_RUN_FILES,check_folder,is_finished,locked_run,read_metrics,resumed_recipe
 from ..interpret.core import FashionInterpretation
 from ..interpret.scores import run_scores
-from ..predict.model import load_model,versions
+from ..predict.model import load_model
 from ..predict.ensemble import save_ensemble
 from ..report.page import machine,write_report
+from .provenance import provenance
 from .core import check_recipe,plan_run,train_run
 
 # %% ../../nbs/86_train.folds.ipynb #51737579
@@ -176,7 +177,7 @@ def _train_fold(data, out, recipe, run_data, folds, k):
     of_fold = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False)
     train_run(data, folder, of_fold, resume=True, run_data=run_data._replace(table=table))
 
-def _summary(data, out, recipe, interp, decision, n):
+def _summary(data, out, recipe, table, interp, decision, n):
     "The content of metrics.json"
     runs = [read_metrics(out/f'fold_{k}'/'metrics.json', ('n_valid','minutes','images_per_second')) for k in range(1, n+1)]
     def of_folds(key): return [o[key] for o in runs]
@@ -186,13 +187,13 @@ def _summary(data, out, recipe, interp, decision, n):
     minutes = sum(of_folds('minutes'))
     speed = dict(minutes=round(minutes, 3), images_per_second=round(np.mean(of_folds('images_per_second')), 1))
     return dict(data=str(Path(data).resolve()), **run_scores(interp, decision), folds=folds, spread=spread, n_valid=len(interp),
-        size=recipe.size, epochs=recipe.n_epochs, **speed, machine=machine(), versions=versions())
+        size=recipe.size, epochs=recipe.n_epochs, **speed, machine=machine(), **provenance(table))
 
 def _finish(data, out, recipe, table, folds):
     "Join the folds: out-of-fold predictions, decision, scores, report"
     decision,interp = _decided(out_of_fold(out, table, folds), recipe.rule)
     joint = decision.decision if decision else load_model(out/'fold_1').loss_func.decision # all folds have the same
-    metrics = _summary(data, out, recipe, interp, decision, folds.max())
+    metrics = _summary(data, out, recipe, table, interp, decision, folds.max())
     with atomic_write(out/'oof.csv') as f: out_of_fold_table(interp, table.frame.file_path, folds).to_csv(f, index=False)
     interp.save(out/'validation.npz')
     save_ensemble(out, [f'fold_{k}' for k in range(1, folds.max()+1)], joint)
