@@ -123,8 +123,8 @@ class _Card:
         yield 'Without this package, on ONNX Runtime, NumPy and Pillow:'
         yield f'```python\n{self.server()}\n```'
         shape,predicted = f'(n, {self.height}, {self.width}, 3)',' and of the '.join(self.parts)
-        yield (f"`model.onnx` takes uint8 images of shape {shape}, upright and in RGB, and gives the calibrated probabilities of the {predicted}. "
-               "`rules.py`, which needs NumPy alone, turns those of attributes into label sets.")
+        yield (f"`model.onnx` takes uint8 images of shape {shape}, upright and in RGB, and gives the calibrated probabilities "
+               f"of the {predicted}. `rules.py`, which needs NumPy alone, turns those of attributes into label sets.")
 
     def score_table(self, check):
         "The scores with their intervals, and the cost of quantisation"
