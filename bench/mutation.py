@@ -1,10 +1,10 @@
 """Which single changes of the exported code do the notebooks and the tests notice? A change survives if nothing fails
 
 Drawn at random: a comparison, an operator, a number, a condition or a returned value. Each is made in a copy of the project; the module's own notebook
-runs, then the tests that run the changed function, the fastest first. The first failure, or a timeout, ends the trial. A trial is a fork of a process
+runs, then the tests that belong to the changed function, the closest first. The first failure, or a timeout, ends the trial. A trial is a fork of a process
 that has imported everything but the project. (mutmut and cosmic-ray change files and run a test command, five seconds of imports for each change, and
 know nothing of notebooks: the definitions in a notebook's own cells would stay as they were.)"""
-import argparse,ast,csv,hashlib,importlib,json,os,random,re,shutil,signal,subprocess,sys,tempfile,threading,time
+import argparse,ast,csv,hashlib,importlib,json,os,random,shutil,signal,subprocess,sys,tempfile,time
 from collections import Counter
 from contextlib import contextmanager,suppress
 from dataclasses import asdict,dataclass
@@ -14,9 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = 'metrics','decision','data','convert','outputs','predict','train'
-# these take minutes, start other processes or environments, or read the project's own text
-NOT_RUN = ('api','app','batch','bench','checkpoint','commands','command_line','distributed','docs','everything_resumes','gpu','network','offline',
-    'project','report','resume','strangers','tracking','tutorials','uploads','waiting','wheel')
+# files of tests that take seconds, and neither train for long nor start other processes
+QUICK = ('augment','cache','cards','convert','decision','defaults','drawings','duplicates','files','folders','formats','images','loader','metrics','pace',
+    'predict','ranking','recipes','score','sources','split','suspects','tables')
 NO_RESULT = ROOT/'bench'/'results'/'mutation_no_result.csv' # survivors that change no result, with the reason, found by hand
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def run_notebook(name):
     def work(copy):
         from nbdev import test
         test.CaptureShell = partial(test.CaptureShell, mpl_format=None) # figures need not be rendered
-        return bool(test.test_nb(copy/'nbs'/name)[0])
+        return '' if test.test_nb(copy/'nbs'/name)[0] else name
     return work
 
 class Forking:
@@ -250,8 +250,12 @@ class Forking:
         if forked := sys.modules.get('forked'): forked.Forked = partial(forked.Forked, start='fork')
 
 class FirstFailure(Forking):
-    "Keeps the name of the first test that fails"
+    "Keeps the name of the first test that fails; begins no test after some seconds of processor time"
     failed = None
+    def __init__(self, seconds): self.end = time.process_time() + seconds
+    def pytest_runtest_logfinish(self, nodeid, location):
+        if time.process_time() > self.end: self.session.shouldstop = 'late'
+    def pytest_sessionstart(self, session): self.session = session
     def pytest_runtest_logreport(self, report):
         if report.failed and not self.failed: self.failed = report.nodeid
     def pytest_collectreport(self, report):
@@ -259,63 +263,71 @@ class FirstFailure(Forking):
 
 PYTEST = '-q','-x','-p','no:cacheprovider','-p','no:xdist','-W','ignore','--tb=line'
 
-def run_tests(names):
+def run_tests(names, seconds):
     def work(copy):
         import pytest
-        first = FirstFailure()
-        code = pytest.main([*PYTEST, *names], plugins=[first])
-        return first.failed or (str(code) if code not in (0, 5) else '')
+        first = FirstFailure(seconds)
+        code = pytest.main([*PYTEST, '-m', 'not soak and not slow', *names], plugins=[first])
+        return first.failed or ('' if code in (0, 2, 5) else str(int(code)))
     return work
 
-class Recorder(Forking):
-    "Records what functions of the project each test runs, also those of the fixtures that it shares with others"
-    def __init__(self, package): self.package,self.tests,self.fixtures,self.functions,self.failed = str(package),{},{},set(),set()
-    def trace(self, frame, event, arg):
-        code = frame.f_code
-        if code.co_filename.startswith(self.package): self.functions.add(code)
-    def pytest_runtest_logreport(self, report):
-        if report.failed or report.skipped: self.failed.add(report.nodeid)
+def _mentioned(node):
+    "Names, attributes, arguments and words in quotes of some code"
+    names = set()
+    for o in ast.walk(node):
+        if isinstance(o, ast.Name): names.add(o.id)
+        elif isinstance(o, ast.Attribute): names.add(o.attr)
+        elif isinstance(o, ast.arg): names.add(o.arg)
+        elif isinstance(o, ast.Constant) and isinstance(o.value, str): names.add(o.value)
+    return names
 
-    def _traced(self):
-        before,self.functions = self.functions,set()
-        yield
-        traced,self.functions = self.functions,before | self.functions
-        return traced
+def _definitions(path):
+    "Name -> what its definition mentions, of the top level of a file"
+    found = {}
+    for o in ast.parse(path.read_text(encoding='utf-8')).body:
+        names = [o.name] if hasattr(o, 'name') else [t.id for target in getattr(o, 'targets', []) for t in ast.walk(target) if isinstance(t, ast.Name)]
+        for name in names: found[name] = _mentioned(o)
+    return found
 
-    def record_fixture(self, fixturedef, request):
-        traced = yield from self._traced()
-        self.fixtures[fixturedef.argname] = self.fixtures.get(fixturedef.argname, set()) | traced
+class Tests:
+    "Which tests belong to a change: those that mention the changed function, then those that mention a function that mentions it, and so on"
+    def __init__(self, root):
+        self.root,self.mentions,self.tests = root,{},{}
+        for path in (root/'fashion_fastai').rglob('*.py'):
+            for name,o in _definitions(path).items(): self.mentions.setdefault(name, set()).update(o)
+        for name in QUICK:
+            here = _definitions(root/'tests'/f'test_{name}.py')
+            for test in here:
+                if not test.startswith('test_'): continue
+                reached,new = set(),{test}
+                while new: # through helpers and fixtures of the file
+                    reached |= new
+                    new = {o for known in new for o in here.get(known, ())} - reached
+                self.tests[f'tests/test_{name}.py::{test}'] = reached
 
-    def record_test(self, item, nextitem):
-        start = time.perf_counter()
-        sys.settrace(self.trace)
-        threading.settrace(self.trace)
-        traced = yield from self._traced()
-        sys.settrace(None)
-        threading.settrace(None)
-        for o in item.fixturenames: traced = traced | self.fixtures.get(o, set())
-        names = {f"{Path(o.co_filename).relative_to(self.package).with_suffix('').as_posix().replace('/', '.')}:"
-                 f"{o.co_qualname.split('.<locals>')[0]}" for o in traced}
-        self.tests[item.nodeid] = [round(time.perf_counter() - start, 2), sorted(names)]
+    def distances(self, names, farthest=4):
+        "Name -> how many mentions lie between it and `names`"
+        found,new = dict.fromkeys(names, 0),set(names)
+        for i in range(1, farthest):
+            new = {name for name,o in self.mentions.items() if name not in found and o & new}
+            found |= dict.fromkeys(new, i)
+        return found
 
-def record_tests(name):
-    def work(copy):
-        import pytest
-        class Plugin(Recorder):
-            @pytest.hookimpl(hookwrapper=True)
-            def pytest_fixture_setup(self, fixturedef, request): yield from self.record_fixture(fixturedef, request)
-            @pytest.hookimpl(hookwrapper=True)
-            def pytest_runtest_protocol(self, item, nextitem): yield from self.record_test(item, nextitem)
-        recorder = Plugin(copy/'fashion_fastai')
-        options = [o for o in PYTEST if o != '-x']
-        pytest.main([*options, '-m', 'not soak and not slow', f'tests/{name}'], plugins=[recorder])
-        return {o: seconds for o,seconds in recorder.tests.items() if o not in recorder.failed}
-    return work
+    def of(self, change, n=12):
+        "At most `n` tests, the closest first"
+        names = {change.function.split('.')[0]}
+        if not change.function:
+            body = ast.parse((self.root/change.path).read_text(encoding='utf-8')).body
+            node = next(o for o in body if o.lineno <= change.line <= o.end_lineno)
+            names = {node.name} if hasattr(node, 'name') else {o.id for o in ast.walk(node) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
+        distances = self.distances(names)
+        ranks = {test: min((distances[o] for o in reached if o in distances), default=None) for test,reached in self.tests.items()}
+        return sorted((o for o,rank in ranks.items() if rank is not None), key=ranks.get)[:n]
 
 class Baseline:
-    "What runs without a change: seconds of each notebook, seconds and functions of each test; kept in a file, by the text of notebook or test"
+    "Seconds that each notebook takes without a change, kept in a file by its text; and the tests"
     def __init__(self, path, copy):
-        self.path,self.copy = path,copy
+        self.path,self.copy,self.tests = path,copy,Tests(copy)
         self.kept = json.loads(path.read_text()) if path.exists() else {}
 
     def _get(self, path, work, seconds):
@@ -323,50 +335,33 @@ class Baseline:
         if key not in self.kept:
             start = time.monotonic()
             result,late = in_fork(work, self.copy, seconds)
-            if result in (None, False):
+            if result is None or result == path.name:
                 print((self.copy.parent/'output.txt').read_text()[-3000:])
                 sys.exit(f'{path.name}: {"takes too long" if late else "fails"} without any change')
             taken = time.monotonic() - start
             print(f'{path.name}: {taken:.0f} s without a change', flush=True)
-            self.kept = {o: v for o,v in self.kept.items() if o.split()[0] != path.name} | {key: [taken, result]}
+            self.kept = {o: v for o,v in self.kept.items() if o.split()[0] != path.name} | {key: taken}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(json.dumps(self.kept))
         return self.kept[key]
 
-    def notebook(self, name): return self._get(self.copy/'nbs'/name, run_notebook(name), 900)[0]
+    def first_failure(self, tests):
+        "Of some tests, the first that fails without a change; '' if all pass"
+        return in_fork(run_tests(tests, 1e9), self.copy, 1800)[0] if tests else ''
 
-    def tests(self, change):
-        "Name -> [seconds, functions] of the tests in files that import the module; if none does, its package, or run the command of that name"
-        texts = {o: o.read_text(encoding='utf-8') for o in sorted((self.copy/'tests').glob('test_*.py')) if o.stem.removeprefix('test_') not in NOT_RUN}
-        for pattern in (rf"fashion_fastai\.{change.module} ", rf"fashion_fastai\.{change.package}\b|'{change.package}'"):
-            paths = [o for o,text in texts.items() if re.search(pattern, text)]
-            if paths: break
-        return {name: o for path in paths for name,o in self._get(path, record_tests(path.name), 1800)[1].items()}
-
-    def tests_of(self, change, seconds):
-        "The tests that run the function of a change, the fastest first, as many as run in `seconds`"
-        def runs(functions):
-            if change.function: return f'{change.module}:{change.function}' in functions
-            return any(o.startswith(f'{change.module}:') for o in functions)
-        found = sorted((taken, name) for name,(taken,functions) in self.tests(change).items() if runs(functions))
-        names,total = [],0.
-        for taken,name in found:
-            total += taken
-            if total > seconds and names: break
-            names.append(name)
-        return names,total
+    def notebook(self, name): return self._get(self.copy/'nbs'/name, run_notebook(name), 900)
 
 def trial(change, baseline, seconds, keep=None):
     "By what the change is noticed: a notebook, a test, 'timeout', or '' if by nothing"
     copy,notebook = baseline.copy,notebook_of(change.module).name
-    limit = baseline.notebook(notebook)*4 + 90
-    with changed(change, copy): passed,late = in_fork(run_notebook(notebook), copy, limit)
-    if not passed: return 'timeout' if late else notebook
-    names,total = baseline.tests_of(change, seconds)
-    if not names: return ''
-    with changed(change, copy): failed,late = in_fork(run_tests(names), copy, total*4 + 120)
-    if keep: shutil.copy(copy.parent/'output.txt', keep)
-    return 'timeout' if late else 'ended' if failed is None else failed
+    of_notebook,names = baseline.notebook(notebook),baseline.tests.of(change)
+    works = [(run_notebook(notebook), of_notebook*4), *([(run_tests(names, seconds), seconds*8)] if names else [])]
+    for work,limit in works if of_notebook < 15 else reversed(works):
+        with changed(change, copy): by,late = in_fork(work, copy, limit + 120)
+        if keep: shutil.copy(copy.parent/'output.txt', keep)
+        if late: return 'timeout'
+        if by != '': return by or 'ended'
+    return ''
 
 def preload():
     "Import all that the project imports, but not the project"
@@ -413,7 +408,7 @@ def main():
     parser.add_argument('--packages', nargs='+', default=PACKAGES, help='of which the code is changed')
     parser.add_argument('--replace', nargs=3, metavar=('MODULE', 'OLD', 'NEW'), action='append', help='try this change in place of random ones')
     parser.add_argument('--again', action='store_true', help='try again what survived in the log')
-    parser.add_argument('--seconds', type=float, default=60, help='of tests for each change, the fastest first (default: 60)')
+    parser.add_argument('--seconds', type=float, default=5, help='of processor time after which no other test begins (default: 5)')
     parser.add_argument('--log', type=Path, default=ROOT/'.venv'/'cache'/'mutation.jsonl', help='where each trial is kept; those of this seed are not repeated')
     parser.add_argument('--list', action='store_true', help='print the changes, and try none')
     parser.add_argument('--save', action='store_true', help='write the record to bench/results/')
@@ -427,7 +422,7 @@ def main():
     elif not args.replace:
         tried = {(o['module'], o['before'], o['after']) for o in rows}
         changes = [o for o in changes if o.key not in tried]
-    if changes: preload()
+    preload()
     with tempfile.TemporaryDirectory() as tmp:
         baseline = Baseline(args.log.parent/'mutation_baseline.json', copy_project(Path(tmp)/'project'))
         for i,change in enumerate(changes, 1):
@@ -440,6 +435,7 @@ def main():
             rows.append(asdict(change) | dict(seed=args.seed, by=by, seconds=round(taken, 1)))
             args.log.parent.mkdir(parents=True, exist_ok=True)
             with open(args.log, 'a') as f: f.write(json.dumps(rows[-1]) + '\n')
+        if wrong := baseline.first_failure(sorted({o['by'] for o in rows if '::' in o['by']})): sys.exit(f'{wrong} fails without a change')
     table,figures = summary(rows)
     if args.save:
         from record import RESULTS,save

@@ -2,11 +2,12 @@
 import math
 from dataclasses import replace
 from types import SimpleNamespace
+import numpy as np
 import pytest
 from fashion_fastai.callback.progressive import ProgressiveResize
 from fashion_fastai.core import InputError
 from fashion_fastai.recipes import read_recipe
-from fashion_fastai.train import timing
+from fashion_fastai.train import plan,timing
 from fashion_fastai.train.plan import NETWORKS,better_batch_size,with_batch_size
 from fashion_fastai.train.search import Candidate,Search,expected_deficit,possible_sizes,two_stages,useful_epochs
 from fashion_fastai.train.timing import Pace,Timing
@@ -60,7 +61,6 @@ def test_what_a_recipe_gives_is_kept_in_the_search():
 @pytest.mark.parametrize('batch_size, steps, size, better', [(64, 599, (80,60), 32), (64, 600, (80,60), 64), (32, 10, (80,60), 32), (128, 599, (80,60), 64), (63, 10, (80,60), 63),
     (64, 1600, (56,42), 128), (64, 1599, (56,42), 64), (64, 1600, (57,42), 64), (65, 1600, (56,42), 65), (32, 1600, (56,42), 64)])
 def test_batches_suit_the_steps_and_the_images(batch_size, steps, size, better, monkeypatch):
-    from fashion_fastai.train import plan
     monkeypatch.setattr(plan, 'compute_device', lambda: SimpleNamespace(type='cpu'))
     recipe = read_recipe('quick', None, batch_size=batch_size, optimizer='muon')
     candidate = Candidate([((24,18), 1), (size, 9)], 1., 10, 0., 0.)
@@ -156,3 +156,89 @@ def test_a_change_is_followed_after_a_resume(monkeypatch):
     for wrong in ([12, .5, 12, half.pace.change[3]], [-1, .5, 12, half.pace.change[3]], [1, 1.5, 12, half.pace.change[3]], [1, .5, 12, [[[9,9], 1]]], [1, .5, 10**6 + 1, half.pace.change[3]]):
         rest.pace.change = wrong
         with pytest.raises(ValueError, match='a plan of'): rest.pace.restored()
+
+class Table:
+    "As much of a label table as a plan needs"
+    def __init__(self, n, n_valid): self.images,self.is_valid = [],np.arange(n) < n_valid
+    def __len__(self): return len(self.is_valid)
+
+COST = {('xresnet18', .5): 1., ('xresnet18', 1.): 3., ('xresnet34', 1.): 6., ('xresnet50', 1.): 9.}
+
+@pytest.fixture
+def planner(monkeypatch):
+    "Plans for a machine that takes a microsecond per pixel with the smallest network; returns (table, minutes, …) -> plan, and what was timed"
+    timed = []
+    def time_training(table, recipe, size, seconds, world):
+        timed.append((recipe.arch, recipe.width, size, recipe.batch_size, recipe.precision, world))
+        cost = COST.get((recipe.arch, recipe.width), 1.)*math.prod(size)*1e-6
+        return Timing(cost*(100/recipe.batch_size)**gpu['gain'], cost/4, 'bf16', True)
+    gpu = dict(gain=0.)
+    monkeypatch.setattr(plan, 'time_training', time_training)
+    monkeypatch.setattr(plan, 'typical_size', lambda images: (80,60))
+    monkeypatch.setattr(plan, 'compute_device', lambda: SimpleNamespace(type='cuda' if gpu['gain'] else 'cpu'))
+    def make(minutes, table=Table(1100, 100), world=1, gain=0., **given):
+        gpu['gain'] = gain
+        recipe = replace(read_recipe('quick', None), given=tuple(given), minutes=minutes, **given)
+        return plan.plan_training(table, minutes, recipe, world)
+    return make,timed
+
+def test_the_network_grows_with_the_minutes(planner):
+    make,timed = planner
+    networks = [(o.recipe.arch, o.recipe.width) for o in map(make, (1, 20, 40, 60, 1000))]
+    assert networks[0] == ('xresnet18', .5) and networks[-1] == ('xresnet50', 1.)
+    order = list(map(NETWORKS.index, networks))
+    assert order == sorted(order) and len(set(order)) > 3
+    for minutes in (1, 20, 40, 60, 1000):
+        timed.clear()
+        planned = make(minutes)
+        search = Search((80,60), 1000, 100, lambda o: Timing(1e-6*COST[planned.recipe.arch, planned.recipe.width]*math.prod(o), .25e-6*COST[planned.recipe.arch, planned.recipe.width]*math.prod(o), ''))
+        best = search.best(60*minutes)
+        assert minutes >= planned.minutes == pytest.approx(best.seconds/60) and planned.recipe.stages == ' '.join(f'{h}x{w}:{n}' for (h,w),n in best.stages)
+        assert planned.valid_seconds == pytest.approx(100*search.timing(best.stages[-1][0]).valid)
+        assert planned.train_seconds == pytest.approx({f'{h}x{w}': 1000*search.timing((h,w)).train for (h,w),_ in best.stages})
+        assert (planned.recipe.tta, planned.recipe.minutes, planned.recipe.epochs, planned.recipe.test_size) == (True, 0, None, 'auto')
+        assert f'1,000 images of 80x60, {1/search.timing(best.stages[-1][0]).train:,.0f} per second at ' in planned.reason
+        assert f"{best.scale:.0%} of their height, and {best.epochs} of about {useful_epochs(1000):.0f} epochs" in planned.reason
+        precisions = [o[4] for o in timed if o[:2] == (planned.recipe.arch, planned.recipe.width)]
+        assert precisions[0] == 'auto' and set(precisions[1:]) <= {'bf16','auto'} # chosen once
+
+def test_a_plan_says_what_the_least_would_take(planner):
+    make,_ = planner
+    with pytest.raises(InputError, match='0.001 minutes are too few: an epoch of 1,000 images at 24x18 would take 0.0074'): make(.001)
+    with pytest.raises(InputError, match='0.01 minutes are too few: 7 epochs of 1,000 images at 24x18 would take 0.044'): make(.01, epochs=7)
+
+def test_given_network_batch_rate_and_length_are_kept(planner):
+    make,timed = planner
+    kept = make(1000, arch='xresnet34', width=1., lr=.0123, tta=False).recipe
+    assert (kept.arch, kept.width, kept.lr, kept.tta) == ('xresnet34', 1., .0123, False) and {o[:2] for o in timed} == {('xresnet34', 1.)}
+    staged = make(1., stages='24x18:1 32x24:3').recipe
+    assert staged.stages == '24x18:1 32x24:3' and staged.epochs == make(1., stages='24x18:1 32x24:3').recipe.epochs > 4
+    assert make(1., batch_size=48).recipe.batch_size == 48 and make(1., test_size='96x72').recipe.test_size == '96x72'
+
+def test_processes_divide_the_batch(planner):
+    make,timed = planner
+    recipe = make(1., world=3).recipe
+    assert recipe.batch_size % 3 == 0 and recipe.batch_size in (63,126) and {o[5] for o in timed} == {3}
+    assert make(1., world=80).recipe.batch_size == 80
+
+def test_a_gpu_is_filled_until_larger_batches_are_not_clearly_faster(planner):
+    make,timed = planner
+    table = Table(22_000, 2000)
+    assert make(60., table, gain=1.).recipe.batch_size == 1024 # half the time, each time, at most 1024
+    assert make(60., table, gain=.33).recipe.batch_size == 1024 and make(60., table, gain=.31).recipe.batch_size == 64 # 20 % less, or not
+    assert make(5., Table(1100, 100), gain=1.).recipe.batch_size <= 64 # an eighth of the images at the most
+    assert make(5., table, gain=1., batch_size=64).recipe.batch_size == 64
+
+def test_times_between_two_sizes_follow_the_pixels(monkeypatch):
+    calls = []
+    def time_training(table, recipe, size, seconds, world):
+        calls.append((size, seconds))
+        return Timing({(24,18): 1., (80,60): 21.}[size], 2., 'fp32', False)
+    monkeypatch.setattr(plan, 'time_training', time_training)
+    timings = plan._Timings(None, read_recipe('quick', None), .5, 1)
+    for o in ((24,18), (80,60), (24,18)): timings.measure(o)
+    assert calls == [((24,18), .5), ((80,60), .5)]
+    middle = (24*18 + 80*60)/2
+    assert timings((1,middle)).train == pytest.approx(11) and timings((80,60)).train == 21 and timings((24,18)) == Timing(1., 2., 'fp32', False)
+    assert timings((12,18)).train == pytest.approx(.5) and timings((160,60)) == pytest.approx(Timing(42., 4., 'fp32', False)[:2] + ('fp32', False)) # beyond: by pixels
+    assert timings.is_close((82,60)) and timings.is_close((76,60)) and not timings.is_close((92,60)) and not timings.is_close((70,60))
