@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from fashion_fastai.core import InputError
 from fashion_fastai.data.stats import read_stats
+from fashion_fastai.data.synthetic import draw_garments
 from fashion_fastai.examples import damaged_data,example_data
 from fashion_fastai.recipes import read_recipe,write_recipe
 from fashion_fastai.folders.run import read_run
@@ -41,6 +42,20 @@ def test_a_data_card_is_one_page_that_loads_nothing(damaged, monkeypatch):
     assert page.count('rgba(0,114,178') == 15*14 # co-occurrences, but not on the diagonal
     assert page.count('data:image/jpeg') >= 60 and 'http' not in page and '<script' not in page
     with pytest.raises(InputError, match='garments: 6 issues to fix, the first: 1 of 200 images are missing'): check_data('garments', 'card.html', strict=True)
+
+def test_the_card_shows_training_images_of_each_category_and_products_are_those_of_the_folder(damaged, tmp_path):
+    stats = damaged[1]
+    table = stats.readable.set_index('file_path')
+    for name,images in zip(stats.vocab.categories, DataCard(stats)._samples(), strict=True):
+        rows = table.loc[[o.title for o in images]]
+        assert set(rows.split) == {'train'} and set(rows.category_label) == {stats.vocab.categories.index(name)}
+    data = draw_garments(tmp_path/'garments', n=20)
+    paths = [o for split in ('train','val') for o in pd.read_csv(data/f'{split}.csv').file_path]
+    groups = [f'product {i//2}' for i in range(len(paths))]
+    pd.DataFrame(dict(file_path=paths, group=groups)).to_csv(data/'groups.csv', index=False)
+    frame = read_stats(data, progress=None).frame.set_index('file_path')
+    joined = frame.product_group[paths]
+    assert joined.nunique() == 9 and all(a == b for a,b in zip(joined[::2], joined[1::2]))
 
 def fake_run(folder, accuracy, mean_f1, **settings):
     "The files of a run, without a training"

@@ -191,3 +191,13 @@ def test_attributes_exclude_one_another_where_no_image_has_two():
 
 def test_too_few_images_for_three_splits():
     with pytest.raises(InputError, match='2 images of 1 products are too few for three splits'): random_splits(np.zeros(2), np.zeros(2))
+
+@pytest.mark.parametrize('group_size', [1, 2, 5])
+def test_random_splits_are_eight_one_and_one_tenths_of_every_category(group_size):
+    n = 1000*group_size
+    categories,groups = np.arange(n)//group_size%4,np.arange(n)//group_size
+    splits = random_splits(categories, groups, seed=3)
+    for k in range(4):
+        for split,share in (('train',.8), ('val',.1), ('test',.1)): assert abs((splits[categories == k] == split).mean() - share) < .005
+    assert pd.Series(splits).groupby(groups).nunique().eq(1).all()
+    assert (random_splits(categories, groups, seed=3) == splits).all() and (random_splits(categories, groups, seed=4) != splits).any()

@@ -4,11 +4,11 @@ import numpy as np
 import pytest,torch
 from fashion_fastai.core import InputError
 from fashion_fastai.data.groups import AttributeGroup
-from fashion_fastai.decision import rules,tune
+from fashion_fastai.decision import fit,rules,tune
 from fashion_fastai.decision.prior import adjustment_effect,best_constant_set,constant_prediction,known_shares
 from fashion_fastai.decision.rules import Decision,ExpectedF1,Grouped,LabelSets,Threshold,rule_from_params,rule_params
 from fashion_fastai.decision.tune import decide,fold_of_each
-from fashion_fastai.decision.fit import best_label_sets,best_threshold,best_thresholds,threshold_scores
+from fashion_fastai.decision.fit import best_label_sets,best_temperatures,best_threshold,best_thresholds,exponent_rules,label_set_totals,threshold_scores
 from fashion_fastai.metrics import f1_per_image
 from fashion_fastai.model.loss import MultiTaskLoss
 
@@ -244,3 +244,35 @@ def test_a_thousand_attributes_need_little_memory():
     decision = decide(logits, category, labels, labels)
     assert set(decision.scores) == {'half','threshold','per_label','expected_f1','label_sets'}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_500_000 # KB
+
+def test_what_is_tried_and_its_costs_by_value():
+    assert tune.THRESHOLDS == pytest.approx([.05 + .02*i for i in range(46)])
+    assert [o.exponent for o in exponent_rules(np.eye(3, dtype=int))] == [0,.125,.25,.375,.5,.75,1]
+    def minutes(n, m, folds): return {name: 60*tune._estimate_minutes(name, n, m, folds) for name in ('half','threshold','per_label','expected_f1','label_sets')}
+    assert minutes(1000, 100, 5) == pytest.approx(dict(half=.006, threshold=.012, per_label=.6, expected_f1=.6, label_sets=6*8*1000*100*64e-8))
+    assert minutes(100_000, 10, 3)['label_sets'] == pytest.approx(4*(7*50_000 + 100_000)*10*10e-8) # of a sample
+    assert [len(np.unique(decide(*tensors(*made_up(n, 3)), None).folds)) for n in (7, 10, 99, 100)] == [7,10,10,5]
+
+def test_temperatures_are_of_their_own_part_and_within_their_bounds():
+    torch.manual_seed(0)
+    logits,group = torch.randn(3000, 4)*2,AttributeGroup('one', (0,2))
+    labels = torch.bernoulli(logits.sigmoid())
+    of_group = torch.multinomial(logits[:,[0,2]].softmax(1), 1)
+    labels[:,[0,2]] = torch.zeros(3000, 2).scatter_(1, of_group, 1.)
+    given = logits*torch.tensor([2.,.5,2.,.5])
+    category = torch.full((3000,), -1)
+    assert best_temperatures((torch.zeros(3000, 2), logits*3), category, labels)[0] == 1.
+    one,each = best_temperatures((torch.zeros(3000, 2), given), category, labels, (group,))
+    assert one == 1. and each == pytest.approx([2.,.5,2.,.5], rel=.15) and each[0] == each[2] and each[1] == each[3]
+    sure = torch.cat([logits*1000, logits/1000])
+    assert best_temperatures((torch.zeros(3000, 2), sure[:3000]), category, labels)[1] == pytest.approx(10, rel=.01)
+    assert best_temperatures((torch.zeros(3000, 2), sure[3000:]), category, labels)[1] == pytest.approx(.1, rel=.01)
+
+def test_exponents_are_tuned_on_a_sample_of_many_images(monkeypatch):
+    p,y = made_up(600, 6)
+    label_rules = exponent_rules(y)
+    every = [f1_per_image(o, y).sum() for o in label_rules[0].with_exponents(p, [o.exponent for o in label_rules])]
+    assert label_set_totals(label_rules, p, y) == pytest.approx(every)
+    monkeypatch.setattr(fit, 'TUNED_VALUES', 600*6//3)
+    third = [3*f1_per_image(o, y[::3]).sum() for o in label_rules[0].with_exponents(p[::3], [o.exponent for o in label_rules])]
+    assert label_set_totals(label_rules, p, y) == pytest.approx(third)

@@ -105,3 +105,10 @@ def test_rows_without_an_image_are_counted_with_the_first_of_them(capsys):
     summary = convert_folders('shop', 'data', attributes='attributes.csv')
     said = 'attributes.csv: 62 rows = 60 used + 2 left out (rows without an image: 2, the first attributes.csv, line 62)'
     assert said in capsys.readouterr().out and summary.left_out['rows without an image'] == 2
+
+@pytest.mark.parametrize('box, margin, size', [('0,0,10,10', .1, (11,11)), ('5,20,20,30', .2, (18,12)), ('3,4,9,9', 0, (6,5)), ('0,0,20,30', 10, (20,30))])
+def test_a_crop_has_its_margin_and_ends_at_the_borders(box, margin, size):
+    names = [o for o in find_folder_images('shop').names]
+    Path('boxes.csv').write_text('file_path,x1,y1,x2,y2\n' + ''.join(f'{o},{box}\n' for o in names))
+    convert_folders('shop', 'data', attributes='boxes.csv', crop=margin)
+    eq({Image.open(o).size for o in pd.read_csv('data/train.csv').file_path}, {size})

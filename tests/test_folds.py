@@ -305,6 +305,12 @@ def test_the_summary_is_that_of_the_folds(garments, folds):
     assert np.allclose(oof[list(table.vocab.categories)].sum(axis=1), 1, atol=1e-3)
     mean = np.mean([o['accuracy'] for o in metrics['folds']])
     assert abs(metrics['spread']['accuracy']['mean'] - mean) < 1e-9
+    scores = [o['mean_f1'] for o in metrics['folds']]
+    assert abs(metrics['spread']['mean_f1']['sd'] - np.sqrt(np.square(np.array(scores) - np.mean(scores)).sum()/2)) < 1e-9
+    runs = [json.loads((folds/f'fold_{k}'/'metrics.json').read_text()) for k in (1,2,3)]
+    assert [o['fold'] for o in metrics['folds']] == [1,2,3] and [o['minutes'] for o in metrics['folds']] == [o['minutes'] for o in runs]
+    assert abs(metrics['minutes'] - sum(o['minutes'] for o in runs)) < .002 and metrics['epochs'] == runs[0]['epochs'] and metrics['size'] == runs[0]['size']
+    assert abs(metrics['images_per_second'] - np.mean([o['images_per_second'] for o in runs])) < .1
     n_train = [json.loads((folds/f'fold_{k}'/'metrics.json').read_text())['n_train'] for k in (1,2,3)]
     assert [a + b['n_valid'] for a,b in zip(n_train, metrics['folds'])] == [len(table)]*3
 

@@ -33,6 +33,19 @@ def test_threads_keep_the_order_and_raise_what_they_meet():
     equal(list(prefetch_map(lambda o: o**2, [])), [])
     fails(lambda: list(prefetch_map(lambda o: 1/o, [1,0])), exc=ZeroDivisionError)
 
+@pytest.mark.parametrize('workers', [0,1,3])
+def test_a_loader_raises_what_its_threads_meet_unless_bad_images_are_listed(table, workers, tmp_path):
+    damaged = tmp_path/'damaged.jpg'
+    damaged.write_bytes(b'no image')
+    dls = fashion_dls(table, SIZE, workers=workers)
+    files = [*dls.valid.items[:2], damaged]
+    dl = dls.test_dl(files, bs=2)
+    with pytest.raises(InputError, match='damaged.jpg: cannot be read as an image'): list(dl)
+    dl.bad = {}
+    images = torch.cat([b[0] for b in dl])
+    assert list(dl.bad) == [str(damaged)] and len(images) == 3
+    assert len(images[2].flatten(1).unique(dim=1)[0]) == 1 != len(images[1].flatten(1).unique(dim=1)[0]) # black, and not
+
 def test_targets_are_those_of_the_table_in_its_order(table):
     dls = fashion_dls(table, SIZE, workers=0)
     equal([list(o) for o in dls.vocab], [list(table.vocab.categories), list(table.vocab.attributes)])

@@ -41,6 +41,11 @@ def test_images_are_predicted_without_a_list_as_in_python(run, images):
         assert (found['file_path'], found['category'], found['attributes']) == (str(path), expected.category, expected.attributes)
         for o,p in expected.attribute_probabilities.items(): assert abs(found['attribute_probabilities'][o] - p) < 1e-5
 
+def test_a_loaded_model_has_an_empty_training_and_an_empty_validation_set(run):
+    dls = load_model(run, 'fp32').dls
+    assert [len(o.dataset) for o in dls.loaders] == [0,0] and [o.dataset.split_idx for o in dls.loaders] == [0,1]
+    assert [o.crop.split_idx for o in dls.loaders] == [None]*2 and dls.valid.crop.size == dls.train.crop.size
+
 def test_the_table_has_a_line_per_image_with_category_and_attributes(run, images):
     head,*lines = predict(run, *images).stdout.splitlines()
     learn = load_model(run, 'fp32')

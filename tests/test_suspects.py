@@ -27,6 +27,13 @@ def test_unknown_and_absent_labels_are_no_suspects(given_and_probabilities):
     four = suspicious_rows(np.where(given == 2, 3, given), np.insert(p, 2, 0., axis=1)) # no image has label 2
     assert four.row.tolist() == suspicious_rows(given, p).row.tolist() and set(four.suggested) == {0,1,3}
 
+def test_only_the_ratios_of_the_probabilities_matter(given_and_probabilities):
+    pytest.importorskip('cleanlab')
+    given,p = given_and_probabilities
+    expected,weighted = suspicious_rows(given, p),suspicious_rows(given, p*np.linspace(.1, .9, 600)[:,None]) # as of a group of attributes
+    assert len(expected) > 10 and weighted.row.tolist() == expected.row.tolist()
+    assert weighted.score.tolist() == pytest.approx(expected.score.tolist())
+
 def test_what_the_search_needs_is_named(given_and_probabilities, monkeypatch):
     monkeypatch.setitem(sys.modules, 'cleanlab.filter', None)
     with pytest.raises(InputError, match=r"pip install 'fashion_fastai\[clean\]'"): suspicious_rows(*given_and_probabilities)

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck,given,settings,strategies as st
 from fashion_fastai.core import InputError
 from fashion_fastai.predict.catalogue import Catalogue
 from fashion_fastai.data.corrections import apply_corrections
+from fashion_fastai.data.table import INVALID,read_rows
 from fashion_fastai.data.labels import read_groups,read_labels,read_tables,read_test_list,write_labels
 from fashion_fastai.serve.review import Review
 from fashion_fastai.cli.main import main
@@ -588,3 +589,17 @@ def test_a_column_is_valid_splits_as_in_fastai(data, tmp_path):
     frame.assign(is_valid=flags).to_csv(data/'train.csv', index=False)
     frame.to_csv(data/'val.csv', index=False)
     with pytest.raises(InputError, match='has a column is_valid, and there is a val.csv; keep one of them'): read_labels(data)
+
+@pytest.mark.parametrize('cells', [['1','0',''], [' ','1','0'], ['y','0','1'], ['0','Y','N'], ['1','','yes'], ['0.0','1','-'], ['TRUE','false','NA']])
+def test_a_cell_counts_as_what_it_says_whatever_stands_beside_it(cells, tmp_path):
+    "Rows of single characters are read by another way than the others"
+    flags = {'': -1, '-': -1, 'na': -1, '1': 1, 'y': 1, 'yes': 1, 'true': 1} # others: 0
+    rows = [cells, ['1','0','1'], cells[::-1], ['','',''], cells]
+    path = tmp_path/'flags.csv'
+    path.write_text(as_csv([['file_path','a','b','c'], *(['x.jpg', *o] for o in rows)]))
+    read = read_rows(path, ['file_path'])
+    assert read.flags.tolist() == [[flags.get(o.strip().lower(), 0) for o in row] for row in rows] and read.invalid is None
+    for wrong in ('2','x','10'):
+        path.write_text(as_csv([['file_path','a','b','c'], ['x.jpg','1','0','1'], ['y.jpg','1',wrong,''], ['z.jpg','x','0','1']]))
+        read = read_rows(path, ['file_path'])
+        assert read.invalid == (1, 'b', wrong) and read.flags[:2].tolist() == [[1,0,1], [1,INVALID,-1]]

@@ -2,6 +2,7 @@
 import json,shutil
 from dataclasses import replace
 from pathlib import Path
+import pandas as pd
 import pytest
 from fastcore.test import test_close as close,test_eq as equal,test_fail as fails
 from fashion_fastai.callback.tracking import _CALLBACKS
@@ -84,7 +85,11 @@ def test_a_run_has_all_files_and_they_agree(trained, garments):
     close(FashionInterpretation.load(out/'validation.npz').correct.float().mean().item(), metrics['accuracy'], 1e-6)
     close(metrics['valid_loss'], metrics['category_loss'] + 3*metrics['attribute_loss'], 1e-4)
     equal(sum(o['images'] for o in metrics['categories'].values()), metrics['n_valid'])
-    assert sum(metrics['seconds'].values()) > 0
+    rows = pd.read_csv(out/'history.csv')
+    equal((metrics['epochs'], metrics['n_train'], metrics['n_valid'], tuple(metrics['size'])), (len(rows), 160, 20, (32,24)))
+    close(metrics['valid_loss'], rows.valid_loss.iloc[-1], 1e-4)
+    close(metrics['images_per_second']*metrics['minutes']*60, 160*len(rows), .2*160*len(rows)) # both are rounded
+    assert .5*sum(metrics['seconds'].values()) < metrics['minutes']*60 < 1.5*sum(metrics['seconds'].values())
     equal(['no', *_CALLBACKS], list(LOGGERS))
 
 def test_what_was_measured_is_recorded(trained):

@@ -88,8 +88,10 @@ class _Card:
 
     def metadata(self, title, licence):
         "The YAML that model hubs read"
-        scores = [dict(type=_HUB_METRICS[key], value=round(self.metrics[key], 4), name=f"{name} (95% interval {self.interval(key)})")
-                  for key,name in self.scores.items()]
+        def metric(key, name):
+            label = f"{name} (95% interval {self.interval(key)})"
+            return dict(type=_HUB_METRICS[key], value=round(self.metrics[key], 4), name=label)
+        scores = [metric(key, name) for key,name in self.scores.items()]
         data = dict(name=self.figures.name if self.figures else 'validation images', type='image-folder', split='validation')
         result = dict(task=dict(type='image-classification'), dataset=data, metrics=scores)
         tags = ['image-classification','multi-label-classification','fashion','fastai', *self.formats]
@@ -121,9 +123,9 @@ class _Card:
         if 'onnx' not in self.formats: return
         yield 'Without this package, on ONNX Runtime, NumPy and Pillow:'
         yield f'```python\n{self.server()}\n```'
-        yield (f"`model.onnx` takes uint8 images of shape (n, {self.height}, {self.width}, 3), upright and in RGB, and gives the calibrated "
-               f"probabilities of the {' and of the '.join(self.parts)}. `rules.py`, which needs NumPy alone, turns those of attributes "
-               "into label sets.")
+        shape,predicted = f'(n, {self.height}, {self.width}, 3)',' and of the '.join(self.parts)
+        yield (f"`model.onnx` takes uint8 images of shape {shape}, upright and in RGB, and gives the calibrated probabilities "
+               f"of the {predicted}. `rules.py`, which needs NumPy alone, turns those of attributes into label sets.")
 
     def score_table(self, check):
         "The scores with their intervals, and the cost of quantisation"
@@ -146,7 +148,8 @@ class _Card:
         if config['categories']: yield 'Every image is assigned to one of the categories: there is no “none of them”.'
         for group in config.get('groups', []):
             names = ', '.join(_plain(config['attributes'][k]) for k in group['members'])
-            yield f"{'Exactly' if group['exactly_one'] else 'At most'} one of these attributes is predicted ({_plain(group['name'])}): {names}."
+            number = 'Exactly' if group['exactly_one'] else 'At most'
+            yield f"{number} one of these attributes is predicted ({_plain(group['name'])}): {names}."
         for o in _LIMITS: yield o.format(size=fmt_size(config['size']))
 
 def model_card(

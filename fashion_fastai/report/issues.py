@@ -44,8 +44,9 @@ class _Checks:
     def bad_images(self):
         "Missing and unreadable images"
         is_bad,is_missing = self.frame.problem != '',self.frame.image.isna()
-        kinds = (is_missing, 'are missing, and no training starts without them'),(~is_missing, 'cannot be read, and training leaves them out')
-        for mask,what in kinds:
+        kinds = {'are missing, and no training starts without them': is_missing,
+            'cannot be read, and training leaves them out': ~is_missing}
+        for what,mask in kinds.items():
             rows = self.frame[is_bad & mask]
             if len(rows): yield Issue(f"{len(rows):,} of {len(self.frame):,} images {what}: {_examples(rows)}", fix=True)
 

@@ -35,7 +35,8 @@ class _RunReport:
     "A run as a page: its scores, sections and tables"
     def __init__(self, run, interp, learn):
         self.run,self.metrics,self.interp,self.learn = run,run.metrics,interp,learn
-        self.has_category,self.has_attributes = interp and interp.has_category.any(),interp and (interp.attributes >= 0).any()
+        self.has_category = interp and interp.has_category.any()
+        self.has_attributes = interp and (interp.attributes >= 0).any()
 
     def baseline(self):
         "The scores of the constant prediction, for the parts that have labels"

@@ -175,7 +175,8 @@ def _offline(uploads, host):
     "Inside the block, gradio looks up no versions or news, and uses no proxy for this machine"
     proxies = os.environ.get('no_proxy') or os.environ.get('NO_PROXY')
     no_proxy = ','.join(filter(None, (proxies, '127.0.0.1,localhost', host)))
-    values = dict(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1', NO_PROXY=no_proxy, no_proxy=no_proxy)
+    values = dict(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1',
+        NO_PROXY=no_proxy, no_proxy=no_proxy)
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try: yield

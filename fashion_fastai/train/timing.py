@@ -140,8 +140,7 @@ class Pace(Callback):
     "Watch the batches of a planned fit; if they take longer or shorter than planned, plan the rest again"
     order = -5 # before the stages and the schedule, which follow it
     state_attrs = 'elapsed','paces','change','changes' # saved in checkpoints
-    TOLERANCE = .15 # of the time; a smaller difference changes nothing
-    LATE = 1.1 # of the minutes; a fit that would take longer is planned again at any time
+    TOLERANCE = .15 # of the time: a smaller difference changes nothing
     def __init__(self,
         minutes:float, # for training and validation
         train_seconds:dict, # HEIGHTxWIDTH -> planned seconds of a training epoch
@@ -237,12 +236,12 @@ class Pace(Callback):
         "(the plan for what follows, real over planned seconds); None for no change"
         budget,taken = 60*self.minutes,sum(o for o,_ in self.paces)
         if done >= self.n_epoch or taken < self.window: return None,1.
-        while taken - self.paces[0][0] > 2*self.window: taken -= self.paces.pop(0)[0]
+        while taken - self.paces[0][0] > self.window: taken -= self.paces.pop(0)[0]
         factor = round(statistics.median(pace for _,pace in self.paces), 3)
         stages = self._stages()
         rest = self._seconds(stages) - self._seconds(_cut(stages, done)) + self.valid_seconds*(self.n_epoch - int(done))
         is_off = abs(factor - 1) > self.TOLERANCE and self.elapsed < budget/2
-        is_late = self.elapsed + factor*rest > self.LATE*budget
+        is_late = self.elapsed + factor*rest > (1 + self.TOLERANCE)*budget
         return (self._planned_again(factor, budget - self.elapsed, done) if is_off or is_late else None),factor
 
     def _stages(self):
