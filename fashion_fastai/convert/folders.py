@@ -16,9 +16,9 @@ from ..core import InputError,SPLITS,name_problem,require_empty
 from ..data.files import ImageFolder,LeftOut,account
 from ..data.source import SourceTable
 from ..data.table import cell_text
-from ..data.split import join_groups,product_folders
+from ..data.split import join_groups,product_folders,split_of
 from .core import (BOX,ConversionSummary,SourceImages,check_margin,parse_boxes,random_splits)
-from .columns import FlagColumn,encode_categories,join_attributes,split_of
+from .columns import FlagColumn,encode_categories,join_attributes
 from .write import write_images
 
 # %% ../../nbs/51_convert.folders.ipynb #8d359b8d

@@ -9,13 +9,15 @@ __all__ = ['image_column', 'TableRows', 'find_row_images', 'iter_contents', 'Joi
 import os,re
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote,urlsplit
 import numpy as np,pandas as pd
 from ..core import InputError
 from ..data.paths import ImageNames,example_image,find_images
 from ..data.records import list_names
 from ..data.source import SourceTable
+from ..data.split import split_of
 from .core import BOX,Selection,image_suffix,parse_boxes
-from .columns import column_texts,split_of
+from .columns import column_texts
 
 # %% ../../nbs/52_convert.rows.ipynb #8ebaf9c5
 _IMAGE_COLUMNS = 'image','img','file_path','file_name','filename','path','image_path','image_name','image_id','imageid'
@@ -100,7 +102,7 @@ def find_row_images(
     if missing and os.path.isdir(images):
         names = ImageNames(images)
         for i in missing:
-            name = used[i].rsplit('/', 1)[-1] if '://' in used[i] else used[i].removeprefix('./')
+            name = unquote(urlsplit(used[i]).path).rsplit('/', 1)[-1] if '://' in used[i] else used[i].removeprefix('./')
             files[i] = names.find(name, lambda: table.where(i))
     is_missing = np.array([o is None for o in files])
     if (is_missing | ~selection.keep).all() and selection.keep.any():

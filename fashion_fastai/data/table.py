@@ -70,7 +70,8 @@ def read_texts(
 # %% ../../nbs/19_data.table.ipynb #1583fed4
 INVALID = 2 # a cell that is neither 0 nor 1 nor empty
 # cells that say nothing, in every table
-MISSING = frozenset(['','nan','NaN','NAN','NA','N/A','n/a','<NA>','None','null','NULL','-'])
+MISSING = frozenset(['','nan','NaN','NAN','NA','N/A','n/a','<NA>','None','null','NULL','-',
+    '#N/A','#NA','\\N']) # of spreadsheets and databases
 # other cells, in lower case
 FLAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'false': 0, 'true': 1, 'no': 0, 'yes': 1, 'n': 0, 'y': 1}
 
