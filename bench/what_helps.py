@@ -143,10 +143,12 @@ def main():
     parser.add_argument('--images', type=int, default=4000, help='training images (default: 4,000)')
     parser.add_argument('--rounds', type=int, default=4, help='trainings of each, with seeds 1, 2, … (default: 4)')
     parser.add_argument('--study', choices=STUDIES, default='what_helps', help='balance: weights for rare attributes (default: what_helps)')
+    parser.add_argument('--overrides', default='', help='keys of all trainings, such as width=0.25 epochs=8')
     parser.add_argument('--only', nargs='+', metavar='NAME', help='names of the study (default: all)')
     args = parser.parse_args()
     study,csv = STUDIES[args.study],args.results/f'{args.study}.csv'
     if unknown := set(args.only or ()) - set(study): parser.error(f"no {sorted(unknown)[0]} in study {args.study}: {', '.join(study)}")
+    overrides = dict(o.split('=') for o in args.overrides.split())
     for o in (args.runs, args.results): o.mkdir(parents=True, exist_ok=True)
     with data_folder(args.data) as (data,cache):
         table = subset(read_labels(data), args.images)
@@ -157,7 +159,7 @@ def main():
                 try:
                     with FileLock(out.with_suffix('.lock'), timeout=0):
                         if out.exists(): continue
-                        train(table, packed, study[name], seed, args.stages, out)
+                        train(table, packed, {**overrides, **study[name]}, seed, args.stages, out)
                         print(f'{name}, seed {seed}', flush=True)
                 except Timeout: continue # another process trains it
                 write_rows(args.runs, csv, table, study)

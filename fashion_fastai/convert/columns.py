@@ -7,8 +7,9 @@ __all__ = ['column_texts', 'encode_categories', 'find_separator', 'AttributeColu
            'join_attributes']
 
 # %% ../../nbs/49_convert.columns.ipynb #026ecc6f
-import ast,json,re
+import ast,csv,json,re
 from collections import Counter
+from contextlib import suppress
 from typing import Callable
 import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN
@@ -18,6 +19,13 @@ from ..data.table import FLAGS,cell_text
 from .core import select_labels
 
 # %% ../../nbs/49_convert.columns.ipynb #09ca26b1
+def _items(value, place, column):
+    "The items of a list, also of lists in it; raises `InputError` for an object"
+    if isinstance(value, dict):
+        part = f"{column}.{next(iter(value), 'name')}"
+        raise InputError(f"{place()}: '{column}' has objects; name a part of them, such as {part}")
+    return [p for o in value for p in _items(o, place, column)] if isinstance(value, (list,tuple,np.ndarray)) else [value]
+
 def column_texts(
     values:list, # of a column
     class_names:list|None, # names of its classes, where the values are their numbers
@@ -26,8 +34,8 @@ def column_texts(
 )->list: # '' where unknown; raises `InputError` for a number without a class, and for a list of several values
     "Values as texts; numbers of classes become their names"
     def single(i, value):
-        if not isinstance(value, (list,np.ndarray)): return cell_text(value)
-        texts = list(dict.fromkeys(map(cell_text, value)))
+        if not isinstance(value, (list,dict,np.ndarray)): return cell_text(value)
+        texts = list(dict.fromkeys(map(cell_text, _items(value, lambda: place(i), column))))
         if len(texts) < 2: return ''.join(texts)
         raise InputError(f"{place(i)}: {column} has several values, {list_names(texts)}; one is expected")
     texts = [single(i, o) for i,o in enumerate(values)]
@@ -78,24 +86,33 @@ def _parse_list(text):
     inner = text[1:-1].strip()
     return [o.strip(' "\'') for o in (inner.split(',') if ',' in inner else inner.split())]
 
+def _split(text, separator):
+    "The names in a cell; one that has the separator itself is in quotation marks"
+    if '"' in text and len(separator) == 1:
+        with suppress(csv.Error, StopIteration): return next(csv.reader([text], delimiter=separator, skipinitialspace=True))
+    return text.split(separator)
+
 def find_separator(
     texts:list, # different cells of a column
-)->str|None: # None if each cell is one name; raises `ValueError` with a cell that may be one name or several
+)->str|None: # None if each cell is one name; raises `ValueError` with a cell that may be one name or several, and its separator
     "What separates the names in the cells of a column: one of | ; , and space, as far as that can be told"
-    for separator in '|;, ':
+    for separator in '|;,/&+ ':
         several = [o for o in texts if separator in o]
         if not several: continue
-        parts = [{p.strip() for p in o.split(separator)} - {''} for o in texts]
+        parts = [{p.strip() for p in _split(o, separator)} - {''} for o in texts]
         counts = Counter(p for o in parts for p in o)
         is_list = separator == '|' or 2*len(counts) <= len(texts) or all(o.isdecimal() for o in counts)
+        if separator in '/&+': # T-shirt/top, Black & White
+            if is_list: raise ValueError(several[0], separator)
+            continue
         if is_list: return separator
-        inner = {p for o in several for p in o.split(separator)} - {''}
+        inner = {p for o in several for p in _split(o, separator)} - {''}
         n_alone = len(inner & set(texts))
         if separator == ' ':
-            if 2*n_alone > len(inner): raise ValueError(several[0]) # Navy, Blue and Navy Blue
+            if 2*n_alone > len(inner): raise ValueError(several[0], separator) # Navy, Blue and Navy Blue
             continue # Navy Blue, Off White
         if 2*sum(n > 1 for n in counts.values()) >= len(counts): return separator
-        raise ValueError(several[0])
+        raise ValueError(several[0], separator)
 
 class AttributeColumn:
     "A column of attributes, whose kind is decided from all of its cells: flags, a name per cell, or lists of names"
@@ -116,14 +133,8 @@ class AttributeColumn:
     ):
         "Read some more cells"
         for i,o in enumerate(values):
-            if isinstance(o, (list,np.ndarray)):
-                items = _flat(o)
-                key = tuple(map(cell_text, items))
-            else: items,key = [o],cell_text(o)
-            objects = [item for item in items if isinstance(item, dict)]
-            if objects:
-                part = f"{self.column}.{next(iter(objects[0]), 'name')}"
-                raise InputError(f"{place(i)}: '{self.column}' has objects; name a part of them, such as {part}")
+            if not isinstance(o, (list,dict,np.ndarray)): key = cell_text(o)
+            else: key = tuple(map(cell_text, _items(o, lambda: place(i), self.column)))
             code = self.values.setdefault(key, len(self.values))
             if code == len(self.places): self.places.append(place(i))
             self.codes.append(code)
@@ -162,9 +173,9 @@ class AttributeColumn:
         if self.separator is None:
             try: separator = find_separator([o for o in texts if o not in listed])
             except ValueError as e:
-                which = "say so with --separator, such as --separator ' ', or --separator none for one name per cell"
-                raise InputError(f"{source}: column '{self.column}': '{e}' may be one name or several; "
-                                 f"{which}") from None
+                cell,separator = e.args
+                which = f"say so with --separator '{separator}', or with --separator none for one name per cell"
+                raise InputError(f"{source}: column '{self.column}': '{cell}' may be one name or several; {which}") from None
         is_single = separator is None and not listed and len(texts) == len(self.values) - ('' in self.values)
         n_cells = sum(code != self.values.get('') for code in self.codes)
         if is_single and not (self.wanted or self.separator) and len(texts) > max(50, n_cells/2):
@@ -174,7 +185,7 @@ class AttributeColumn:
         def parts(key):
             if isinstance(key, tuple): return key
             if key in listed: return map(cell_text, listed[key])
-            return key.split(separator) if separator else [key]
+            return _split(key, separator) if separator else [key]
         items = {key: list(map(cell_text, parts(key))) for key in self.values}
         lists = [o for o in items.values() if any(o)]
         repeats = any(len(set(o)) < len(o) for o in lists) # numbers of names would be there once
@@ -214,10 +225,6 @@ class AttributeColumn:
 class FlagColumn(AttributeColumn):
     "A column that can only hold flags: one attribute"
     def __init__(self, column): super().__init__(column, is_flag=True)
-
-def _flat(values):
-    "The items of lists in lists"
-    return [p for o in values for p in (_flat(o) if isinstance(o, (list,tuple,np.ndarray)) else [o])]
 
 def attribute_columns(
     table:SourceTable, # that has them
