@@ -94,9 +94,10 @@ PURPOSES = dict(loader='Batches that reach the network', step='Training steps', 
     catalogue='Prediction of catalogues', catalogue_rows='Ten million rows, from list to submission',
     what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU',
     plan='Minutes that plans expect, and that trainings take',
+    balance='Study: weights for rare attributes',
     study='Study: image size, epochs and data', scores='Reported minus true Mean F1, few validation images')
 
-SCRIPTS = dict(catalogue_rows='catalogue') # the bench of a record, where it has another name
+SCRIPTS = dict(catalogue_rows='catalogue', balance='what_helps') # the bench of a record, where it has another name
 
 def load_records():
     "Name -> record, in alphabetical order"

@@ -1,7 +1,7 @@
 """Study: what each ingredient of a training changes: trainings that differ in it alone, with the same seeds.
 
 The validation logits of every training are kept in `--runs` as soon as it ends: a study that was stopped resumes, and several
-processes may work on one study. `results/what_helps.csv` has a row for each training."""
+processes may work on one study. `results/STUDY.csv` has a row for each training."""
 import argparse,time
 from pathlib import Path
 import numpy as np,pandas as pd,torch
@@ -9,13 +9,13 @@ from fastai.basics import noop
 from filelock import FileLock,Timeout
 from record import RESULTS,data_folder,save
 from fashion_fastai.data.loader import pack_table
-from fashion_fastai.decision.prior import best_constant_set
+from fashion_fastai.decision.prior import best_constant_set,known_shares
 from fashion_fastai.decision.tune import decide
 from fashion_fastai.core import atomic_write
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.build import recipe_learner
 from fashion_fastai.recipes import parse_stages,read_recipe
-from fashion_fastai.metrics import f1_per_image
+from fashion_fastai.metrics import average_precision,f1_per_image,f1_scores
 from step import TrainingOnly
 from study import subset
 
@@ -24,6 +24,10 @@ BASE = dict(precision='fp32', attribute_weight=3., test_size='auto') # the rest 
 STUDY = {'basic': {}, 'AdamW in place of Muon': dict(optimizer='adamw'), 'without mirror images': dict(flip=False),
     'without crops': dict(min_scale=1.), 'without lighting': dict(lighting=0.), 'without label smoothing': dict(label_smoothing=0.),
     'with MixUp': dict(mixup=1.), 'category alone': dict(attribute_weight=0.), 'attributes alone': dict(category_weight=0.)}
+BALANCE = {'equal weights': {}, 'power 0.25': dict(attribute_balance=.25), 'power 0.5': dict(attribute_balance=.5),
+    'asymmetric': dict(attribute_balance='asymmetric')}
+STUDIES = dict(what_helps=STUDY, balance=BALANCE)
+N_RARE = 5 # of the attributes, whose average precision the study of balance has beside that of all
 
 def train(table, packed, keys, seed, stages, out):
     "Train once, and write the logits and the minutes to `out`"
@@ -58,21 +62,25 @@ def score(file, table):
         accuracy = (logits[0].argmax(1) == category).float().mean().item()
         return accuracy,decide(logits, category, attributes, training_sets)
     accuracy,decision = scores(logits('images'))
+    precisions = average_precision(logits('images')[1].numpy(), attributes.numpy())
+    rarest = known_shares(training_sets.numpy()).argsort()[:N_RARE]
     mirror_accuracy,mirror = scores(logits('tta'))
     name,seed = name_and_seed(file)
     row = dict(name=name, seed=seed, accuracy=accuracy, mean_f1=decision.mean_f1, rule=decision.name, **decision.scores,
         mirror_accuracy=mirror_accuracy, mirror_mean_f1=mirror.mean_f1,
+        macro_f1=f1_scores(decision.predicted, attributes.numpy()).macro, mean_average_precision=float(np.nanmean(precisions)),
+        rare_average_precision=float(np.nanmean(precisions[rarest])),
         minutes=float(stored['minutes']), core_minutes=float(stored['core_minutes']))
     return {k: round(v, 5) if isinstance(v, float) else v for k,v in row.items()}
 
-def write_rows(runs, csv, table):
-    "Add the rows of new trainings in folder `runs` to `csv`; returns all its rows"
+def write_rows(runs, csv, table, names):
+    "Add the rows of new trainings in folder `runs` to `csv`, in the order of `names`; returns all its rows"
     with FileLock(runs/'table.lock'):
         rows = pd.read_csv(csv) if csv.is_file() else pd.DataFrame(dict(name=[], seed=[]))
         known = set(zip(rows.name, rows.seed))
         new = [score(o, table) for o in sorted(runs.glob('*.npz')) if name_and_seed(o) not in known]
         if new:
-            order = list(STUDY)
+            order = list(names)
             rows = pd.concat([rows, pd.DataFrame(new)]) if len(rows) else pd.DataFrame(new)
             rows = rows.sort_values(['seed','name'], key=lambda o: o.map(order.index) if o.name == 'name' else o)
             with atomic_write(csv) as f: rows.to_csv(f, index=False)
@@ -86,6 +94,21 @@ def summary(table):
         accuracy = '' if name == 'attributes alone' else mean(o.accuracy)
         mean_f1 = '' if name == 'category alone' else mean(o.mean_f1)
         rows.append([name, accuracy, mean_f1, float(o.core_minutes.mean())])
+    return rows
+
+_SCORES = dict(accuracy='accuracy', mean_f1='mean F1', macro_f1='macro F1', mean_average_precision='mAP',
+    rare_average_precision=f'mAP of the {N_RARE} rarest')
+
+def paired_summary(table):
+    "A row for each name: means over the seeds, and points that it differs from the first in, with the standard error of the mean"
+    first = table[table.name == table.name.iloc[0]].set_index('seed')
+    rows = [['training', *_SCORES.values(), 'seeds']]
+    for name,o in table.groupby('name', sort=False):
+        o,cells = o.set_index('seed'),[]
+        for key in _SCORES:
+            points = 100*(o[key] - first[key]).dropna()
+            cells.append(f'{o[key].mean():.4f}' + (f' ({points.mean():+.2f} ± {points.sem():.2f})' if name != first.name.iloc[0] else ''))
+        rows.append([name, *cells, ' '.join(map(str, o.index))])
     return rows
 
 def figures(table, labels):
@@ -119,23 +142,29 @@ def main():
     parser.add_argument('--stages', default='40x30:20', help='stages of all trainings (default: 40x30:20)')
     parser.add_argument('--images', type=int, default=4000, help='training images (default: 4,000)')
     parser.add_argument('--rounds', type=int, default=4, help='trainings of each, with seeds 1, 2, … (default: 4)')
-    parser.add_argument('--only', nargs='+', choices=STUDY, metavar='NAME', help='names of the study (default: all)')
+    parser.add_argument('--study', choices=STUDIES, default='what_helps', help='balance: weights for rare attributes (default: what_helps)')
+    parser.add_argument('--overrides', default='', help='keys of all trainings, such as width=0.25 epochs=8')
+    parser.add_argument('--only', nargs='+', metavar='NAME', help='names of the study (default: all)')
     args = parser.parse_args()
+    study,csv = STUDIES[args.study],args.results/f'{args.study}.csv'
+    if unknown := set(args.only or ()) - set(study): parser.error(f"no {sorted(unknown)[0]} in study {args.study}: {', '.join(study)}")
+    overrides = dict(o.split('=') for o in args.overrides.split())
     for o in (args.runs, args.results): o.mkdir(parents=True, exist_ok=True)
     with data_folder(args.data) as (data,cache):
         table = subset(read_labels(data), args.images)
         packed = pack_table(table, parse_stages(args.stages)[-1][0], cache, progress=None)
         for seed in range(1, args.rounds+1):
-            for name in args.only or STUDY:
+            for name in args.only or study:
                 out = args.runs/f"{name.replace(' ', '_')}-{seed}.npz"
                 try:
                     with FileLock(out.with_suffix('.lock'), timeout=0):
                         if out.exists(): continue
-                        train(table, packed, STUDY[name], seed, args.stages, out)
+                        train(table, packed, {**overrides, **study[name]}, seed, args.stages, out)
                         print(f'{name}, seed {seed}', flush=True)
                 except Timeout: continue # another process trains it
-                write_rows(args.runs, args.results/'what_helps.csv', table)
-        rows = write_rows(args.runs, args.results/'what_helps.csv', table)
-    save('what_helps', args, summary(rows), figures(rows, table))
+                write_rows(args.runs, csv, table, study)
+        rows = write_rows(args.runs, csv, table, study)
+    if args.study == 'balance': save('balance', args, paired_summary(rows), {})
+    else: save('what_helps', args, summary(rows), figures(rows, table))
 
 if __name__ == '__main__': main()

@@ -19,7 +19,7 @@ from .model.graphs import StepGraphs
 from .model.multitask import multi_task_model
 from .model.precision import compile_if_faster,set_precision
 from .model.optimizer import fused_adamw,optimizer_func
-from .model.loss import CategoryAccuracy,KnownLoss,MeanF1,MultiTaskLoss,PartLoss,attribute_loss,category_loss
+from .model.loss import CategoryAccuracy,KnownLoss,MeanF1,MultiTaskLoss,PartLoss,attribute_loss,category_loss,label_weights
 from .data.labels import LabelTable,Vocab
 from .data.cache import PackedImages
 from .data.loader import fashion_dls
@@ -42,6 +42,12 @@ def _evenly_spaced(dls, n=256):
     for o in dls.train.after_batch.fs: images = o(images, split_idx=1) # as in validation
     return images.as_subclass(torch.Tensor)
 
+def _balance(attributes, balance, device):
+    "What `attribute_loss` takes for key `attribute_balance`"
+    if balance == 'asymmetric' or not balance: return balance or None
+    if isinstance(balance, str): raise InputError(f"attribute_balance is '{balance}', but should be a power from 0 to 1, or asymmetric")
+    return torch.tensor(label_weights(attributes, balance), dtype=torch.float32, device=device)
+
 @delegates(Learner.__init__, but=['dls','model','loss_func','metrics','cbs'])
 def fashion_learner(
     dls:DataLoaders, # from `fashion_dls`
@@ -52,6 +58,7 @@ def fashion_learner(
     blur_pool:bool=False, # anti-aliased pooling in the stem
     category_weight:float=1., # loss weight of the category; 0 trains the attributes alone
     attribute_weight:float|None=3., # loss weight of the attributes; 0 trains the category alone; None to learn both weights
+    attribute_balance:float|str=0., # for rare attributes: power of the inverse frequency that weighs them, or 'asymmetric'; 0 for none
     label_smoothing:float=.1, # fraction of the category's target spread over all categories
     logit_adjustment:float=0., # of the category, for rare ones: 0 not at all, 1 for the highest mean recall
     threshold:float=.4, # probability from which an attribute is predicted, until `tune_decision` finds a better rule
@@ -80,7 +87,7 @@ def fashion_learner(
     rule = Grouped.from_groups(Threshold(threshold, may_be_empty), vocab.groups)
     decision = Decision(rule, category_offsets=logit_offsets(prior.category_shares, logit_adjustment))
     loss = MultiTaskLoss(attribute_weight, label_smoothing, decision, category_weight=category_weight,
-        log_variances=model.log_variances, groups=vocab.groups)
+        log_variances=model.log_variances, groups=vocab.groups, balance=_balance(training_labels[1], attribute_balance, dls.device))
     parts = [(category_weight, PartLoss(category_loss), CategoryAccuracy())] if n_categories else []
     if n_attributes: parts.append((attribute_weight, PartLoss(partial(attribute_loss, groups=vocab.groups)), MeanF1()))
     metrics = [loss for _,loss,_ in parts] + [score for *_,score in parts]
@@ -91,8 +98,8 @@ def fashion_learner(
     learn.vocab,learn.prior = vocab,prior
     return learn
 
-_LEARNER_KEYS = ('arch','width','dropout','stem','blur_pool','category_weight','attribute_weight','label_smoothing','logit_adjustment',
-    'threshold','tta','precision','channels_last','lr','wd')
+_LEARNER_KEYS = ('arch','width','dropout','stem','blur_pool','category_weight','attribute_weight','attribute_balance','label_smoothing',
+    'logit_adjustment','threshold','tta','precision','channels_last','lr','wd')
 
 def _settings(recipe, *names): return {o: getattr(recipe, o) for o in names}
 

@@ -67,6 +67,7 @@ class Recipe:
     label_smoothing:float # fraction of the category's target spread over all categories
     category_weight:float # loss weight of the category; 0 trains the attributes alone
     attribute_weight:float|None # loss weight of the attributes; 0 trains the category alone; auto: learn both weights
+    attribute_balance:float|str # for rare attributes: power of the inverse frequency that weighs them, such as 0.5; asymmetric: that loss; 0: none
     logit_adjustment:float # how much the shares of the categories are taken out of their logits: 0 not at all, 1 for highest mean recall
     threshold:float # probability from which attributes are predicted during training; the most probable one always is
     rule:str # decision rule: auto (best on validation folds), fixed (key threshold), half, threshold, per_label, expected_f1, label_sets
@@ -143,6 +144,7 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     *map(_below_one, ('dropout','label_smoothing','lighting','ema')),
     *map(_fraction, ('mixup','cutmix','max_bad')),
     *map(_not_negative, ('category_weight','attribute_weight','logit_adjustment','checkpoint_minutes','minutes')),
+    ('attribute_balance', lambda o: o == 'asymmetric' or (not isinstance(o, str) and 0 <= o <= 1), 'from 0 to 1, or asymmetric'),
     _one_of('stem', *STEMS),
     _one_of('schedule', 'one_cycle', 'flat_cos'),
     _one_of('optimizer', *OPTIMIZERS),
@@ -168,11 +170,12 @@ def _parse(key, text, kind):
     "Convert the text of a settings file or command line to type `kind`"
     text = text.strip()
     if kind is str: return text
-    optional = kind not in (int, float, bool)
+    kind,*others = get_args(kind) or (kind,)
+    optional = type(None) in others
     if optional and text.lower() == 'auto': return None
-    kind = get_args(kind)[0] if optional else kind
     try: return configparser.ConfigParser.BOOLEAN_STATES[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
+        if str in others: return text
         expected = {bool: 'yes or no', float: 'a number', int: 'a whole number'}[kind]
         raise InputError(f"{key} is '{text}', not {expected}{' or auto' if optional else ''}") from None
 

@@ -34,6 +34,14 @@ def test_the_study_goes_on_where_it_was(garments, tmp_path):
     result = json.loads((tmp_path/'results'/'what_helps.json').read_text())
     assert len(result['table']) == 5 and len(result['figures']) == 6
 
+def test_the_study_of_balance_compares_seeds_in_pairs(garments, tmp_path):
+    command = [sys.executable, '-W', 'ignore', BENCH/'what_helps.py', garments, '--study', 'balance', '--rounds', '2', '--stages', '32x24:1', '--images', '100', '--runs', tmp_path/'runs', '--results', tmp_path/'results']
+    done = forked.run(command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path/'results'/'balance.json').read_text())
+    assert [o[0] for o in result['table'][1:]] == ['equal weights','power 0.25','power 0.5','asymmetric'] and result['table'][1][-1] == '1 2'
+    assert all('±' in o for o in result['table'][2][1:-1]) and not any('±' in o for o in result['table'][1])
+
 def test_the_study_of_plans(tmp_path):
     "Its parts: each data set can be read, each change of a network trains, and the summary compares what is there"
     code = """

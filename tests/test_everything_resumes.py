@@ -42,6 +42,7 @@ CASES = dict(plain={}, ema=dict(cbs=[partial(EMA, .9)]), mixup=dict(cbs=[partial
     plateau=dict(cbs=[ReduceLROnPlateau]), tta=dict(cbs=[FlipTTA]), timer=dict(cbs=[PhaseTimer]), another_pace=dict(cbs=[pace]),
     muon=dict(optimizer='muon'), ranger=dict(optimizer='ranger'), larc=dict(optimizer='larc'), sgd=dict(optimizer='sgd'),
     flat_cos=dict(schedule='flat_cos'), fractions=dict(stages='24x18:.5 32x24:2.5'), learned_weights=dict(attribute_weight=None),
+    balanced=dict(attribute_balance=.5), asymmetric=dict(attribute_balance='asymmetric'),
     dropout=dict(dropout=.2), files_by_threads=dict(workers=2))
 
 @pytest.fixture(scope='module')

@@ -16,7 +16,7 @@ from fashion_fastai.interpret.core import FashionInterpretation,grad_cam
 from fashion_fastai.interpret.scores import run_scores
 from fashion_fastai.data.labels import LabelTable,read_labels
 from fashion_fastai.build import fashion_learner,recipe_learner
-from fashion_fastai.model.loss import attribute_loss,category_loss
+from fashion_fastai.model.loss import attribute_loss,category_loss,label_weights
 from fashion_fastai.recipes import read_recipe
 from fashion_fastai.callback.profile import PhaseTimer
 from fashion_fastai.model.multitask import multi_task_model
@@ -105,6 +105,15 @@ def test_averages_are_what_fastai_saves_and_restores(cbs, table, tmp_path):
         saved = {f'model_{i}': o for i,o in enumerate(losses)} if save.every_epoch else dict(model=expected)
         other = small(table, tmp_path)
         for name,o in saved.items(): assert other.load(name, with_opt=False).validate()[0] == pytest.approx(o, rel=1e-5)
+
+def test_weights_of_rare_attributes_come_from_the_training_images_alone(garments, tmp_path):
+    table = read_labels(garments)
+    learn = small(table, tmp_path, attribute_balance=.5)
+    assert learn.loss_func.balance.tolist() == pytest.approx(label_weights(table.attributes[~table.is_valid], .5).tolist(), rel=1e-5)
+    learn.export('balanced.pkl')
+    assert torch.equal(load_model(tmp_path/'balanced.pkl').loss_func.balance, learn.loss_func.balance)
+    assert small(table, tmp_path).loss_func.balance is None and small(table, tmp_path, attribute_balance='asymmetric').loss_func.balance == 'asymmetric'
+    with pytest.raises(InputError, match="attribute_balance is 'focal', but should be"): small(table, tmp_path, attribute_balance='focal')
 
 @pytest.mark.parametrize('with_opt', [True, False])
 def test_a_saved_learner_keeps_its_decision(with_opt, table, tmp_path):

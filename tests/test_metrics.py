@@ -8,7 +8,7 @@ from fashion_fastai.data.groups import AttributeGroup
 from fashion_fastai.metrics import (average_precision,effective_size,f1_per_image,f1_scores,label_scores,mean_average_precision,mean_interval,
     mean_known,recall_at_k,top_k_accuracy,wilson_interval)
 from fashion_fastai.model.loss import (CategoryAccuracy,KnownLoss,MeanF1,MultiTaskLoss,PartLoss,attribute_loss,attribute_probabilities,
-    category_loss,group_loss)
+    category_loss,group_loss,label_weights)
 
 def test_f1_is_that_of_the_known_columns_image_by_image():
     rng = np.random.default_rng(0)
@@ -148,6 +148,54 @@ def test_validation_is_neither_smoothed_nor_weighted_by_learned_weights():
     assert smooth(detached, *labels) == plain(detached, *labels) == learned(detached, *labels) == pytest.approx(plain(pred, *labels).item())
     learned(pred, *labels).backward()
     assert (learned.log_variances.grad != 0).all()
+
+@pytest.mark.parametrize('power', [0, .25, .5, 1])
+def test_weights_of_rare_labels_are_larger_and_one_in_the_mean(power):
+    labels = np.random.default_rng(0).choice([-1,0,1], (500,4), p=[.2,.6,.2]).astype(np.int8)
+    labels[labels[:,1] == 1,1] = np.resize([1,0,0,0], (labels[:,1] == 1).sum())
+    labels[:,3] = np.minimum(labels[:,3], 0) # never holds
+    n_true,n_known = (labels == 1).sum(0),(labels >= 0).sum(0)
+    weights = label_weights(labels, power)
+    assert (weights*n_true).sum() == pytest.approx(n_true.sum()) and weights[3] == 1
+    assert weights[1]/weights[0] == pytest.approx((n_true[0]/n_known[0]/(n_true[1]/n_known[1]))**power)
+    known = labels[(labels >= 0).all(1)]
+    padded = np.concatenate([known, np.full((900,4), -1, np.int8)]) # of which nothing is known
+    assert label_weights(padded, power).tolist() == label_weights(known, power).tolist()
+    assert (label_weights(np.zeros((5,2), np.int8), power) == 1).all() and label_weights(labels[:,:0], power).shape == (0,)
+
+def test_balanced_losses_by_hand():
+    torch.manual_seed(0)
+    logits,labels,weights = torch.randn(8, 4),torch.randint(-1, 2, (8,4)),torch.tensor([.5,1,2,3])
+    shifted,known = logits + weights.log(),labels >= 0
+    weighted = -(labels*weights*F.logsigmoid(shifted) + (1 - labels)*F.logsigmoid(-shifted))
+    assert attribute_loss((None, logits), None, labels, balance=weights) == pytest.approx(weighted[known].mean().item(), rel=1e-5)
+    p = logits.sigmoid()
+    wrong = (p - .05).clamp(min=0)
+    asymmetric = -torch.where(labels == 1, p.log(), wrong**4*(1 - wrong).log())
+    assert attribute_loss((None, logits), None, labels, balance='asymmetric') == pytest.approx(asymmetric[known].mean().item(), rel=1e-5)
+    assert attribute_loss((None, logits), None, labels, balance=torch.ones(4)) == pytest.approx(attribute_loss((None, logits), None, labels).item(), rel=1e-5)
+    extreme = torch.tensor([[-80.,80]], requires_grad=True)
+    for balance in ('asymmetric', torch.tensor([1e4,1e-4])):
+        loss = attribute_loss((None, extreme.repeat(2, 1)), None, torch.tensor([[1,0],[0,1]]), balance=balance)
+        loss.backward()
+        assert loss.isfinite() and extreme.grad.isfinite().all()
+
+@pytest.mark.parametrize('exactly_one', [True, False])
+def test_weights_in_a_group_leave_its_probabilities_calibrated(exactly_one):
+    "The gradient of the weighted loss is zero at the true frequencies"
+    shares = torch.tensor([.6,.3,.1] if exactly_one else [.5,.2,.1]) # of the members; at most one: the rest has none of them
+    counts = (shares*100).round().int().tolist()
+    target = torch.cat([torch.eye(3).repeat_interleave(torch.tensor(counts), 0), torch.zeros(100 - sum(counts), 3)])
+    logits = (shares.log() - (0 if exactly_one else torch.tensor(.2).log())).requires_grad_()
+    group_loss(logits.expand(100, 3), target, exactly_one, torch.tensor([.5,1,4])).mean().backward()
+    assert logits.grad.abs().max() < 1e-6
+
+def test_only_the_training_loss_is_balanced():
+    pred,labels = (torch.randn(6, 3, requires_grad=True),torch.randn(6, 2, requires_grad=True)),(torch.randint(3, (6,)),torch.randint(2, (6,2)))
+    plain,balanced = MultiTaskLoss(),MultiTaskLoss(balance=torch.tensor([.5,3]))
+    assert plain(pred, *labels) != balanced(pred, *labels)
+    with torch.no_grad(): detached = tuple(o*1 for o in pred)
+    assert plain(detached, *labels) == balanced(detached, *labels)
 
 def test_a_model_of_attributes_alone_predicts_no_category():
     loss = MultiTaskLoss()

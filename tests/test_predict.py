@@ -1,6 +1,7 @@
 "Models, and what `fashion predict` accepts: images, zips, text files, addresses and lists, with or without --out; several images of one garment"
-import hashlib,http.server,json,shutil,sys,threading,zipfile
+import hashlib,http.server,json,shutil,sys,threading,warnings,zipfile
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 import numpy as np,pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from fashion_fastai.core import InputError
 from fashion_fastai.data.image import open_image
 from fashion_fastai.data.labels import LabelTable,Vocab,read_test_list
 from fashion_fastai.examples import example_table,tiny_learner
-from fashion_fastai.outputs.submission import write_submission
+from fashion_fastai.outputs.submission import ImageList,read_image_list,write_submission
 from fashion_fastai.predict.catalogue import Catalogue,import_pyarrow
 from fashion_fastai.predict.core import predict_batches,predict_image,predict_images
 from fashion_fastai.decision.rules import Decision
@@ -167,6 +168,26 @@ def test_addresses_of_the_web_are_fetched_if_they_are_named_and_no_others(run, i
         (tmp_path/'list.txt').write_text(o)
         with pytest.raises(InputError, match='is no address of the web'): read_inputs([tmp_path/'list.txt'])
 
+def test_a_list_is_read_as_people_have_it(images, tmp_path):
+    "Columns of other names or none, UTF-16 as Windows writes it, quotation marks, JSON; an archive in which a name occurs twice"
+    names,expected = [str(o) for o in images],[str(o) for o in images]
+    lines = '\n'.join(names)
+    contents = {'filename.csv': f'Filename\n{lines}', 'image.csv': 'image,x\n' + ''.join(f'{o},1\n' for o in names), 'no_header.csv': lines, 'utf16.csv': f'file_path\n{lines}'.encode('utf-16'),
+        'utf16.txt': '\r\n'.join(names).encode('utf-16'), 'quoted.txt': '\n'.join(f'"{o}"' for o in names), 'bom.txt': lines.encode('utf-8-sig'), 'list.json': json.dumps(names), 'lines.jsonl': '\n'.join(json.dumps(dict(path=o)) for o in names)}
+    for name,content in contents.items():
+        (tmp_path/name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        found = read_inputs([tmp_path/name])
+        found = found if isinstance(found, ImageList) else read_image_list(found)
+        assert [str(o) for o in found.paths] == expected, name
+    with zipfile.ZipFile(tmp_path/'twice.zip', 'w') as archive,warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        for o in images[:2]: archive.write(o, 'a.jpg')
+    with pytest.warns(UserWarning, match='2 files = 1 used . 1 left out .replaced by a later file of the same name: 1, the first a.jpg'):
+        found = read_inputs([tmp_path/'twice.zip'])
+    assert found.paths[0]() == Path(images[1]).read_bytes()
+    (tmp_path/'cut.zip').write_bytes((tmp_path/'twice.zip').read_bytes()[:500])
+    with pytest.raises(InputError, match='is a damaged zip archive'): read_inputs([tmp_path/'cut.zip'])
+
 def test_a_server_that_does_not_answer_is_one_line(run, tmp_path):
     done = predict(run, 'http://127.0.0.1:9/a.jpg')
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and 'cannot be fetched' in done.stderr
@@ -189,7 +210,7 @@ def test_the_images_of_a_garment_are_averaged_before_the_decision(run, garments,
     table.rename(columns=dict(product='group')).iloc[:2].to_csv(tmp_path/'groups.csv', index=False)
     assert predict(run, tmp_path/'list.csv', '--out', tmp_path/'out').returncode == 0 # groups.csv beside the list
     assert list(pd.read_csv(tmp_path/'out'/'garments.csv').garment) == ['dress']
-    assert refused(predict(run, tmp_path/'list.csv', '--group', 'shop', '--out', tmp_path/'out'), 'has no column shop; it has file_path, product')
+    assert refused(predict(run, tmp_path/'list.csv', '--group', 'shop', '--out', tmp_path/'out'), "has no column 'shop'; name one with --group: file_path, product")
     assert refused(predict(run, tmp_path/'list.csv', '--group', 'product'), '--group needs --out DIR')
 
 def load_tensor(values):

@@ -17,6 +17,8 @@ def test_a_refusal_shows_what_stages_look_like():
     ('log', 'paper', 'log is paper, but should be no, tensorboard or wandb'), ('lr', -1, 'lr is -1, but should be more than 0'),
     ('lr', 'fast', "lr is 'fast', not a number"), ('workers', 'many', 'not a whole number or auto'),
     ('channels_last', 'maybe', "channels_last is 'maybe', not yes or no or auto"), ('stages', '3000x2000:1', 'images of 3000x2000 are too large'),
+    ('attribute_balance', '2', 'attribute_balance is 2.0, but should be from 0 to 1, or asymmetric'), ('attribute_balance', 'nan', 'attribute_balance is nan'),
+    ('attribute_balance', 'focal', 'attribute_balance is focal, but should be from 0 to 1, or asymmetric'),
     ('threshold', '2', 'threshold is 2.0, but should be between 0 and 1'), ('parent', '', 'parent is , but should be no or the folder of a run')])
 def test_values_that_are_refused(key, value, reason): refused(reason, 'quick', **{key: value})
 
@@ -24,6 +26,7 @@ def test_values_are_text_or_of_their_type():
     equal(read_recipe('quick', epochs='3', flip='no').n_epochs, 3)
     equal(read_recipe('quick', lr=1e-3).lr, 1e-3)
     equal(read_recipe('quick', attribute_weight='auto').attribute_weight, None)
+    equal([read_recipe('quick', attribute_balance=o).attribute_balance for o in ('.5',.5,'asymmetric','0')], [.5,.5,'asymmetric',0])
     equal([read_recipe('quick', compile=o).compile for o in ('auto','yes','no')], [None,True,False])
     equal(read_recipe('quick', test_size='80x60').size, (80,60))
     for name in recipe_names(): assert read_recipe(name).size[0] >= 32

@@ -308,12 +308,21 @@ def test_what_cannot_be_decided_is_refused_with_what_was_seen(shelf, tmp_path):
     assert "'Navy Blue' may be one name or several" in refusal(['Navy','Blue','Navy Blue','Navy']*10)
     assert "t.csv, line 4: attribute 'tags' is '2', neither 0 nor 1" in refusal(['0','1','2','1']*10)
     assert 'name a part of it' not in refusal(['a','b']*20)
+    for cell in ('[1, 0, 1, 0]', '1 0 1 0', '[True, False, True, False]'):
+        assert "line 2: 'tags' has lists of 4 flags, such as 1 0 1 0; write a column of 0 and 1 for each attribute" in refusal([cell, cell[::-1] if cell[0] != '[' else cell]*20)
+    for cell in ("{'colour': 'red', 'size': 3}", '{"colour": "red"}', '[{"name": "red"}]'): assert "line 2: 'tags' has objects, such as " in refusal([cell, '']*20)
+    pairs = [f'{a}{s}{b}' for s in '/&+' for a in 'abcd' for b in 'abcd' if a < b]
+    for s in '/&+': assert "may be one name or several; say so with --separator" in refusal([o for o in pairs if s in o]*3 + ['a','b','c','d'])
+    found,_ = converted(shelf, tmp_path, dict(tags=['T-shirt/top','Black & White','Trouser','Bag']*10), '--attributes', 'tags') # whose parts are no names
+    assert len(found[1]) == 4
+    found,_ = converted(shelf, tmp_path, dict(tags=['"red, dark","blue"', '"blue"']*20), '--attributes', 'tags')
+    assert {k for k,v in found[1].items() if v} == {'red, dark','blue'}
     found,_ = converted(shelf, tmp_path, dict(tags=['Navy','Blue','Navy Blue','Navy']*10), '--attributes', 'tags', '--separator', ' ')
     assert {c for c in found[3] if found[3][c]} == {'Navy','Blue'}
     found,_ = converted(shelf, tmp_path, dict(tags=['Navy','Blue','Navy Blue','Navy']*10), '--attributes', 'tags', '--separator', 'none')
     assert {c for c in found[3] if found[3][c]} == {'Navy Blue'}
 
-@pytest.mark.parametrize('missing', ['','nan','NaN','NA','None','null','-'])
+@pytest.mark.parametrize('missing', ['','nan','NaN','NA','None','null','-','#N/A','\\N'])
 def test_missing_categories_are_unknown_and_numbers_are_one_class(shelf, tmp_path, missing):
     found,_ = converted(shelf, tmp_path, dict(kind=[['3','3.0','4',missing][i%4] for i in range(40)], red=['0','1']*20), '--category', 'kind', '--attributes', 'red')
     assert {k: o['category_label'] for k,o in found.items()} == {i+1: ['3','3','4',None][i%4] for i in range(40)}
@@ -337,6 +346,53 @@ def test_several_rows_of_one_image_are_joined_or_refused(shelf, tmp_path):
     found,_ = converted(shelf, tmp_path, columns | boxes, '--category', 'kind', '--attributes', 'tags', '--rows', 'largest')
     assert all((o['red'], o['long']) == (0,1) for o in found.values()) and found[1]['category_label'] == 'skirt'
     assert Image.open(next((tmp_path/'out').rglob('1.png'))).size == (10,9)
+
+def test_an_attribute_that_is_never_denied_is_pointed_at(shelf, tmp_path):
+    _,said = converted(shelf, tmp_path, dict(kind=['tee','skirt']*20, red=['1','']*20, long=['1','0']*20), '--category', 'kind', '--attributes', 'red,long')
+    assert 'an empty cell is unknown, and no other one says no: red; if it means that an attribute does not hold, write 0 in these' in said
+
+def test_a_folder_in_a_category_is_a_split_everywhere_or_nowhere(tmp_path):
+    def write(*names):
+        for i,o in enumerate(names):
+            (tmp_path/o).parent.mkdir(parents=True, exist_ok=True)
+            Image.new('RGB', (4,4), (i,0,0)).save(tmp_path/o)
+    write(*(f'some/{c}/{s}/{i}.jpg' for c in ('tee','skirt') for s in ('train','test') for i in range(6)), 'some/coat/1.jpg')
+    assert refused(run_inprocess('convert', 'folders', tmp_path/'some', tmp_path/'no'), 'is in a folder of a split, but coat/1.jpg is not; move it into one, too')
+    write(*(f'shop/{c}/{s}/{i}.jpg' for c in ('men','women') for s in ('tee','skirt') for i in range(9)))
+    done = run_inprocess('convert', 'folders', tmp_path/'shop', tmp_path/'data')
+    assert done.returncode == 0 and 'the categories are men, women; the folders in them, skirt, tee, are not told apart' in done.stdout
+
+def test_nested_lists_of_one_name_are_a_name_and_objects_are_not(shelf, tmp_path):
+    rows = [dict(image=f'img/{i}.png', kind=[[['tee','skirt'][i%2]]], about=dict(kind='tee')) for i in range(1, 41)]
+    (shelf/'nested.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    def convert(column): return run_inprocess('convert', 'table', shelf/'nested.jsonl', tmp_path/'nested', '--category', column, '--keep-names')
+    assert refused(convert('about'), "line 1: 'about' has objects; name a part of them, such as about.kind")
+    assert convert('kind').returncode == 0 and rows_of(tmp_path/'nested') == {i: dict(category_label=['tee','skirt'][i%2]) for i in range(1, 41)}
+
+def test_other_layouts_of_json_and_what_is_no_table_are_named(shelf, tmp_path):
+    frame = pd.DataFrame(dict(image=[f'img/{i}.png' for i in range(1, 41)], kind=['tee','skirt']*20))
+    for orient in ('columns','index','split','table'):
+        frame.to_json(shelf/'pandas.json', orient=orient)
+        assert refused(run_inprocess('convert', 'table', shelf/'pandas.json', tmp_path/'no', '--category', 'kind'), "is one JSON object; JSON lines, a list of objects (pandas: orient='records')"), orient
+    frame.to_json(shelf/'pandas.json', orient='values')
+    assert refused(run_inprocess('convert', 'table', shelf/'pandas.json', tmp_path/'no', '--category', 'kind'), 'pandas.json, row 1: is not an object')
+    import io,tarfile
+    with tarfile.open(shelf/'images.tar.gz', 'w:gz') as archive: archive.addfile(tarfile.TarInfo('a.jpg'), io.BytesIO())
+    assert refused(run_inprocess('convert', 'table', shelf/'images.tar.gz', tmp_path/'no', '--category', 'kind'), 'is a tar archive, not a table')
+    (shelf/'old.xls').write_text('<table><tr><th>image</th></tr></table>')
+    assert refused(run_inprocess('convert', 'table', shelf/'old.xls', tmp_path/'no', '--category', 'kind'), 'is an HTML page, not a table')
+    (shelf/'title.csv').write_text('My shop\nimage,kind\nimg/1.png,tee\n')
+    assert refused(run_inprocess('convert', 'table', shelf/'title.csv', tmp_path/'no', '--category', 'kind'), 'My shop; are there lines above the header?')
+
+def test_paths_with_a_query_lead_to_the_file(shelf, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        found,_ = converted(shelf, tmp_path, dict(image=[f'img/{i}.png?v=1' for i in range(1, 41)], kind=['tee','skirt']*20), '--category', 'kind')
+    assert len(found) == 40
+    found,_ = converted(shelf, tmp_path, dict(image=[f'https://cdn.example.com/a%20b/{i}.png?w=5' for i in range(1, 41)], kind=['tee','skirt']*20), '--category', 'kind')
+    assert len(found) == 40
+    refusal = converted(shelf, tmp_path, dict(image=[f'img/{i}.png\u200b' for i in range(1, 41)], kind=['tee','skirt']*20), '--category', 'kind')[1]
+    assert "there is no image 'img/1.png\\u200b'" in refusal # which would look the same
 
 def test_ids_that_name_no_image_are_shown_beside_one_that_is_there(tmp_path):
     (tmp_path/'images').mkdir()
@@ -372,7 +428,7 @@ def test_a_spreadsheet(shelf, tmp_path):
     openpyxl = pytest.importorskip('openpyxl')
     book = openpyxl.Workbook()
     for row in [['image','kind','red',None], *([f'img/{i}.png', ['tee',3][i%2], [True,0,None][i%3]] for i in range(1, 41))]: book.active.append(row)
-    book.create_sheet('notes').append(['nothing'])
+    book.create_sheet('notes', 0).append(['a sheet without rows'])
     book.save(shelf/'catalogue.csv') # whatever its suffix says
     done = run_inprocess('convert', 'table', shelf/'catalogue.csv', tmp_path/'data', '--category', 'kind', '--attributes', 'red', '--keep-names')
     assert done.returncode == 0 and "the sheet 'Sheet' is read, one of 2" in done.stdout, done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Callable,Iterable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError
+from ..data.records import list_names
 from ..data.split import grouped_split
 from ..data.image import image_file
 
@@ -64,6 +65,7 @@ class ConversionSummary(NamedTuple):
     shared:float # fraction of the test images whose product is in the training set
     uncropped:int # images that cannot be read, and were copied as they are
     unknown:dict={} # category and attributes -> fraction of unknown labels, where there are any
+    constant:tuple=() # names of the attributes that hold wherever they are known, which is not everywhere
     n_rows:int|None=None # rows of the table; None if the images are not from a table
     n_joined:int=0 # rows whose image has another row, with which they were joined
     first:dict={} # reason -> file and line of the first row that was left out
@@ -77,6 +79,9 @@ class ConversionSummary(NamedTuple):
             if counts: lines.append(f"{what}: {listed(counts)}")
         unknown = ', '.join(f'{o:.1%} of the {what}' for what,o in self.unknown.items())
         if unknown: lines.append(f"unknown: {unknown}")
+        if self.constant:
+            advice = "if it means that an attribute does not hold, write 0 in these"
+            lines.append(f"an empty cell is unknown, and no other one says no: {list_names(self.constant)}; {advice}")
         def example(reason): return f" (the first: {self.first[reason]})" if reason in self.first else ''
         left_out = ', '.join(f'{n:,} {reason}{example(reason)}' for reason,n in self.left_out.items() if n)
         if self.n_rows is None: lines.append(f"left out: {left_out or 'nothing'}")

@@ -7,6 +7,7 @@ __all__ = ['FolderImages', 'find_folder_images', 'FolderAttributes', 'read_folde
 
 # %% ../../nbs/51_convert.folders.ipynb #a7653697
 import os
+from collections import Counter
 from unicodedata import normalize
 from pathlib import Path
 from typing import Callable,NamedTuple
@@ -14,11 +15,12 @@ from fastcore.meta import delegates
 import numpy as np
 from ..core import InputError,SPLITS,name_problem,require_empty
 from ..data.files import ImageFolder,LeftOut,account
+from ..data.records import list_names
 from ..data.source import SourceTable
 from ..data.table import cell_text
-from ..data.split import join_groups,product_folders
+from ..data.split import join_groups,product_folders,split_of
 from .core import (BOX,ConversionSummary,SourceImages,check_margin,parse_boxes,random_splits)
-from .columns import FlagColumn,encode_categories,join_attributes,split_of
+from .columns import FlagColumn,encode_categories,join_attributes
 from .write import write_images
 
 # %% ../../nbs/51_convert.folders.ipynb #8d359b8d
@@ -95,10 +97,21 @@ def _split_levels(files):
     return levels
 
 def _are_inside(level):
-    "Whether each category has folders of splits, and no other image"
+    "Whether each category has folders of splits; raises `InputError` if only some images are in such folders"
     inside = [o[len(level.path):].split('/') for o in level.names]
-    splits = {split_of(o[1]) if len(o) > 2 else None for o in inside}
-    return 'train' in splits and None not in splits
+    splits = {split_of(o[1]) if len(o) > 2 else None: '/'.join(o) for o in inside if len(o) > 1}
+    if 'train' in splits and None in splits:
+        raise InputError(f"{level}: {splits['train']} is in a folder of a split, but {splits[None]} is not; move it into one, too")
+    if 'train' not in splits: _tell_of_folders_inside(level, inside)
+    return 'train' in splits
+
+def _tell_of_folders_inside(level, inside):
+    "Print a line if folders of the same names are in several categories: they may be the categories"
+    folders = {(o[0], o[1]) for o in inside if len(o) > 2}
+    repeated = [name for name,n in Counter(name for _,name in folders).items() if n > 1]
+    if len(repeated) > 1:
+        print(f"{level}: the categories are {list_names(sorted({o[0] for o in inside if len(o) > 1}), 5)}; the folders in them, "
+              f"{list_names(sorted(repeated), 5)}, are not told apart", flush=True)
 
 def find_folder_images(
     src:str|Path, # folder with a folder of images per category, also below train, val and test, or above them
@@ -128,8 +141,6 @@ def find_folder_images(
 
 
 # %% ../../nbs/51_convert.folders.ipynb #613a333e
-_NAME_COLUMNS = 'file_path','filename','file_name','image','path'
-
 class FolderAttributes(NamedTuple):
     "Attributes and boxes from a table, for n images"
     multi_hot:np.ndarray|None # int8, shape (n, n_attributes), -1 for unknown; None if the table has only boxes
@@ -157,7 +168,7 @@ def read_folder_attributes(
 )->FolderAttributes: # raises `InputError` that names file and line
     "Read the attributes of images in folders"
     table = SourceTable(path)
-    column = next((o for o in _NAME_COLUMNS if o in table.columns), None)
+    column = table.path_column()
     if column is None:
         raise InputError(f"{path}: has no column file_path or filename; it has {', '.join(table.columns)}")
     boxes = list(BOX) if set(BOX) <= set(table.columns) else []

@@ -9,24 +9,25 @@ __all__ = ['image_column', 'TableRows', 'find_row_images', 'iter_contents', 'Joi
 import os,re
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote,urlsplit
 import numpy as np,pandas as pd
 from ..core import InputError
+from ..data.files import shown
 from ..data.paths import ImageNames,example_image,find_images
 from ..data.records import list_names
 from ..data.source import SourceTable
+from ..data.split import split_of
 from .core import BOX,Selection,image_suffix,parse_boxes
-from .columns import column_texts,split_of
+from .columns import column_texts
 
 # %% ../../nbs/52_convert.rows.ipynb #8ebaf9c5
-_IMAGE_COLUMNS = 'image','img','file_path','file_name','filename','path','image_path','image_name','image_id','imageid'
-
 def image_column(
     table:SourceTable, # of images
     given:str|None=None, # its name; None to find it
 )->str: # raises `InputError` if there is none
     "The column of the images"
-    lower = {o.lower(): o for o in reversed(table.columns)}
-    column = given or next((lower[o] for o in _IMAGE_COLUMNS if o in lower), 'image')
+    with_content = next((o for o in table.columns if o.lower() in ('image','img') and table.kinds[o] != 'text'), None)
+    column = given or with_content or table.path_column() or 'image'
     if not given and not table.has(column) and sum(bool(re.match('pixel_?[0-9]', o)) for o in table.columns) > 10:
         listed = list_names(table.columns, 4)
         raise InputError(f"{table.path}: its columns are pixels ({listed}), not images; save each row as an image file")
@@ -100,7 +101,7 @@ def find_row_images(
     if missing and os.path.isdir(images):
         names = ImageNames(images)
         for i in missing:
-            name = used[i].rsplit('/', 1)[-1] if '://' in used[i] else used[i].removeprefix('./')
+            name = unquote(urlsplit(used[i]).path).rsplit('/', 1)[-1] if '://' in used[i] else used[i].removeprefix('./')
             files[i] = names.find(name, lambda: table.where(i))
     is_missing = np.array([o is None for o in files])
     if (is_missing | ~selection.keep).all() and selection.keep.any():
@@ -110,7 +111,7 @@ def find_row_images(
                              "folder with --images")
         example = example_image(images)
         there = f"; in {images} there is {example}" if example else f"; {images} has no images"
-        sought = texts[i] or '(empty cell)'
+        sought = shown(texts[i]) or '(empty cell)'
         raise InputError(f"{table.where(i)}: there is no image {sought}; name the folder of the images with "
                          f"--images{there}")
     selection.drop(is_missing, 'without an image')

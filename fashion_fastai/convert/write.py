@@ -129,7 +129,7 @@ def _write_tables(folder, images, rows, frame, categories, info):
 def _summary(images, rows, categories, attributes, left_out, n_uncropped):
     "The summary of the images of `rows`"
     splits,groups = images.splits[rows],images.groups[rows]
-    counts,attribute_counts,unknown = [],[],{}
+    counts,attribute_counts,unknown,constant = [],[],{},()
     if images.categories is not None:
         labels = images.categories[rows]
         counts = np.bincount(labels[labels >= 0], minlength=len(categories)).tolist()
@@ -138,13 +138,15 @@ def _summary(images, rows, categories, attributes, left_out, n_uncropped):
         multi_hot = images.attributes[rows]
         attribute_counts = np.count_nonzero(multi_hot == 1, axis=0).tolist()
         unknown['attributes'] = np.count_nonzero(multi_hot < 0)/multi_hot.size
+        is_constant = (multi_hot != 0).all(0) & (multi_hot == 1).any(0) & (multi_hot < 0).any(0)
+        constant = tuple(name for name,o in zip(attributes, is_constant) if o)
     is_test = splits == 'test'
     shared = np.isin(groups[is_test], groups[splits == 'train'])
     return ConversionSummary(splits={o: int((splits == o).sum()) for o in SPLITS},
         categories=dict(zip(categories, counts)), attributes=dict(zip(attributes, attribute_counts)),
         left_out={k: int(n) for k,n in left_out.items()}, products=len(pd.unique(groups)),
         shared=float(shared.mean()) if len(shared) else 0., uncropped=n_uncropped,
-        unknown={k: o for k,o in unknown.items() if o})
+        unknown={k: o for k,o in unknown.items() if o}, constant=constant)
 
 def write_images(
     dst:str|Path, # data folder to create: must not exist yet, or be empty

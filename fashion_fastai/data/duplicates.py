@@ -6,7 +6,7 @@
 __all__ = ['THUMBNAIL', 'ImageInfo', 'read_info', 'difference_hash', 'read_infos', 'near_pairs', 'near_duplicate_groups']
 
 # %% ../../nbs/26_data.duplicates.ipynb #794dc117
-import hashlib,os
+import hashlib
 from contextlib import suppress
 from multiprocessing import cpu_count
 from pathlib import Path
@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from ..core import InputError,atomic_write,prefetch_map,terminal_progress,track
 from .split import connected_groups
 from .image import image_file,open_image
+from .cache import file_stat
 from .quality import Quality,measure_quality
 
 # %% ../../nbs/26_data.duplicates.ipynb #aa83ad02
@@ -147,13 +148,8 @@ class _SavedGroups:
     "Groups that were found before, in `folder`, for the same files, unchanged; unreadable ones are tried again"
     def __init__(self, folder, paths):
         self.file,self.paths = Path(folder)/'near_duplicates.npz',list(map(str, paths))
-        measures,stats = (THUMBNAIL, near_pairs.__defaults__),[self._stat(o) for o in self.paths]
+        measures,stats = (THUMBNAIL, near_pairs.__defaults__),[file_stat(o) for o in self.paths]
         self.key = hashlib.sha256(repr((measures, self.paths, stats)).encode()).hexdigest()
-
-    def _stat(self, path):
-        try: stat = os.stat(path)
-        except OSError: return None
-        return stat.st_size,stat.st_mtime_ns
 
     def read(self):
         "The groups; None if there are none for these files"

@@ -34,7 +34,7 @@ def image_suffixes()->tuple: # in lower case, with the dot
     return tuple(sorted(suffix for suffix,o in Image.registered_extensions().items() if o in formats))
 
 # %% ../../nbs/14_data.files.ipynb #42b579e2
-HEAD = 64 # bytes that tell what a file is
+HEAD = 300 # bytes that tell what a file is
 
 _HEIF_BRANDS = b'heic',b'heix',b'hevc',b'hevx',b'heim',b'heis',b'mif1',b'msf1'
 _SIGNATURES = { # first bytes -> what begins with them
@@ -47,8 +47,9 @@ _SIGNATURES = { # first bytes -> what begins with them
     b'%!PS': 'a PostScript file', b'\xc5\xd0\xd3\xc6': 'a PostScript file', b'8BPS': 'a Photoshop file', b'\0\0\1\0': 'an icon',
     b'version https://git-lfs': 'a pointer of Git LFS, whose content was not fetched', b'\0\5\x16\7': 'a shadow file of macOS'}
 _TEXT_SIGNATURES = {
-    b'<!doctype html': 'an HTML page', b'<html': 'an HTML page', b'<svg': 'an SVG drawing', b'<?xml': 'an XML file'}
-_JSON = b'{"',b'{\n',b'{\r',b'{ ',b'[{',b'[\n',b'[ ' # a table in CSV may begin with a bracket, too
+    b'<!doctype html': 'an HTML page', b'<html': 'an HTML page', b'<table': 'an HTML page',
+    b'<svg': 'an SVG drawing', b'<?xml': 'an XML file'}
+_JSON = b'{"',b'{\n',b'{\r',b'{ ',b'[{',b'[[',b'["',b'[\n',b'[ ' # a table in CSV may begin with a bracket, too
 
 def is_image_head(
     head:bytes, # first `HEAD` bytes of a file
@@ -67,7 +68,7 @@ def kind_of(
     if head.startswith(b'PK') and b'[Content_Types]' in head: return 'a spreadsheet or document'
     text = head.removeprefix(b'\xef\xbb\xbf').lstrip().lower()
     if text.startswith(_JSON): return 'a JSON file'
-    kinds = [kind for start,kind in _SIGNATURES.items() if head.startswith(start)]
+    kinds = [kind for start,kind in _SIGNATURES.items() if head.startswith(start)] + ['a tar archive']*(head[257:262] == b'ustar')
     kinds += [kind for start,kind in _TEXT_SIGNATURES.items() if text.startswith(start)]
     return kinds[0] if kinds else ''
 
@@ -87,7 +88,7 @@ def require_folder(
     if os.path.isdir(path): return
     if not os.path.exists(path): raise InputError(f"{path}: no such folder")
     kind = kind_of(read_head(path))
-    advice = 'unpack it, and name the folder' if 'archive' in kind else 'name a folder of images'
+    advice = 'unpack it, and name the folder' if 'archive' in kind or 'gzip' in kind else 'name a folder of images'
     raise InputError(f"{path}: is {kind or 'a file'}, not a folder; {advice}")
 
 # %% ../../nbs/14_data.files.ipynb #6fe6d5d7
@@ -108,7 +109,7 @@ def shown(
     name:str, # of a file
 )->str: # in quotes, with escapes, if it cannot be printed
     "A file name for a message"
-    return repr(name) if name_problem(name) else name
+    return name if name.isprintable() and not name_problem(name) else repr(name)
 
 class LeftOut(NamedTuple):
     "Files that are left out for one reason"

@@ -25,14 +25,6 @@ class AttributeInfo(NamedTuple):
     groups:tuple # of `AttributeGroup`
     types:tuple # type of each attribute, '' if it has none; () if no attribute has one
 
-def _check_text(path, rows, column, allowed):
-    "The texts of `column`, refusing what is not in `allowed`; '' for all rows if there is no such column"
-    if column not in rows.texts: return np.full(len(rows.lines), '', dtype=object)
-    texts = rows.texts[column]
-    is_known = np.isin(texts, allowed)
-    reject_rows([(path, rows.lines)], ~is_known, lambda i: f"{column} is '{texts[i]}', not {' or '.join(filter(None, allowed))}")
-    return texts
-
 def read_attribute_info(
     path:str|Path, # attributes.csv; it need not exist
     attributes:list, # names of all attributes
@@ -46,10 +38,11 @@ def read_attribute_info(
     rows = read_rows(path, columns, 'attribute')
     def cleaned(column):
         return np.array([clean_name(o, f'{path}, line {line}') for line,o in zip(rows.lines, rows.texts.get(column, []))], dtype=object)
-    places,names,index = [(path, rows.lines)],cleaned('attribute'),{o: k for k,o in enumerate(attributes)}
+    places,names,index = [rows.place],cleaned('attribute'),{o: k for k,o in enumerate(attributes)}
     reject_rows(places, np.array([o not in index for o in names]), lambda i: f"there is no attribute '{names[i]}' in train.csv")
     reject_rows(places, pd.Series(names).duplicated().values, lambda i: f"attribute '{names[i]}' has occurred before")
-    flags,members = _check_text(path, rows, 'exactly_one', ['','0','1']),{}
+    flags,members = rows.texts.get('exactly_one', ['']*len(names)),{}
+    reject_rows(places, ~np.isin(flags, ['','0','1']), lambda i: f"exactly_one is '{flags[i]}', not 0 or 1")
     for i,group in enumerate(cleaned('group')):
         if group: members.setdefault(group, []).append(i)
     for group,found in members.items():

@@ -60,11 +60,14 @@ def _white(values):
     return next(o for o in (255, 65535, min(end, 2**32-1), end) if largest <= o)
 
 def bytes_of(
-    values:np.ndarray, # of any type and shape: 0 to 1, 0 to 255, 0 to 65535, or up to the largest of an integer type
+    values:np.ndarray, # of any type and shape: 0 to 1, -1 to 1, 0 to 255, 0 to 65535, or up to the largest of an integer type
     white:float|None=None, # the value that is white; None to find it
 )->np.ndarray: # uint8, of the same shape
     "Values of pixels as bytes; NaN is black"
     if values.dtype == np.uint8 and white is None: return values
+    if values.dtype.kind == 'f' and white is None and values.size:
+        least,largest = np.nanmin(values),np.nanmax(values)
+        if -1.1 < least < -.5 and largest < 1.1: values = (values + 1)/2 # as some networks take them
     white,result = _white(values) if white is None else white,np.empty(values.shape, np.uint8)
     n_rows = max(1, len(values)*2**21//max(1, values.size)) # in strips: several times the memory is needed
     for i in range(0, len(values), n_rows):

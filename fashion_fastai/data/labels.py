@@ -257,12 +257,11 @@ def write_labels(
 
 # %% ../../nbs/22_data.labels.ipynb #de86ac8d
 def _listed_paths(test):
-    "The column file_path of a list"
+    "The column of paths of a list"
     table = SourceTable(test)
-    if isinstance(table.files[0], CsvFile): return read_rows(test, ['file_path']).texts['file_path'].tolist()
-    column = next((o for o in ('file_path','file_name','path') if o in table.columns), 'file_path')
-    if column not in table.columns:
-        raise InputError(f"{test}: has no column file_path; it has {list_names(table.columns)}")
+    column = table.path_column()
+    if column is None: raise InputError(f"{test}: has no column file_path; it has {list_names(table.columns)}")
+    if column == 'file_path' and isinstance(table.files[0], CsvFile): return read_rows(test, [column]).texts[column].tolist()
     paths = [(i, cell_text(o)) for start,batch in table.batches([column]) for i,o in enumerate(batch[column], start)]
     for i,o in paths:
         if problem := name_problem(o): raise InputError(f"{table.where(i)}: {column} {o!r} {problem}")

@@ -66,8 +66,8 @@ def _image_key(name):
     return stem + suffix.lower()
 
 def _spellings(path):
-    "A path as it is, with forward slashes, without URL escapes, and with accents in one or two characters"
-    forms = [path, path.replace('\\', '/'), unquote(path), unquote(path.replace('\\', '/'))]
+    "A path as it is, with forward slashes, without URL escapes and query, and with accents in one or two characters"
+    forms = [path, path.replace('\\', '/'), unquote(path), unquote(path.replace('\\', '/')), unquote(path.partition('?')[0])]
     return list(dict.fromkeys(normalize(form, o) for o in forms for form in ('NFC','NFD')))
 
 def respell_paths(

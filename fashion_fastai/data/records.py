@@ -103,6 +103,7 @@ class Records:
 
 # %% ../../nbs/16_data.records.ipynb #cae23c23
 def _record(path, place, o):
+    if isinstance(o, str): return dict(file_path=o) # a list of paths
     if isinstance(o, dict): return {clean_name(str(key), path): value for key,value in o.items()}
     raise InputError(f"{path}, {place}: is not an object such as {{\"file_name\": \"1.jpg\", \"label\": \"shirt\"}}")
 
@@ -156,10 +157,10 @@ def read_json(
                 line,content = 0,json.loads(text) # one object over several lines
             if isinstance(content, dict) and isinstance(content.get('images'), list) and 'annotations' in content:
                 return Records(path, _annotations(path, content), 'annotation')
-            if not line:
-                raise InputError(f"{path}: is one JSON object; JSON lines, a list of objects, or images with "
-                                 "annotations are read")
             if content is not None: rows.append((line, _record(path, f'line {line}', content)))
+        if len(rows) == 1 and not any(isinstance(o, (str,int,float)) for o in rows[0][1].values()):
+            raise InputError(f"{path}: is one JSON object; JSON lines, a list of objects (pandas: orient='records'), or images with "
+                             "annotations are read")
         return Records(path, rows, 'line')
     except (ValueError, TypeError, RecursionError, *READ_ERRORS) as e:
         if isinstance(e, InputError): raise
@@ -169,7 +170,7 @@ def read_json(
 def read_sheet(
     path:str|Path, # .xlsx file, or a URL
 )->Records: # raises `InputError` if it is damaged, or openpyxl is not installed
-    "Read the first sheet of a spreadsheet that has rows"
+    "Read the first sheet of a spreadsheet that has a header and rows"
     with optional('excel', f"{path}: a spreadsheet"): import openpyxl
     file = open_bytes(path)
     try:
@@ -177,7 +178,7 @@ def read_sheet(
         for sheet in book.worksheets:
             rows = enumerate(sheet.iter_rows(values_only=True), 1)
             rows = [(i, o) for i,o in rows if any(cell not in (None, '') for cell in o)]
-            if rows: break
+            if len(rows) > 1: break
     except Exception as e: # openpyxl raises nearly anything for damaged files
         raise InputError(f"{path}: cannot be read as a spreadsheet ({type(e).__name__}: "
                          f"{' '.join(str(e).split())[:100]})") from None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INVALID', 'MISSING', 'FLAGS', 'read_header', 'iter_cells', 'read_texts', 'cell_text', 'CsvRows', 'read_rows',
-           'reject_rows', 'reject_sparse', 'label_frame']
+           'reject_rows', 'reject_sparse', 'parse_categories', 'parse_label_sets', 'label_frame']
 
 # %% ../../nbs/19_data.table.ipynb #d07213b4
 import re,warnings
@@ -70,7 +70,8 @@ def read_texts(
 # %% ../../nbs/19_data.table.ipynb #1583fed4
 INVALID = 2 # a cell that is neither 0 nor 1 nor empty
 # cells that say nothing, in every table
-MISSING = frozenset(['','nan','NaN','NAN','NA','N/A','n/a','<NA>','None','null','NULL','-'])
+MISSING = frozenset(['','nan','NaN','NAN','NA','N/A','n/a','<NA>','None','null','NULL','-',
+    '#N/A','#NA','\\N']) # of spreadsheets and databases
 # other cells, in lower case
 FLAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'false': 0, 'true': 1, 'no': 0, 'yes': 1, 'n': 0, 'y': 1}
 
@@ -95,6 +96,17 @@ class CsvRows(NamedTuple):
     flags:np.ndarray # all other columns as 0, 1, `UNKNOWN` for an empty cell, or `INVALID`; int8, shape (n, n_flags)
     names:list # names of the flag columns
     invalid:tuple|None # (row, column name, text) of the first `INVALID` cell
+
+    @property
+    def place(self)->tuple: "For `reject_rows`"; return self.path,self.lines
+
+    def known_flags(self)->np.ndarray: # as `flags`; raises `InputError` for an `INVALID` cell
+        "The flags, all of which are 0, 1 or `UNKNOWN`"
+        if self.invalid:
+            _,name,text = self.invalid
+            reason = f"attribute '{name}' is '{text}', neither 0 nor 1 (an empty cell is an unknown label)"
+            reject_rows([self.place], (self.flags == INVALID).any(1), lambda i: reason)
+        return self.flags
 
 _CODES = np.full(256, INVALID, np.int8) # character -> flag
 _CODES[[ord('0'), ord('1'), ord('-')]] = 0,1,UNKNOWN
@@ -176,6 +188,8 @@ def reject_rows(
     raise InputError(f"{path}, line {lines[row]}: {reason(first)}{more}")
 
 # %% ../../nbs/19_data.table.ipynb #66784426
+_NUMBER = '[0-9]{1,9}'
+
 def reject_sparse(
     places:list, # (path, line numbers) of each file, in order
     highest:np.ndarray, # highest label of each row, from 0, shape (n,)
@@ -188,49 +202,48 @@ def reject_sparse(
     reason = f"{column} has {top}, but only {n_labels:,} of the labels 0 to {top:,} occur; {advice}"
     if 2*n_labels < top + 1: reject_rows(places, highest == top, lambda i: reason)
 
-def _parse_categories(places, texts, n):
-    "The category column as integers, below `n` if that is known; `UNKNOWN` for an empty cell"
+def parse_categories(
+    places:list, # (path, line numbers) of each file, in order
+    texts:np.ndarray, # column category_label, shape (n,)
+    may_be_empty:bool=True, # an empty cell is `UNKNOWN`
+)->np.ndarray: # shape (n,); raises `InputError` for what is no number
+    "Categories as numbers"
     codes,unique = pd.factorize(texts)
-    def parse(text): return UNKNOWN if text == '' else int(text) if re.fullmatch('[0-9]{1,9}', text) else -2
-    labels = np.array([parse(cell_text(o)) for o in unique])[codes]
+    def parse(text): return UNKNOWN if may_be_empty and text == '' else int(text) if re.fullmatch(_NUMBER, text) else -2
+    labels = np.array([parse(cell_text(o)) for o in unique], dtype=int)[codes]
     reject_rows(places, labels == -2, lambda i: f"category_label is '{texts[i]}', not a whole number from 0")
+    return labels
+
+def _check_categories(places, texts, labels, n):
+    "Refuse labels that are not below `n`, or, where that is not known, most of which do not occur"
     if n is None:
         # numbers of a shop or an ontology: each one up to the highest would become a category
         convert = 'let fashion convert table --category category_label number them'
         advice = f"name all of them in classes.txt, a line per label from 0, or {convert}"
         reject_sparse(places, labels, len(np.unique(labels[labels >= 0])), 'category_label', advice)
-        return labels
-    known = f"classes.txt names the labels 0 to {n-1}"
-    reject_rows(places, labels >= n, lambda i: f"category_label is {texts[i]}, but {known}")
-    return labels
+    else: reject_rows(places, labels >= n, lambda i: f"category_label is {texts[i]}, but classes.txt names the labels 0 to {n-1}")
 
-def _parse_compact(places, texts):
-    "A column of space-separated attribute indices as a multi-hot int8 array"
+def parse_label_sets(
+    places:list, # (path, line numbers) of each file, in order
+    texts:np.ndarray, # column attribute_label: numbers of attributes, separated by spaces, shape (n,)
+    n_attributes:int|None=None, # that there are; None for those up to the highest
+)->np.ndarray: # multi-hot, int8, shape (n, n_attributes); raises `InputError` for other texts
+    "Attributes that are listed in one column"
     codes,unique = pd.factorize(texts)
-    unique = ['' if o in MISSING else o for o in unique]
-    is_valid = np.array([bool(re.fullmatch(r'([0-9]{1,9}( +[0-9]{1,9})*)?', o)) for o in unique])
-    expected = 'not whole numbers separated by spaces'
-    reject_rows(places, ~is_valid[codes], lambda i: f"attribute_label is '{texts[i]}', {expected}")
+    unique = [' '.join(map(cell_text, o.split())) for o in unique]
+    is_valid = np.array([bool(re.fullmatch(f'({_NUMBER}( {_NUMBER})*)?', o)) for o in unique], bool)
+    reject_rows(places, ~is_valid[codes], lambda i: f"attribute_label is '{texts[i]}', not whole numbers separated by spaces")
     sets = [list(map(int, o.split())) for o in unique]
-    highest = np.array([max(o, default=0) for o in sets], dtype=int)
-    n_attributes = 1 + highest.max()
-    # a small table may lack most of a few attributes
-    if n_attributes > 100:
+    highest = np.array([max(o, default=-1) for o in sets], dtype=int)
+    if n_attributes is not None:
+        known = f"there are the attributes 0 to {n_attributes-1}"
+        reject_rows(places, highest[codes] >= n_attributes, lambda i: f"attribute_label is '{texts[i]}', but {known}")
+    elif highest.max(initial=0) >= 100: # a small table may lack most of a few attributes
         advice = "number them from 0, or write a column of 0 and 1 for each"
         reject_sparse(places, highest[codes], len(set().union(*sets)), 'attribute_label', advice)
-    multi_hot = np.zeros((len(sets), n_attributes), np.int8)
+    multi_hot = np.zeros((len(sets), highest.max(initial=0)+1 if n_attributes is None else n_attributes), np.int8)
     for i,o in enumerate(sets): multi_hot[i,o] = 1
     return multi_hot[codes]
-
-def _parse_flags(tables):
-    "The attribute columns as a multi-hot int8 array, `UNKNOWN` for empty cells"
-    advice = ' (an empty cell is an unknown label)'
-    for table in tables:
-        if not table.invalid: continue
-        _,name,text = table.invalid
-        place,is_invalid = (table.path, table.lines),(table.flags == INVALID).any(1)
-        reject_rows([place], is_invalid, lambda i: f"attribute '{name}' is '{text}', neither 0 nor 1{advice}")
-    return np.concatenate([o.flags for o in tables])
 
 def _warn_if_empty(places, multi_hot):
     "Warn if rows have no attribute"
@@ -240,7 +253,7 @@ def _warn_if_empty(places, multi_hot):
 
 def _check_known(tables, categories, multi_hot, names):
     "Refuse rows where nothing is known, and columns of train.csv where nothing is known"
-    places,n_train = [(o.path, o.lines) for o in tables],len(tables[0].lines)
+    places,n_train = [o.place for o in tables],len(tables[0].lines)
     is_empty = (categories == UNKNOWN) & (multi_hot == UNKNOWN).all(1)
     reject_rows(places, is_empty, lambda i: "nothing is known, neither the category nor an attribute; remove the row")
     unknown = [name for name,o in zip(names, (multi_hot[:n_train] == UNKNOWN).all(0)) if o]
@@ -254,15 +267,17 @@ def label_frame(
     n_categories:int|None, # number of names in classes.txt; None without such a file
 )->tuple: # (`DataFrame` of file_path, category_label and the attributes, names of the attributes); raises `InputError`
     "The labels of all tables, validated"
-    places,names = [(o.path, o.lines) for o in tables],tables[0].names
+    places,names = [o.place for o in tables],tables[0].names
     def texts(column): return np.concatenate([o.texts[column] for o in tables])
     n_rows = sum(len(o.lines) for o in tables)
     categories = np.full(n_rows, UNKNOWN)
-    if 'category_label' in tables[0].texts: categories = _parse_categories(places, texts('category_label'), n_categories)
+    if 'category_label' in tables[0].texts:
+        categories = parse_categories(places, texts('category_label'))
+        _check_categories(places, texts('category_label'), categories, n_categories)
     if 'attribute_label' in tables[0].texts:
-        multi_hot = _parse_compact(places, texts('attribute_label'))
+        multi_hot = parse_label_sets(places, texts('attribute_label'))
         names = [f'attribute_{k}' for k in range(multi_hot.shape[1])]
-    else: multi_hot = _parse_flags(tables)
+    else: multi_hot = np.concatenate([o.known_flags() for o in tables])
     file_paths = texts('file_path')
     reject_rows(places, file_paths == '', lambda i: "file_path is empty")
     is_repeated = pd.Series(file_paths).duplicated().values

@@ -6,89 +6,34 @@
 __all__ = ['RowDifferences', 'compare_rows', 'SubmissionScore', 'submission_scores', 'require_equal_rows', 'score_submission']
 
 # %% ../../nbs/57_outputs.score.ipynb #16471f46
-import re
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError
 from ..data.records import list_names
-from ..data.table import FLAGS,cell_text,read_texts,reject_sparse
+from ..metrics import f1_per_image
+from ..data.table import CsvRows,parse_categories,parse_label_sets,read_rows,reject_rows
 
 # %% ../../nbs/57_outputs.score.ipynb #39f06e04
-class _Table(NamedTuple):
-    "A CSV file as text"
-    path:Path
-    frame:pd.DataFrame # text, with file_path
-
-    def reject(self, is_bad, reason):
-        "Refuse the first row where `is_bad`"
-        if not np.any(is_bad): return
-        i = int(np.argmax(is_bad))
-        raise InputError(f"{self.path}, line {self.frame.index[i]}: {reason(i)}")
-
-def _read_table(path):
-    "Read a CSV file; rows are indexed by their line"
-    path = Path(path)
-    frame = read_texts(path)
-    if not len(frame): raise InputError(f"{path}: has a header, but no rows")
-    return _Table(path, frame)
-
-_NUMBER = '[0-9]{1,9}'
-def _numbers(table, texts, column, may_be_empty=False):
-    "A column of whole numbers; -1 for empty cells"
-    codes,unique = pd.factorize(texts.str.strip())
-    unique = map(cell_text, unique)
-    numbers = [-1 if o == '' and may_be_empty else int(o) if re.fullmatch(_NUMBER, o) else -2 for o in unique]
-    numbers = np.array(numbers, dtype=int)[codes]
-    table.reject(numbers == -2, lambda i: f"{column} is '{texts.iloc[i]}', not a whole number from 0")
-    return numbers
-
-def _label_sets(table, texts, n_attributes=None):
-    "A column of attribute indices as multi-hot rows, with `n_attributes` columns if that is known"
-    codes,unique = pd.factorize(texts.str.strip())
-    unique = [' '.join(map(cell_text, o.split())) for o in unique]
-    is_valid = np.array([bool(re.fullmatch(f'({_NUMBER}( +{_NUMBER})*)?', o)) for o in unique])[codes]
-    table.reject(~is_valid, lambda i: f"attribute_label is '{texts.iloc[i]}', not whole numbers separated by spaces")
-    sets = [list(map(int, o.split())) for o in unique]
-    highest = np.array([max(o, default=-1) for o in sets])
-    if n_attributes is not None:
-        known = f"there are the attributes 0 to {n_attributes-1}"
-        table.reject(highest[codes] >= n_attributes, lambda i: f"attribute_label is '{texts.iloc[i]}', but {known}")
-    elif highest.max(initial=0) >= 100:
-        places,advice = [(table.path, table.frame.index)],"number them from 0, or write a column of 0 and 1 for each"
-        reject_sparse(places, highest[codes], len(set().union(*sets)), 'attribute_label', advice)
-    multi_hot = np.zeros((len(sets), highest.max(initial=-1)+1 if n_attributes is None else n_attributes), np.int8)
-    for i,o in enumerate(sets): multi_hot[i,o] = 1
-    return multi_hot[codes]
-
-def _label_columns(table):
-    "The attribute columns of a label table as an int8 array, -1 for unknown; None if there are none"
-    names = [o for o in table.frame if o not in ('file_path','category_label')]
-    if names == ['attribute_label']: return _label_sets(table, table.frame.attribute_label)
-    if not names: return None
-    flags = np.empty((len(table.frame),len(names)), np.int8)
-    for k,name in enumerate(names):
-        cells = table.frame[name].map(cell_text).str.lower()
-        flags[:,k] = cells.map(FLAGS | {'': -1}).fillna(2)
-        table.reject(flags[:,k] > 1, lambda i: f"attribute '{name}' is '{table.frame[name].iloc[i]}', neither 0 nor 1")
-    return flags
+def _read(path): return read_rows(Path(path), ['file_path','category_label','attribute_label'])
 
 class _Labels(NamedTuple):
     "True labels of n images"
-    table:_Table
+    rows:CsvRows
     categories:np.ndarray|None # shape (n,); -1 for unknown
     attributes:np.ndarray|None # shape (n, n_attributes); -1 for unknown
 
 def _read_true_labels(path):
-    table = _read_table(path)
-    file_paths = table.frame.file_path
-    table.reject(file_paths.duplicated(), lambda i: f"file_path {file_paths.iloc[i]} has occurred before")
-    has_category = 'category_label' in table.frame
-    categories,attributes = None,_label_columns(table)
-    if has_category: categories = _numbers(table, table.frame.category_label, 'category_label', may_be_empty=True)
+    rows = _read(path)
+    texts,places = rows.texts,[rows.place]
+    is_repeated = pd.Series(texts['file_path']).duplicated().values
+    reject_rows(places, is_repeated, lambda i: f"file_path {texts['file_path'][i]} has occurred before")
+    attributes = rows.known_flags() if rows.names else None
+    if 'attribute_label' in texts and attributes is None: attributes = parse_label_sets(places, texts['attribute_label'])
+    categories = parse_categories(places, texts['category_label']) if 'category_label' in texts else None
     if categories is None and attributes is None:
         raise InputError(f"{path}: has no labels: neither category_label nor columns of attributes")
-    return _Labels(table, categories, attributes)
+    return _Labels(rows, categories, attributes)
 
 # %% ../../nbs/57_outputs.score.ipynb #9c72dedc
 class RowDifferences(NamedTuple):
@@ -122,36 +67,25 @@ class SubmissionScore(NamedTuple):
 
     def __str__(self): return f"{self.name} {self.value:.4f} on {self.n_scored:,} images ({self.path.name})"
 
-def _category_scores(table, truth):
-    "Whether each image has a known category, and a function from rows of both sides to scores"
-    numbers = _numbers(table, table.frame.category_label, 'category_label')
-    return truth.categories >= 0, lambda rows, own: numbers[own] == truth.categories[rows]
-
-def _attribute_scores(table, truth):
-    "Whether each image has a known attribute, and a function from rows of both sides to scores"
-    sets = _label_sets(table, table.frame.attribute_label, truth.attributes.shape[1])
-    def score(rows, own):
-        actual,known = truth.attributes[rows] == 1,truth.attributes[rows] >= 0
-        predicted = (sets[own] == 1) & known
-        n_all = predicted.sum(1) + actual.sum(1)
-        return np.where(n_all == 0, 1., 2*(predicted & actual).sum(1)/np.maximum(n_all, 1))
-    return (truth.attributes >= 0).any(1), score
-
-def _score_table(table, truth):
+def _score_file(submitted, truth):
     "The score of one file of a submission"
-    what = next((o for o in ('category','attribute') if f'{o}_label' in table.frame), None)
-    if what is None:
-        raise InputError(f"{table.path}: has neither category_label nor attribute_label; it has {list_names(table.frame)}")
-    if (truth.categories if what == 'category' else truth.attributes) is None:
-        raise InputError(f"{table.path}: cannot be scored; {truth.table.path} has no labels of this kind")
-    expected,found = truth.table.frame.file_path,pd.Index(table.frame.file_path)
-    is_known,score = (_category_scores if what == 'category' else _attribute_scores)(table, truth)
+    name,labels = ('accuracy',truth.categories) if 'category_label' in submitted.texts else ('mean_f1',truth.attributes)
+    column = dict(accuracy='category_label', mean_f1='attribute_label')[name]
+    if column not in submitted.texts:
+        columns = [*submitted.texts, *submitted.names]
+        raise InputError(f"{submitted.path}: has neither category_label nor attribute_label; it has {list_names(columns)}")
+    if labels is None: raise InputError(f"{submitted.path}: cannot be scored; {truth.rows.path} has no labels of this kind")
+    places,texts = [submitted.place],submitted.texts[column]
+    if name == 'accuracy': predicted = parse_categories(places, texts, may_be_empty=False)
+    else: predicted = parse_label_sets(places, texts, labels.shape[1])
+    expected,found = (pd.Index(o.texts['file_path']) for o in (truth.rows, submitted))
     once = found[~found.duplicated(keep=False)]
-    rows = np.flatnonzero(expected.isin(once).values & is_known)
-    own = pd.Series(np.arange(len(found)), found)[expected.iloc[rows]].values if len(rows) else rows
-    value = float(np.mean(score(rows, own))) if len(rows) else float('nan')
-    return SubmissionScore({'category': 'accuracy', 'attribute': 'mean_f1'}[what], table.path, value, len(rows),
-        compare_rows(expected, found))
+    rows = np.flatnonzero(expected.isin(once) & (labels >= 0 if labels.ndim == 1 else (labels >= 0).any(1)))
+    own = once.get_indexer(expected[rows])
+    own = np.flatnonzero(~found.duplicated(keep=False))[own]
+    scores = predicted[own] == labels[rows] if name == 'accuracy' else f1_per_image(predicted[own], labels[rows])
+    value = float(np.mean(scores)) if len(rows) else float('nan')
+    return SubmissionScore(name, submitted.path, value, len(rows), compare_rows(expected, found))
 
 def submission_scores(
     labels:str|Path, # CSV with file_path, category_label and attribute columns, or attribute_label
@@ -163,7 +97,7 @@ def submission_scores(
     if submission.is_dir(): files = [o for o in (submission/'category.csv', submission/'attribute.csv') if o.is_file()]
     if not files: raise InputError(f"{submission}: has neither category.csv nor attribute.csv")
     truth = _read_true_labels(labels)
-    return [_score_table(_read_table(o), truth) for o in files]
+    return [_score_file(_read(o), truth) for o in files]
 
 def require_equal_rows(
     scores:list, # of `submission_scores`

@@ -15,6 +15,7 @@ import fsspec,numpy as np,pandas as pd
 from ..core import InputError,name_problem,optional
 from .store import Store,StoredImage,is_remote,is_web,remote_image,split_url,store_errors
 from ..data.paths import find_images,find_root,table_roots
+from ..data.source import PATH_COLUMNS
 from ..data.table import iter_cells
 from ..data.labels import read_test_list
 from ..outputs.submission import ImageList,image_list,require_images
@@ -29,7 +30,6 @@ def _spread(rows, n=200):
         if len(kept) == 2*n: step,kept = 2*step,kept[::2]
     return kept
 
-_PATH_COLUMNS = 'file_path','file_name','filename','path'
 _BYTES_COLUMNS = 'image','img','bytes'
 
 def import_pyarrow(): # raises `InputError` if it is not installed
@@ -62,9 +62,9 @@ class _ParquetList:
             kind = schema.field(o).type
             return pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
         self.bytes = next((o for o in _BYTES_COLUMNS if o in schema.names and is_bytes(o)), None)
-        self.path = next((o for o in _PATH_COLUMNS if o in schema.names and not is_bytes(o)), None)
+        self.path = next((o for o in PATH_COLUMNS if o in schema.names and not is_bytes(o)), None)
         if not (self.bytes or self.path):
-            expected = f"a path ({', '.join(_PATH_COLUMNS)}) or bytes ({', '.join(_BYTES_COLUMNS)})"
+            expected = f"a path ({', '.join(PATH_COLUMNS)}) or bytes ({', '.join(_BYTES_COLUMNS)})"
             raise InputError(f"{test}: has no column with {expected}; it has {', '.join(schema.names)}")
         self.n_without_bytes,self.group_rows = sum(map(self._n_empty, groups)),[o.num_rows for o in groups]
 

@@ -15,7 +15,9 @@ from ..core import InputError,name_problem,usable_names
 from ..data.files import HEAD,ImageFiles,image_suffixes,kind_of
 from .store import MAX_FETCHED,StoredImage,fetch_from_web,is_remote,is_web
 from ..data.paths import find_images,find_rows
-from ..data.table import read_header,read_rows
+from ..data.csvfile import text_encoding
+from ..data.source import PATH_COLUMNS,SourceTable
+from ..data.table import cell_text,read_rows
 from ..outputs.prediction import make_prediction
 from ..outputs.submission import ImageList,image_list,read_image_list,require_images
 from .core import prediction_json
@@ -23,11 +25,6 @@ from .core import prediction_json
 # %% ../../nbs/74_predict.inputs.ipynb #578ef279
 _EXPECTED = ('expected an image, a folder, a zip of images, a table with the column file_path (CSV, Parquet, JSON lines, .xlsx), '
     'or a text file with a path per line')
-
-def _first_line(path, head):
-    "The first line of a text file; None if it is no text"
-    if b'\0' in head: return None
-    return next((o for o in head.decode('utf-8-sig', errors='ignore').splitlines() if o.strip()), '')
 
 def input_kind(
     path:str|Path, # that the user names
@@ -48,12 +45,17 @@ def input_kind(
         if '[Content_Types].xml' in names: raise InputError(f"{path}: is a document of an office program; {_EXPECTED}")
         return 'zip'
     if kind in ('a JSON file','a gzip file'): return 'list'
+    if kind == 'a zip archive': kind = 'a damaged zip archive'
     if kind and head: raise InputError(f"{path}: is {kind}; {_EXPECTED}")
-    if not head.strip(): raise InputError(f"{path}: is empty; {_EXPECTED}")
-    first = _first_line(path, head)
-    if first is None: raise InputError(f"{path}: is not recognised; {_EXPECTED}")
+    text = head.decode(text_encoding(head), errors='ignore').removeprefix('\ufeff')
+    if '\0' in text: raise InputError(f"{path}: is not recognised; {_EXPECTED}")
+    first = next((o for o in text.splitlines() if o.strip()), None)
+    if first is None: raise InputError(f"{path}: is empty; {_EXPECTED}")
     cells = [o.strip(' "') for o in first.replace(';', ',').replace('\t', ',').split(',')]
-    return 'table' if 'file_path' in cells or path.suffix.lower() in ('.csv','.tsv') else 'text'
+    if 'file_path' in cells: return 'table'
+    if {o.lower() for o in cells} & set(PATH_COLUMNS): return 'list'
+    is_path = len(cells) == 1 and Path(first).suffix.lower() in image_suffixes() # a list without a header
+    return 'table' if path.suffix.lower() in ('.csv','.tsv') and not is_path else 'text'
 
 # %% ../../nbs/74_predict.inputs.ipynb #28fe1022
 def _web_image(url):
@@ -81,11 +83,14 @@ def _entry_image(archive, entry):
 def _zip_images(path):
     "The images in a zip"
     archive = zipfile.ZipFile(path)
-    entries,files = {o.filename: o for o in archive.infolist() if not o.is_dir()},ImageFiles()
+    infos = [o for o in archive.infolist() if not o.is_dir()]
+    entries,files = {o.filename: o for o in infos},ImageFiles()
     def head(entry):
         try: return _entry_image(archive, entry)()[:HEAD]
         except InputError: return b''
-    for name,entry in entries.items(): files.add(name, partial(head, entry))
+    for o in infos:
+        if entries[o.filename] is o: files.add(o.filename, partial(head, o))
+        else: files.leave_out(o.filename, 'replaced by a later file of the same name')
     if not files.names: raise InputError(f"{path}: has no images{files.excuse}")
     if files.left_out: warnings.warn(f"{path}: {files}")
     names = usable_names(files.names, path)
@@ -101,7 +106,8 @@ def _listed_images(names, path):
 
 def _text_images(path):
     "The images that the lines of a text file name"
-    try: lines = [o.strip() for o in Path(path).read_text(encoding='utf-8-sig').splitlines()]
+    raw = Path(path).read_bytes()
+    try: lines = [o.strip(' \t"\ufeff') for o in raw.decode(text_encoding(raw)).splitlines()]
     except UnicodeDecodeError as e: raise InputError(f"{path}: is not UTF-8 (byte {e.start}); save it as UTF-8") from None
     for i,o in enumerate(lines, 1):
         if problem := name_problem(o): raise InputError(f"{path}, line {i}: {o!r} {problem}")
@@ -158,11 +164,11 @@ def _column_groups(test, column):
         rows = range(sum(parquet.n_rows))
         names = [o for table in parquet.tables(rows, [column]) for o in table[column].to_pylist()]
         return dict(zip(parquet.paths(rows), ['' if o is None else str(o) for o in names]))
-    if input_kind(test) != 'table': raise InputError(f"{test}: has no column {column}; --group needs a CSV or Parquet list")
-    header = read_header(test)
-    if column not in header: raise InputError(f"{test}: has no column {column}; it has {', '.join(header[:10])}")
-    rows = read_rows(test, ['file_path',column])
-    return dict(zip(rows.texts['file_path'], rows.texts[column]))
+    if input_kind(test) not in ('table','list'): raise InputError(f"{test}: has no column {column}; --group needs a list with columns")
+    table = SourceTable(test)
+    table.require(column, 'group')
+    path = table.path_column()
+    return {cell_text(o): cell_text(name) for _,batch in table.batches([path, column]) for o,name in zip(batch[path], batch[column])}
 
 def read_garments(
     test:str|Path, # list, or folder of images
