@@ -91,6 +91,7 @@ PURPOSES = dict(loader='Batches that reach the network', step='Training steps', 
     deepfashion='DeepFashion end to end, 50 categories and 1,000 attributes',
     time_to_quality='Time to the scores of plain fastai',
     serving='Serving without PyTorch', scale='Large tables and catalogues', parallel='Training in two processes',
+    ranks='Scores of a training in several processes',
     catalogue='Prediction of catalogues', catalogue_rows='Ten million rows, from list to submission',
     what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU',
     study='Study: image size, epochs and data', scores='Reported minus true Mean F1, few validation images')

@@ -13,6 +13,7 @@ import yaml
 from ..core import fmt_size
 from ..data.cache import stored_size
 from ..data.stats import label_counts,read_stats
+from ..folders.run import final_note,model_scores
 from ..report.dataset import DataCard
 from .int8 import Int8Check
 
@@ -41,7 +42,7 @@ def _interval(metrics, key):
     return '{:.3f} to {:.3f}'.format(*metrics[f'{key}_interval']) if f'{key}_interval' in metrics else '?'
 
 def _metadata(title, metrics, licence, figures, formats):
-    "The YAML that model hubs read"
+    "The YAML that model hubs read; a final fit has no scores of its own"
     def metric(key, name):
         label = f"{name} (95% interval {_interval(metrics, key)})"
         return dict(type=_HUB_METRICS[key], value=round(metrics[key], 4), name=label)
@@ -50,7 +51,8 @@ def _metadata(title, metrics, licence, figures, formats):
     result = dict(task=dict(type='image-classification'), dataset=data, metrics=scores)
     tags = ['image-classification','multi-label-classification','fashion','fastai', *formats]
     content = {'license': licence, 'library_name': 'fashion_fastai', 'pipeline_tag': 'image-classification', 'tags': tags,
-               'metrics': [o['type'] for o in scores], 'model-index': [dict(name=title, results=[result])]}
+               'metrics': [o['type'] for o in scores]}
+    if scores: content['model-index'] = [dict(name=title, results=[result])]
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 _LINE_BREAKS = re.compile(r'[\s\x00-\x1f\x7f-\x9f]+')
@@ -129,12 +131,14 @@ def _limits(config):
 
 def _scores(metrics, check):
     "The scores with their intervals, and what quantisation costs"
-    rows = [[name, f'{metrics[key]:.4f}', _interval(metrics, key)]
-            for key,name in _SCORES.items() if key in metrics]
+    scored = model_scores(metrics)
+    if scored is not metrics: yield _plain(final_note(metrics))
+    rows = [[name, f'{scored[key]:.4f}', _interval(scored, key)] for key,name in _SCORES.items() if key in scored]
     yield _table(['on validation images', 'score', '95% interval'], rows)
     if check is None: return
     found = [', '.join(f'{_SCORES[key]} {value:.4f}' for key,value in o.items()) for o in (check.fp32, check.int8)]
-    yield f'{check}. In fp32: {found[0]}; in int8: {found[1]} (not cross-fitted).'
+    trained = ', on images that it was trained on' if 'final' in metrics else ''
+    yield f'{check}. In fp32: {found[0]}; in int8: {found[1]} (not cross-fitted{trained}).'
 
 def _training(metrics, figures):
     "What the model was trained on"
@@ -156,8 +160,9 @@ def model_card(
     predicted = ' and '.join(f'{part} ({len(config[part])})' for part in ('categories','attributes') if config[part])
     about = (f"A `{body['arch']}` of width {body['width']:g}, trained from scratch with fashion_fastai, that predicts {predicted} "
              "of a garment from its image.")
-    scored = [o for o in ('categories','attributes') if metrics.get(o)]
-    labels = [(part.capitalize(), _label_table(metrics[part], counts and counts.get(part, {}))) for part in scored]
+    scores = model_scores(metrics)
+    scored = [o for o in ('categories','attributes') if scores.get(o)]
+    labels = [(part.capitalize(), _label_table(scores[part], counts and counts.get(part, {}))) for part in scored]
     versions = _plain(', '.join(f'{name} {version}' for name,version in config['versions'].items()))
     parts = [f"---\n{_metadata(title, metrics, licence, figures, formats)}---", f'# {_plain(title)}', about,
         '## Use', *_usage(config, formats),

@@ -19,7 +19,7 @@ from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,
 from ..interpret.plots import plot_results,plot_top_losses,show_grad_cam
 from ..predict.model import load_folder
 from .html import MAX_ROWS,Table,figure_image,render_page,settings_table
-from ..folders.run import Run,read_run
+from ..folders.run import Run,final_note,model_scores,read_run
 
 # %% ../../nbs/79_report.page.ipynb #7509f1bd
 def machine()->dict:
@@ -201,18 +201,19 @@ _ENVIRONMENT = 'device','precision','channels_last','cache','machine','versions'
 
 def _render(run, interp, learn, problems):
     "The report as HTML"
-    metrics,decision,labels = run.metrics,run.metrics.get('decision') or {},('categories','attributes')
+    metrics,scored,labels = run.metrics,model_scores(run.metrics),('categories','attributes')
+    decision = scored.get('decision') or {}
     baseline = _baseline(interp, learn) if interp and learn else {}
     rules = sorted(decision.get('cross_fitted', {}).items(), key=lambda o: -o[1])
     has_history = run.history is not None and len(run.history) > 0
     alt = 'Losses, scores, learning rate and image size over the epochs'
     adjustment = adjustment_table(interp, learn.prior.category_shares) if interp and learn and interp.has_category.any() else None
-    tables = [label_table(metrics[o], o.capitalize()) for o in labels if metrics.get(o)]
+    tables = [label_table(scored[o], o.capitalize()) for o in labels if scored.get(o)]
     return render_page('run.html', folds=fold_score_table(metrics) if 'folds' in metrics else None,
         title=f'Run {run.folder.absolute().name}', about=_about(run), problems=problems,
-        scores=metrics and _score_cards(metrics, baseline), rule=decision.get('name'),
+        scores=scored and _score_cards(scored, baseline), rule=decision.get('name'),
         cross_fitted=Table([[name, f'{score:.4f}'] for name,score in rules], ['', 'Mean F1']) if rules else None,
-        ranking=ranking_table(metrics), garments=garment_table(metrics.get('garments', {})),
+        ranking=ranking_table(scored), garments=garment_table(metrics.get('garments', {})),
         history=figure_image(plot_history(run.history), alt) if has_history else None,
         sections=_sections(interp, learn) if interp else [], labels=tables, adjustment=adjustment,
         times=time_table(metrics['seconds']) if 'seconds' in metrics else None, speed=_speed(metrics),
@@ -223,7 +224,8 @@ def write_label_scores(
     run:Run, # finished or not
 ): # raises `InputError` if it cannot be written
     "Write label_scores.csv beside a report that cannot show all labels"
-    parts = {o: run.metrics[o] for o in ('categories','attributes') if len(run.metrics.get(o, ())) > MAX_ROWS}
+    scored = model_scores(run.metrics)
+    parts = {o: scored[o] for o in ('categories','attributes') if len(scored.get(o, ())) > MAX_ROWS}
     if not parts: return
     rows = [dict(part=part, label=name, **scores) for part,labels in parts.items() for name,scores in labels.items()]
     with atomic_write(run.folder/'label_scores.csv') as f: pd.DataFrame(rows).to_csv(f, index=False)
@@ -235,8 +237,10 @@ def write_report(
     "Write a run's report; what is missing in the folder is missing on the page, with a note"
     content,interp = read_run(run),None
     problems = [content.problem] if content.problem else []
-    try: interp = FashionInterpretation.load(content.folder/'validation.npz')
-    except InputError as e: problems.append(f"No predictions: {e}")
+    if 'final' in content.metrics: problems.append(final_note(content.metrics))
+    else:
+        try: interp = FashionInterpretation.load(content.folder/'validation.npz')
+        except InputError as e: problems.append(f"No predictions: {e}")
     if interp and learn is None and 'folds' not in content.metrics: # several networks have no heat map in common
         try: learn = load_folder(content.folder)
         except InputError as e: problems.append(f"No heat maps: {e}")
@@ -251,13 +255,13 @@ def write_report(
 # %% ../../nbs/79_report.page.ipynb #c6160d86
 def save_report(
     run:str|Path, # folder of a finished run
-    interp:FashionInterpretation, # predictions for the validation images
+    interp:FashionInterpretation|None, # predictions for the validation images; None for a final fit, which has none
     learn:FashionLearner, # its learner
     page:bool=True, # write report.html too
 ):
     "Save `interp` as validation.npz and write report.html; only warns if that fails, whatever the reason"
     try:
-        interp.save(Path(run)/'validation.npz')
+        if interp: interp.save(Path(run)/'validation.npz')
         if page: write_report(run, learn)
     except Exception as e: # a failing report must not cost a training
         reason = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
