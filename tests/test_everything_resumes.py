@@ -99,7 +99,7 @@ def grouped(garments, tmp_path_factory):
 
 # settings of a run; `run` and `folds` are finished runs, `grouped` has groups and unknown labels
 RUNS = dict(settings=dict(ema=.9, mixup=.3, cutmix=.3, optimizer='muon', dropout=.1, stem='whitened', tta=True),
-    pieces=dict(blur_pool=True, schedule='flat_cos', flip=False, lighting=0, label_smoothing=0, logit_adjustment=.5, precision='bf16'),
+    pieces=dict(blur_pool=True, schedule='flat_cos', flip=False, lighting=0, label_smoothing=0, logit_adjustment=.5),
     compact=dict(channels_last=True, test_size='40x30', epochs=2, rule='threshold'), cached=dict(cache='auto', workers=2),
     learned_weights=dict(attribute_weight=None), category_alone=dict(attribute_weight=0), attributes_alone=dict(category_weight=0),
     parent=dict(parent='run'), final=dict(final='run'), final_of_folds=dict(final='folds'), teacher=dict(teacher='run'),

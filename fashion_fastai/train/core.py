@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 import pandas as pd
-from fastai.learner import replacing_yield
 from matplotlib import pyplot as plt
 from ..core import atomic_write,oom_hint,remove_leftovers
 from ..recipes import Recipe,write_recipe
@@ -129,10 +128,9 @@ class _Training:
         if recipe.parent != 'no' and not (self.resumes and file.is_file()): start_from(learn, recipe.parent)
         cbs = [checkpoint, *self.teacher_callbacks(), *cbs]
         if self.plan: cbs.append(Pace(**self.plan, processes=self.processes))
-        metrics = learn.metrics if len(learn.dls.valid_ds) else []
-        measured = replacing_yield(learn, 'metrics', metrics),replacing_yield(learn.recorder, 'valid_metrics', bool(metrics))
+        recorded = nullcontext() if len(learn.dls.valid_ds) else learn.without_validation()
         try:
-            with progress_or_log(learn),smaller_batch(recipe),measured[0],measured[1]: learn.fit_recipe(recipe, cbs=cbs)
+            with progress_or_log(learn),smaller_batch(recipe),recorded: learn.fit_recipe(recipe, cbs=cbs)
         except Diverged as e:
             if not self.processes.is_first: return self.processes.leave()
             raise self.diverged(e, learn if checkpoint.has_saved else None) from None
