@@ -33,6 +33,7 @@ from .decision.tune import TunedDecision,decide
 from .callback.progressive import ProgressiveResize
 from .callback.tta import FlipTTA
 from .callback.mixup import CutMix,MixUp
+from .callback.teacher import Teacher
 from .callback.ema import EMA
 from .callback.checkpoint import Checkpoint
 from .callback.profile import PhaseTimer

@@ -82,6 +82,13 @@ class FashionLearner(Learner):
         return super().validate(*args, **kwargs)
 
     @contextmanager
+    def without_validation(self):
+        "Inside the block, a fit that has no validation images records the loss of the training alone"
+        metrics,self.metrics,self.recorder.valid_metrics = self.metrics,[],False
+        try: yield self
+        finally: self.metrics,self.recorder.valid_metrics = metrics,True
+
+    @contextmanager
     def side_effect_free(self):
         "Train anything inside the block; afterwards weights, optimizer, loss, random states, data order and recorder are as before"
         weights,loss,is_training = deepcopy(self.model.state_dict()),deepcopy(self.loss_func.state_dict()),self.model.training

@@ -87,6 +87,10 @@ class Recipe:
     minutes:float # plan network, stages, batch size and learning rate for so many minutes of training on this machine; 0: no plan
     seed:int # random seed
     parent:str # no, or a finished run of yours: the training starts from its weights
+    final:str # no, or a finished run of yours: train with its settings on all labelled images, and decide as it does
+    teacher:str # no, or a finished run of yours, whose probabilities are mixed into the targets of the training images
+    teacher_share:float # of the teacher's probabilities in the targets, from 0 to 1
+    teacher_temperature:float # above 1 softens the teacher's probabilities, below 1 sharpens them
     name:str=field(default='run', compare=False) # of the recipe
     given:tuple=field(default=(), compare=False) # keys that were set by themselves, which a plan keeps
 
@@ -115,8 +119,9 @@ class Recipe:
 
     @property
     def fixed_batch_size(self)->int:
-        "Images per batch; 0 where a plan chooses it"
-        return 0 if self.is_planned and 'batch_size' not in self.given else self.batch_size
+        "Images per batch; 0 where a plan chooses it, or the run of a final fit has it"
+        is_open = self.final != 'no' or (self.is_planned and 'batch_size' not in self.given)
+        return 0 if is_open else self.batch_size
 
     @property
     def size(self)->tuple:
@@ -142,7 +147,7 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     ('min_scale', lambda o: 0 < o <= 1, 'more than 0 and at most 1'),
     ('threshold', lambda o: 0 < o < 1, 'between 0 and 1'),
     *map(_below_one, ('dropout','label_smoothing','lighting','ema')),
-    *map(_fraction, ('mixup','cutmix','max_bad')),
+    *map(_fraction, ('mixup','cutmix','max_bad','teacher_share')),
     *map(_not_negative, ('category_weight','attribute_weight','logit_adjustment','checkpoint_minutes','minutes')),
     ('attribute_balance', lambda o: o == 'asymmetric' or (not isinstance(o, str) and 0 <= o <= 1), 'from 0 to 1, or asymmetric'),
     _one_of('stem', *STEMS),
@@ -154,7 +159,8 @@ _LIMITS = [ # (key, whether a value is valid, what is expected)
     ('cache', bool, 'auto, no or a folder'),
     ('corrections', bool, 'no or a file'),
     ('with_labels', bool, 'no or a file'),
-    ('parent', bool, 'no or the folder of a run'),
+    *((o, bool, 'no or the folder of a run') for o in ('parent','final','teacher')),
+    ('teacher_temperature', lambda o: .1 <= o <= 10, 'from 0.1 to 10'),
     ('workers', lambda o: 0 <= o <= 256, 'from 0 to 256'),
     ('seed', lambda o: 0 <= o < 2**32, 'from 0 to 4294967295')]
 

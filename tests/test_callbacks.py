@@ -13,7 +13,7 @@ from fastcore.test import test_close as close,test_eq as equal,test_fail as fail
 import fashion_fastai.callback.profile as profile
 from fashion_fastai.callback.ema import EMA
 from fashion_fastai.callback.history import progress_or_log
-from fashion_fastai.callback.mixup import CutMix,MixUp,_mix_targets,_one_hot
+from fashion_fastai.callback.mixup import CutMix,MixUp,mix_targets,one_hot
 from fashion_fastai.callback.profile import PhaseTimer
 from fashion_fastai.callback.tracking import logger_callbacks
 from fashion_fastai.callback.tta import mean_logits,predict_with_flip
@@ -89,8 +89,8 @@ def test_an_image_has_the_weight_of_its_target(made, mix):
     learn = made([mix, Keep()])
     with learn.no_bar(): learn.fit(1)
     learn.remove_cb(learn.keep)
-    equal(_one_hot(torch.tensor([1,-1]), 3).tolist(), [[0,1,0],[-1,-1,-1]])
-    close(_mix_targets(torch.tensor([[1.,-1,0]]), torch.tensor([[0.,1,-1]]), torch.tensor([[.75]])), torch.tensor([[.75,-1,-1]]))
+    equal(one_hot(torch.tensor([1,-1]), 3).tolist(), [[0,1,0],[-1,-1,-1]])
+    close(mix_targets(torch.tensor([[1.,-1,0]]), torch.tensor([[0.,1,-1]]), torch.tensor([[.75]])), torch.tensor([[.75,-1,-1]]))
 
 def test_mixed_targets_are_probabilities(made):
     class Check(Callback):

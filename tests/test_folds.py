@@ -7,7 +7,7 @@ import pytest,torch
 from fastcore.test import test_fail as fails
 from filelock import FileLock
 from conftest import FASHION,SHORT,run_inprocess,refused,spawn
-import fashion_fastai.train.folds as folds_module,fashion_fastai.train.core as training_module
+import fashion_fastai.train.folds as folds_module,fashion_fastai.train.plan as planning
 from fashion_fastai.serve.review import Review
 from fashion_fastai.core import InputError
 from fashion_fastai.predict.model import load_model
@@ -161,14 +161,15 @@ def test_folds_started_together_keep_each_others_work(garments, tmp_path, monkey
     def plan(table, minutes, recipe, world):
         plans.append(minutes)
         time.sleep(.3*len(plans))
-        return Plan(replace(recipe, lr=.001*len(plans), minutes=0), minutes, 'as measured', {}, 0.)
-    def train_run(data, out, recipe, resume, run_data):
+        return Plan(replace(recipe, lr=.001*len(plans), minutes=0), minutes, 'as measured', {'40x30': 1., '48x36': 1.}, 1.)
+    def train_run(data, out, recipe, resume, run_data, plan):
+        assert plan['minutes'] == 1.
         trained.append((out.name, recipe.lr))
         (out/'metrics.json').write_text('{}')
     def finish(data, out, *args):
         (out/'metrics.json').write_text('{"n_valid": 180}')
         return dict(n_valid=180)
-    monkeypatch.setattr(training_module, 'plan_training', plan)
+    monkeypatch.setattr(planning, 'plan_training', plan)
     for o in (train_run, finish): monkeypatch.setattr(folds_module, o.__name__ if o is train_run else '_finish', o)
     recipe = read_recipe('demo', cache='no', minutes=3.)
     def train(k): return folds_module.train_folds(garments, run, recipe, 3, resume=True, only=k)
@@ -320,7 +321,8 @@ def test_a_training_in_folds_that_is_refused(garments, folds, run, tmp_path):
     refuse('contains a finished run', folds, recipe, n=3, resume=True)
     refuse('fold 4 does not exist', folds, recipe, n=3, only=4)
     fails(lambda: train_run(garments, folds, recipe, overwrite=True), exc=InputError, contains='contains a training in folds')
-    refuse('their images were seen by another network', tmp_path/'new', read_recipe('demo', parent=str(run)), n=3)
+    for key,option in dict(parent='from', final='final', teacher='teacher').items():
+        refuse(f'--{option} cannot be combined with folds', tmp_path/'new', read_recipe('demo', **{key: str(run)}), n=3)
     part = tmp_path/'part'
     part.mkdir()
     for o in ('folds.csv','settings.ini'): shutil.copy(folds/o, part/o)

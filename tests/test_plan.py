@@ -6,7 +6,7 @@ from fashion_fastai.core import InputError
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.synthetic import draw_garments
 from fashion_fastai.recipes import read_recipe,read_recorded_recipe
-from fashion_fastai.train import core,timing
+from fashion_fastai.train import core,folds,timing
 from fashion_fastai.train.plan import plan_recipe,plan_training
 from fashion_fastai.train.timing import time_training
 
@@ -76,6 +76,21 @@ def test_folds_share_the_minutes(garments, tmp_path):
     done = train(garments, tmp_path/'run', '--minutes', .12, '--folds', 2)
     assert done.returncode == 0 and ' of 0.06 minutes' in done.stdout and done.stdout.count('plan:') == 1, done.stderr
     assert recorded(tmp_path/'run').stages == recorded(tmp_path/'run'/'fold_2').stages
+    plans = [json.loads((tmp_path/o/'plan.json').read_text()) for o in ('run','run/fold_1','run/fold_2')]
+    assert plans[0] == plans[1] == plans[2] and plans[0]['minutes'] == .06
+
+def test_the_pace_of_each_fold_is_watched(garments, tmp_path, monkeypatch):
+    "Where steps take longer than planned, each fold trains fewer epochs, and the summary says so"
+    def slow(self): self.taken,self.expected,self.elapsed = (0.,0.,1.) if self.changes else (14.,10.,1.)
+    monkeypatch.setattr(timing.Pace, '_watch', slow)
+    plan = dict(minutes=.5, train_seconds={'24x18': 3., '32x24': 4.}, valid_seconds=1.)
+    monkeypatch.setattr(folds, 'plan_run', lambda table, recipe, n: (recipe, plan))
+    done = train(garments, tmp_path/'run', '--folds', 2, '--recipe', 'demo', '--stages', '24x18:2 32x24:6', '--batch-size', 32)
+    assert done.returncode == 0 and done.stdout.count('steps take 1.40 times as long as planned') == 2, done.stdout + done.stderr
+    metrics = json.loads((tmp_path/'run'/'metrics.json').read_text())
+    changes = metrics['plan']['changes']
+    assert [o['fold'] for o in changes] == [1,2] and {o['epochs'] for o in changes} == {json.loads((tmp_path/'run'/'fold_1'/'metrics.json').read_text())['epochs']}
+    assert changes[0]['epochs'] < 8
 
 def test_what_cannot_be_planned(garments, tmp_path):
     assert refused(train(garments, tmp_path/'run', '--minutes', 1e-6), '1e-06 minutes are too few: an epoch of 160 images at 24x18 would take 0.')

@@ -163,7 +163,27 @@ def test_a_training_that_diverges(garments, tmp_path):
     assert all(torch.isfinite(o).all() for o in load_model(run).model.state_dict().values())
     assert run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
     done = run_inprocess('train', garments, '--out', tmp_path/'other', *SHORT, '--lr', 99)
-    assert refused(done, 'no weights are kept') and names(tmp_path/'other') == ['settings.ini']
+    assert refused(done, 'no weights are kept') and 'such as --resume --lr 33, to start again' in done.stderr
+
+def test_a_run_that_diverged_before_its_first_checkpoint_starts_again(garments, tmp_path):
+    run = tmp_path/'run'
+    assert refused(run_inprocess('train', garments, '--out', run, *SHORT, '--lr', 99), 'no weights are kept')
+    assert names(run) == ['diverged.json','settings.ini']
+    done = run_inprocess('train', garments, '--out', run, '--resume', '--lr', .003)
+    assert done.returncode == 0 and 'there is no checkpoint: starting at the beginning' in done.stdout, done.stdout + done.stderr
+    assert [o['lr'] for o in json.loads((run/'metrics.json').read_text())['diverged']] == [99]
+    whole = train(garments, tmp_path/'whole', *SHORT, '--lr', .003)
+    assert (run/'model.safetensors').read_bytes() == (whole/'model.safetensors').read_bytes()
+
+def test_a_damaged_checkpoint_of_a_run_that_diverged_can_be_removed(garments, tmp_path):
+    run = tmp_path/'run'
+    assert refused(run_inprocess('train', garments, '--out', run, *KEYS, '--lr', 99), 'to go on from there')
+    (run/'checkpoint.pt').write_bytes((run/'checkpoint.pt').read_bytes()[:1000])
+    again = '--resume', '--lr', .003
+    assert refused(run_inprocess('train', garments, '--out', run, *again), 'remove it, and --resume starts at the beginning')
+    (run/'checkpoint.pt').unlink()
+    done = run_inprocess('train', garments, '--out', run, *again)
+    assert done.returncode == 0 and 'starting at the beginning' in done.stdout and names(run) == FINISHED, done.stdout + done.stderr
 
 def test_a_run_that_diverged_goes_on_with_a_lower_learning_rate(garments, tmp_path, monkeypatch):
     run = tmp_path/'run'

@@ -9,12 +9,12 @@ from fashion_fastai.callback.tracking import _CALLBACKS
 from fashion_fastai.core import InputError,LOGGERS
 from fashion_fastai.data.labels import LabelTable,Vocab,read_labels
 from fashion_fastai.data.read import read_data
-from fashion_fastai.folders.run import DIVERGED_FILE,PLAN_FILE,RUN_FILES
+from fashion_fastai.folders.run import DIVERGED_FILE,PLAN_FILE,RUN_FILES,TEACHER_FILE
 from fashion_fastai.interpret.core import FashionInterpretation
-from fashion_fastai.build import recipe_learner
+from fashion_fastai.build import data_learner,recipe_learner
 from fashion_fastai.predict.model import load_folder,load_model
 from fashion_fastai.recipes import read_recipe,read_recorded_recipe
-from fashion_fastai.train.core import data_learner,train_run
+from fashion_fastai.train.core import train_run
 from fashion_fastai.train.start import start_from,with_parent
 from conftest import refused,run_inprocess,train
 
@@ -56,18 +56,32 @@ def test_a_split_that_is_made_here_keeps_copies_together(copy):
     (copy/'val.csv').unlink()
     assert 10 <= table().is_valid.sum() <= 20 # a tenth of each of ten categories, rounded
 
+def test_near_duplicates_of_a_given_validation_set_are_one_group(copy, tmp_path):
+    "The folds in which the decision is tuned and scored keep them together; the search is cached"
+    keys = dict(cache=str(tmp_path/'cache'))
+    assert read_data(copy, recipe(**keys)).table.groups is None
+    shutil.copy(copy/'val'/'00001.jpg', copy/'val'/'00003.jpg')
+    learn = data_learner(copy, recipe(**keys))
+    names = [Path(o.image).name for o in learn.dls.valid_ds.items]
+    groups = dict(zip(names, learn.dls.valid_groups))
+    assert groups['00001.jpg'] == groups['00003.jpg'] and len(set(groups.values())) == len(names) - 1
+    decision = learn.tune_decision('threshold')
+    folds = dict(zip(names, decision.folds))
+    equal(folds['00001.jpg'], folds['00003.jpg'])
+    assert len(list((tmp_path/'cache').glob('*/near_duplicates.npz'))) == 1
+
 def test_a_plan_is_made_for_the_split_of_the_training(copy, tmp_path, monkeypatch):
     "Without val.csv near-duplicates are on one side, for both; labels are read once"
-    from fashion_fastai.train import core
+    from fashion_fastai.train import core,plan as planning
     (copy/'val.csv').unlink()
-    planned,plan_training,read_split,reads = [],core.plan_training,core.read_split,[]
+    planned,plan_training,read_split,reads = [],planning.plan_training,core.read_split,[]
     def plan(table, *args):
         planned.append(table.frame.copy())
         return plan_training(table, *args)
     def read(*args):
         reads.append(1)
         return read_split(*args)
-    monkeypatch.setattr(core, 'plan_training', plan)
+    monkeypatch.setattr(planning, 'plan_training', plan)
     monkeypatch.setattr(core, 'read_split', read)
     done = run_inprocess('train', copy, '--out', tmp_path/'run', '--minutes', .1, '--precision', 'fp32', '--report', 'no', '--workers', 1)
     assert done.returncode == 0 and done.stdout.count('searching near-duplicates') == 1, done.stderr
@@ -77,7 +91,7 @@ def test_a_plan_is_made_for_the_split_of_the_training(copy, tmp_path, monkeypatc
 
 def test_a_run_has_all_files_and_they_agree(trained, garments):
     out,metrics = trained
-    absent = 'bad_images.csv','checkpoint.pt','label_scores.csv',PLAN_FILE,DIVERGED_FILE # few labels, no bad images, no plan, nothing to resume
+    absent = 'bad_images.csv','checkpoint.pt','label_scores.csv',PLAN_FILE,DIVERGED_FILE,TEACHER_FILE # few labels, no bad images, no plan, nothing to resume
     equal(sorted([*(o.name for o in out.iterdir()), *absent]), sorted(RUN_FILES))
     equal(json.loads((out/'metrics.json').read_text())['accuracy'], metrics['accuracy'])
     equal(str(load_model(out).loss_func.decision.rule), metrics['decision']['rule'])
@@ -148,14 +162,15 @@ def test_no_pickle_of_a_parent_is_opened(run, garments, tmp_path):
     ('plan.json', [], 'is not the plan of a run'), ('diverged.json', [], 'is not a list of divergences'), ('diverged.json', dict(diverged=5), 'diverged is 5'),
     ('diverged.json', dict(diverged=[dict(lr='fast', reason='')]), 'diverged is')])
 def test_damaged_notes_of_a_run_are_refused_when_it_is_resumed(name, content, reason, tmp_path):
-    from fashion_fastai.train.core import _read_divergences,_read_plan
+    from fashion_fastai.train.core import _read_divergences
+    from fashion_fastai.train.plan import read_plan
     assert name in (PLAN_FILE, DIVERGED_FILE)
     (tmp_path/name).write_text(json.dumps(content))
-    read = (lambda o: _read_plan(o, read_recipe('demo'))) if name == PLAN_FILE else _read_divergences
+    read = (lambda o: read_plan(o, read_recipe('demo'))) if name == PLAN_FILE else _read_divergences
     with pytest.raises(InputError, match=reason): read(tmp_path/name)
 
 def test_other_keys_of_a_plan_are_not_used(tmp_path):
-    from fashion_fastai.train.core import _read_plan
+    from fashion_fastai.train.plan import read_plan
     plan = dict(minutes=1, valid_seconds=1, train_seconds={'40x30': 1, '48x36': 2})
     (tmp_path/PLAN_FILE).write_text(json.dumps(dict(plan, processes='mine')))
-    assert _read_plan(tmp_path/PLAN_FILE, read_recipe('demo')) == plan
+    assert read_plan(tmp_path/PLAN_FILE, read_recipe('demo')) == plan

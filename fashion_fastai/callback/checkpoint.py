@@ -19,7 +19,8 @@ from fastai.learner import Recorder
 from ..core import InputError,STOP_SIGNALS,Terminated,atomic_write
 from ..distributed.processes import ALONE,Processes
 from .ema import EMA
-from .state import (plain_values,optimizer_state,optimizer_to_device,random_states,restore_random_states)
+from fashion_fastai.callback.state import (FORMAT,optimizer_state,optimizer_to_device,plain_values,random_states,read_state,
+    restore_random_states)
 
 # %% ../../nbs/45_callback.checkpoint.ipynb #2805d2f4
 class Diverged(InputError):
@@ -48,7 +49,6 @@ def _progress(state):
 class Checkpoint(Callback):
     "Save everything needed to resume a fit, after every epoch and every few minutes; stop a fit that diverges"
     order = 99 # after all callbacks whose state it saves
-    FORMAT = 1
     def __init__(self,
         file:str|Path, # `checkpoint.pt` in the run folder
         resume:bool=False, # continue from `file`, if it exists
@@ -64,18 +64,7 @@ class Checkpoint(Callback):
 
     def read(self)->dict: # raises `InputError` if the file is damaged, of another kind, or of another training
         "Read and validate the file"
-        try: state = torch.load(self.file, map_location='cpu', weights_only=True)
-        except OSError as e: raise InputError(f"{self.file}: cannot be read ({e.strerror})") from None
-        except Exception as e: # nearly anything, for a damaged file
-            raise InputError(f"{self.file}: is damaged, or no checkpoint ({type(e).__name__})") from None
-        kinds = dict(about=dict, epoch=int, n_seen=int, train_iter=int, pct_train=float, seconds=float)
-        if not isinstance(state, dict) or type(state.get('format')) is not int: raise InputError(f"{self.file}: is no checkpoint")
-        if state['format'] != self.FORMAT:
-            raise InputError(f"{self.file}: has format {state['format']}, and this version reads format {self.FORMAT}")
-        is_valid = all(type(state.get(k)) is o for k,o in kinds.items()) and isinstance(state.get('first_loss'), float | None)
-        if not is_valid or min(state['epoch'], state['n_seen']) < 0 or 'epochs' not in state['about']:
-            raise InputError(f"{self.file}: is no checkpoint")
-        expected = self._about()
+        state,expected = read_state(self.file),self._about()
         for key,value in state['about'].items():
             if key in expected and (type(expected[key]) is not type(value) or expected[key] != value):
                 raise InputError(f"{self.file}: is of a training with {key} {value}, and this one has {expected[key]}")
@@ -96,7 +85,7 @@ class Checkpoint(Callback):
         random,*others = self.processes.gather(random_states())
         _,*statistics = self.processes.gather([o.detach().cpu().clone() for o in self._statistics()])
         callbacks = [[cb.name, {o: plain_values(getattr(cb, o)) for o in attrs}] for cb,attrs in named_attrs if attrs]
-        return dict(format=self.FORMAT, about=self._about(), epoch=epoch, n_seen=n_seen,
+        return dict(format=FORMAT, about=self._about(), epoch=epoch, n_seen=n_seen,
             pct_train=self.pct_train, train_iter=self.train_iter, first_loss=self.first_loss,
             model=model.state_dict(), precision=[model.precision, model.channels_last],
             loss=dict(self.loss_func.state_dict()), optimizer=optimizer_state(self.opt),
@@ -194,6 +183,7 @@ class Checkpoint(Callback):
             epoch,self.restored_state = state['epoch'],state
             if state['n_seen']: self.resumed = state
             print(f"resuming after {_progress(state)}", flush=True)
+        elif self.resume: print('there is no checkpoint: starting at the beginning', flush=True)
         self.resume = False # for the next fit
         # only the main thread may handle signals; scripts in the background ignore Ctrl-C
         is_main = threading.current_thread() is threading.main_thread()
@@ -235,8 +225,8 @@ class Checkpoint(Callback):
 
     def after_epoch(self):
         if self.orders is None: return # validation only, or `lr_find`
-        loss = self.recorder.values[-1][1] if self.recorder.values else 0.
-        if isinstance(loss, float) and not np.isfinite(loss): return self._diverge(f'the validation loss is {loss}')
+        for loss in self.recorder.values[-1][1:2] if self.recorder.values else (): # none without validation images
+            if isinstance(loss, float) and not np.isfinite(loss): return self._diverge(f'the validation loss is {loss}')
         self.save(self.epoch+1)
         self.orders = None
         if any(self.processes.any(self.stopping)): raise self.stop_error(f'after {self.epoch+1} of {self.n_epoch} epochs')

@@ -34,8 +34,9 @@ def add_recipe_options(
         per_recipe = ', '.join(f'{name} {value}' for name,value in values.items())
         shown = per_recipe if len(distinct) > 1 else distinct.pop()
         text = f'{meanings[key]} (default: {shown})'.replace('%', '%%')
-        if key == 'parent': keys.add_argument('--from', dest=key, metavar='RUN', help=text)
-        else: keys.add_argument(f"--{key.replace('_','-')}", dest=key, metavar=key.upper(), help=text)
+        option = 'from' if key == 'parent' else key.replace('_','-')
+        metavar = 'RUN' if key in ('parent','final','teacher') else key.upper()
+        keys.add_argument(f'--{option}', dest=key, metavar=metavar, help=text)
 
 def read_command_recipe(
     args:argparse.Namespace, # parsed options
@@ -50,14 +51,16 @@ def read_command_recipe(
 
 # %% ../../nbs/101_cli.training.ipynb #545d7078
 _DATA = 'data folder with train.csv; val.csv, classes.txt and groups.csv are optional'
-_NO_CACHE = 'decode the image files in every epoch, the same as --cache no'
 
-def _process_options(p):
-    "Options of commands that run in several processes"
+def _training_options(p):
+    "Options of commands that train, perhaps in several processes"
+    p.add_argument('--no-cache', dest='cache', action='store_const', const='no',
+        help='decode the image files in every epoch, the same as --cache no')
     p.add_argument('--processes', metavar='N',
         help='train in N processes on this machine; gpu: one per GPU (default: one process, or those that torchrun started)')
     p.add_argument('--timeout', type=at_least(1), default=300, metavar='SECONDS',
         help='end when processes that wait for each other have made no progress for so long (default: 300)')
+    add_recipe_options(p, 'quick')
 
 @contextmanager
 def _processes(args, recipe):
@@ -108,9 +111,7 @@ def _train_options(p):
         help='cross-validation: join train.csv and val.csv, train a network per fold, and let them predict together')
     p.add_argument('--fold', type=at_least(1), metavar='K',
         help='train this fold alone, to train several at once in processes of their own, each with --resume')
-    p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help=_NO_CACHE)
-    _process_options(p)
-    add_recipe_options(p, 'quick')
+    _training_options(p)
 
 def _use_recorded_settings(args):
     "Let --resume without --recipe use the settings of the run"
@@ -164,19 +165,22 @@ def _train(args):
         with _processes(args, recipe) as processes:
             metrics = train_run(args.data, args.out, recipe, args.overwrite, args.resume, processes=processes)
         if not processes.is_first: return
+    from fashion_fastai.folders.run import final_note,model_scores
     report = ' (see report.html)' if (Path(args.out)/'report.html').is_file() else ''
     scored_on = 'out of fold' if args.folds else 'validation'
-    print(f"\n{scored_on}: {', '.join(_score_texts(metrics))}, "
-          f"after {metrics['minutes']:.1f} minutes\nThe run is in {args.out}{report}; "
+    if 'final' in metrics:
+        print(f"\n{final_note(metrics)}")
+        scored_on = 'its validation'
+    taught = f", {metrics['teacher']['minutes']:.1f} of them the teacher's" if 'teacher' in metrics else ''
+    print(f"\n{scored_on}: {', '.join(_score_texts(model_scores(metrics)))}, "
+          f"after {metrics['minutes']:.1f} minutes{taught}\nThe run is in {args.out}{report}; "
           f"next: {program_name()} predict {args.out} {Path(args.data)/'test.csv'} --out submission")
 
 def _lr_find_options(p):
     p.add_argument('data', metavar='DATA', help=_DATA)
     p.add_argument('--out', metavar='DIR',
         help='folder for the curve, lr_find.png and lr_find.csv (default: only print the suggestion)')
-    p.add_argument('--no-cache', dest='cache', action='store_const', const='no', help=_NO_CACHE)
-    _process_options(p)
-    add_recipe_options(p, 'quick')
+    _training_options(p)
 
 def _lr_find(args):
     recipe = read_command_recipe(args)

@@ -87,7 +87,7 @@ class LabelTable:
         "The table without the rows of `images`"
         keep = ~np.isin(self.images, list(images))
         for split,name in ((~self.is_valid, 'training'), (self.is_valid, 'validation')):
-            if not (keep & split).any(): raise InputError(f"{self.data}: no {name} images are left")
+            if split.any() and not (keep & split).any(): raise InputError(f"{self.data}: no {name} images are left")
         return self._subset(keep)
 
     def _subset(self, keep):

@@ -87,6 +87,7 @@ class FashionDL(TfmdDL):
         self.items = items = [] if items is None else list(items) # test items may be an array or a pandas Series
         self.packed = packed if items else None
         self.rows = self.packed and self.packed.rows_of(map(get_image, items))
+        self.soft_targets = None # probabilities in place of labels, in a training that has a teacher
         # path -> why it cannot be read, for images that are black for that reason; None to raise instead
         self.bad = None
         self.sizes = [] # image sizes of the batches of the next epoch, if they differ
@@ -137,7 +138,7 @@ class FashionDL(TfmdDL):
         else:
             pixels = self.packed.tensor(self.device)
             images = pixels[torch.from_numpy(self.rows)[indices].to(pixels.device)]
-        targets = [o[indices] if o.ndim == 1 else o[indices].float() for o in self.targets]
+        targets = [o[indices] if o.ndim == 1 else o[indices].float() for o in self.soft_targets or self.targets]
         batch = TensorImage(images.permute(0,3,1,2)),*targets
         if not self.on_gpu: return batch
         # from pinned memory, this thread does not wait for the copy, which takes its turn between the network's steps

@@ -14,6 +14,7 @@ from ..core import fmt_size
 from ..metrics import SCORED,SCORES
 from ..data.cache import stored_size
 from ..data.stats import label_counts,read_stats
+from ..folders.run import final_note,model_scores
 from ..report.dataset import DataCard
 from .graph import Int8Check
 
@@ -78,25 +79,27 @@ class _Card:
     def __init__(self, config, metrics, figures, formats):
         self.config,self.metrics,self.figures,self.formats = config,metrics,figures,formats
         self.parts = [o for o in _PARTS if config[o]] # that are predicted
-        self.scores = {key: name for key,name in _NAMES.items() if key in metrics}
+        self.scored = model_scores(metrics)
+        self.scores = {key: name for key,name in _NAMES.items() if key in self.scored}
         self.height,self.width = stored_size(config['size'])
 
     def interval(self, key):
         "The 95 % interval of a score, or ? if it is not recorded"
-        interval = self.metrics.get(f'{key}_interval')
+        interval = self.scored.get(f'{key}_interval')
         return '{:.3f} to {:.3f}'.format(*interval) if interval else '?'
 
     def metadata(self, title, licence):
-        "The YAML that model hubs read"
+        "The YAML that model hubs read; a final fit has no scores of its own"
         def metric(key, name):
             label = f"{name} (95% interval {self.interval(key)})"
             return dict(type=_HUB_METRICS[key], value=round(self.metrics[key], 4), name=label)
-        scores = [metric(key, name) for key,name in self.scores.items()]
+        scores = [metric(key, name) for key,name in self.scores.items() if key in self.metrics]
         data = dict(name=self.figures.name if self.figures else 'validation images', type='image-folder', split='validation')
         result = dict(task=dict(type='image-classification'), dataset=data, metrics=scores)
         tags = ['image-classification','multi-label-classification','fashion','fastai', *self.formats]
         content = {'license': licence, 'library_name': 'fashion_fastai', 'pipeline_tag': 'image-classification', 'tags': tags,
-                   'metrics': [o['type'] for o in scores], 'model-index': [dict(name=title, results=[result])]}
+                   'metrics': [o['type'] for o in scores]}
+        if scores: content['model-index'] = [dict(name=title, results=[result])]
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
     def label_table(self, part):
@@ -106,7 +109,7 @@ class _Card:
         def row(name, o):
             n_train = [f'{counts[name]:,}' if name in counts else ''] if self.figures else []
             return [_plain(name), *n_train, f"{o['images']:,}", *(f'{o[k]:.3f}' for k in ('precision','recall','f1'))]
-        return _table(header, [row(name, o) for name,o in self.metrics[part].items()])
+        return _table(header, [row(name, o) for name,o in self.scored[part].items()])
 
     def server(self):
         "The lines of a program that predicts one image"
@@ -129,11 +132,13 @@ class _Card:
 
     def score_table(self, check):
         "The scores with their intervals, and the cost of quantisation"
-        rows = [[name, f'{self.metrics[key]:.4f}', self.interval(key)] for key,name in self.scores.items()]
+        if self.scored is not self.metrics: yield _plain(final_note(self.metrics))
+        rows = [[name, f'{self.scored[key]:.4f}', self.interval(key)] for key,name in self.scores.items()]
         yield _table(['on validation images', 'score', '95% interval'], rows)
         if check is None: return
         fp32,int8 = (', '.join(f'{_NAMES[key]} {value:.4f}' for key,value in o.items()) for o in (check.fp32, check.int8))
-        yield f'{check}. In fp32: {fp32}; in int8: {int8} (not cross-fitted).'
+        trained = ', on images that it was trained on' if 'final' in self.metrics else ''
+        yield f'{check}. In fp32: {fp32}; in int8: {int8} (not cross-fitted{trained}).'
 
     def training(self):
         "The images and the length of the training"
@@ -166,7 +171,7 @@ def model_card(
     predicted = ' and '.join(f'{part} ({len(config[part])})' for part in card.parts)
     about = (f"A `{body['arch']}` of width {body['width']:g}, trained from scratch with fashion_fastai, that predicts {predicted} "
              "of a garment from its image.")
-    labels = [(part.capitalize(), card.label_table(part)) for part in _PARTS if metrics.get(part)]
+    labels = [(part.capitalize(), card.label_table(part)) for part in _PARTS if card.scored.get(part)]
     versions = _plain(', '.join(f'{name} {version}' for name,version in config['versions'].items()))
     parts = [f"---\n{card.metadata(title, licence)}---", f'# {_plain(title)}', about,
         '## Use', *card.usage(), '## Scores', *card.score_table(check), '## Training data', *card.training(),

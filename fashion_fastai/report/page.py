@@ -12,7 +12,7 @@ import numpy as np,pandas as pd,torch
 from ..core import InputError,atomic_write
 from ..metrics import f1_per_image,is_correct,mean_known
 from ..outputs.submission import ImageList
-from ..folders.run import Run,read_run
+from ..folders.run import Run,final_note,model_scores,read_run
 from ..learner import FashionLearner
 from ..interpret.core import FashionInterpretation
 from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall
@@ -35,6 +35,7 @@ class _RunReport:
     "A run as a page: its scores, sections and tables"
     def __init__(self, run, interp, learn):
         self.run,self.metrics,self.interp,self.learn = run,run.metrics,interp,learn
+        self.scored = model_scores(run.metrics)
         self.has_category = interp and interp.has_category.any()
         self.has_attributes = interp and (interp.attributes >= 0).any()
 
@@ -48,14 +49,14 @@ class _RunReport:
 
     def score_cards(self):
         "The scores with interval, number of known labels, and baseline"
-        n_known,baseline = self.metrics.get('known_labels', {}),self.baseline() if self.interp and self.learn else {}
+        n_known,baseline = self.scored.get('known_labels', {}),self.baseline() if self.interp and self.learn else {}
         for key,part in dict(accuracy='categories', mean_f1='attributes').items():
-            if key not in self.metrics: continue
-            low,high = self.metrics.get(f'{key}_interval') or (None,None)
+            if key not in self.scored: continue
+            low,high = self.scored.get(f'{key}_interval') or (None,None)
             interval = '' if low is None else f'95 % interval {low:.3f} to {high:.3f}'
             if part in n_known: interval += f', {n_known[part]:,} known labels'
             constant = f'{baseline[key]:.3f}' if key in baseline else ''
-            yield dict(name=score_name(key), value=f'{self.metrics[key]:.3f}', interval=interval, baseline=constant)
+            yield dict(name=score_name(key), value=f'{self.scored[key]:.3f}', interval=interval, baseline=constant)
 
     def about(self):
         "Recipe, data folder, numbers of images and minutes"
@@ -125,18 +126,18 @@ class _RunReport:
 
     def html(self, problems, findings, map_of_images=None):
         "Render the page; `problems` are sentences"
-        run,metrics,interp,adjustment = self.run,self.metrics,self.interp,None
-        decision = metrics.get('decision') or {}
+        run,metrics,scored,interp,adjustment = self.run,self.metrics,self.scored,self.interp,None
+        decision = scored.get('decision') or {}
         rules = sorted(decision.get('cross_fitted', {}).items(), key=lambda o: -o[1])
         has_history = run.history is not None and len(run.history) > 0
         alt = 'Losses, scores, learning rate and image size over the epochs'
         if self.learn and self.has_category: adjustment = adjustment_table(interp, self.learn.prior.category_shares)
-        tables = [label_table(metrics[o], o.capitalize()) for o in ('categories','attributes') if metrics.get(o)]
+        tables = [label_table(scored[o], o.capitalize()) for o in ('categories','attributes') if scored.get(o)]
         return render_page('run.html', folds=fold_score_table(metrics) if 'folds' in metrics else None,
             title=f'Run {run.folder.absolute().name}', about=self.about(), problems=problems, findings=findings, map=map_of_images,
             scores=list(self.score_cards()), rule=decision.get('name'),
             cross_fitted=Table([[name, f'{score:.4f}'] for name,score in rules], ['', 'Mean F1']) if rules else None,
-            ranking=ranking_table(metrics), garments=garment_table(metrics.get('garments', {})),
+            ranking=ranking_table(scored), garments=garment_table(metrics.get('garments', {})),
             history=figure_image(plot_history(run.history), alt) if has_history else None,
             sections=list(self.sections()) if interp else [], labels=tables, adjustment=adjustment,
             times=time_table(metrics['seconds']) if 'seconds' in metrics else None, speed=self.speed(),
@@ -147,7 +148,8 @@ def write_label_scores(
     run:Run, # finished or not
 ): # raises `InputError` if it cannot be written
     "Write label_scores.csv beside a report that cannot show all labels"
-    parts = {o: run.metrics[o] for o in ('categories','attributes') if len(run.metrics.get(o, ())) > MAX_ROWS}
+    scored = model_scores(run.metrics)
+    parts = {o: scored[o] for o in ('categories','attributes') if len(scored.get(o, ())) > MAX_ROWS}
     if not parts: return
     rows = [dict(part=part, label=name, **scores) for part,labels in parts.items() for name,scores in labels.items()]
     with atomic_write(run.folder/'label_scores.csv') as f: pd.DataFrame(rows).to_csv(f, index=False)
@@ -178,8 +180,10 @@ def write_report(
     "Write a run's report; what is missing in the folder is missing on the page, with a note"
     content,interp = read_run(run),None
     problems = [content.problem] if content.problem else []
-    try: interp = FashionInterpretation.load(content.folder/'validation.npz')
-    except InputError as e: problems.append(f"No predictions: {e}")
+    if 'final' in content.metrics: problems.append(final_note(content.metrics))
+    else:
+        try: interp = FashionInterpretation.load(content.folder/'validation.npz')
+        except InputError as e: problems.append(f"No predictions: {e}")
     if interp and learn is None and 'folds' not in content.metrics: # several networks have no heat map in common
         try: learn = load_folder(content.folder)
         except InputError as e: problems.append(f"No heat maps: {e}")
@@ -201,13 +205,13 @@ def write_report(
 # %% ../../nbs/79_report.page.ipynb #c6160d86
 def save_report(
     run:str|Path, # folder of a finished run
-    interp:FashionInterpretation, # predictions for the validation images
+    interp:FashionInterpretation|None, # predictions for the validation images; None for a final fit, which has none
     learn:FashionLearner, # its learner
     page:bool=True, # write report.html too
 ):
     "Save `interp` as validation.npz and write report.html; only warns if that fails, whatever the reason"
     try:
-        interp.save(Path(run)/'validation.npz')
+        if interp: interp.save(Path(run)/'validation.npz')
         if page: write_report(run, learn)
     except Exception as e: # a failing report must not cost a training
         reason = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"

@@ -251,7 +251,7 @@ def compare_runs(
     names = [o.folder.relative_to(folder).as_posix().encode(errors='backslashreplace').decode() for o in runs]
     table = pd.DataFrame([dict(run=name, **figures(o)) for name,o in zip(names, runs)])
     table = table[[o for o in table if o in ('run','minutes','images_per_second') or table[o].notna().any()]]
-    table['problem'] = [o.problem for o in runs]
+    table['problem'] = [o.problem or ('final fit, without validation' if 'final' in o.metrics else '') for o in runs]
     def rank(i): return bool(runs[i].problem),-sum(runs[i].metrics.get(o, 0.) for o in SCORES)
     return pd.concat([table, settings], axis=1).iloc[sorted(range(len(runs)), key=rank)].reset_index(drop=True)
 

@@ -21,14 +21,18 @@ from ..data.duplicates import near_duplicate_groups
 from ..data.read import RunData,corrected,read_images,with_more_labels
 from ..decision.tune import MIN_TUNED,decide
 from ..outputs.submission import read_bad_images,write_bad_images
-from ..folders.run import FOLDS_FILE,FOLDS_RUN_FILES,check_folder,is_finished,locked_run,read_metrics,resumed_recipe
+from ..folders.model import write_json
+from fashion_fastai.folders.run import (FOLDS_FILE,FOLDS_RUN_FILES,PLAN_FILE,check_folder,is_finished,locked_run,read_metrics,
+    resumed_recipe)
 from ..interpret.core import FashionInterpretation
 from ..interpret.scores import run_scores
 from ..predict.model import load_model
 from ..predict.ensemble import save_ensemble
 from ..report.page import machine,write_report
 from .provenance import provenance
-from .core import check_recipe,plan_run,train_run
+from .plan import plan_run,read_plan
+from .start import check_recipe
+from .core import train_run
 
 # %% ../../nbs/86_train.folds.ipynb #51737579
 def _new_folds(table, n, seed, workers):
@@ -140,21 +144,24 @@ class _Begun(NamedTuple):
     recipe:Recipe # planned
     run_data:RunData # all images but the unreadable ones
     folds:np.ndarray # fold of each of them, from 1
+    plan:dict|None # of each fold, to watch its training; None if it was not planned
 
 def _begin(data, out, recipe, n, overwrite, resume):
     "Check, plan, assign the folds and find unreadable images, or read what the first process decided; `out` is locked"
-    if recipe.parent != 'no': raise InputError("folds cannot start from another run: their images were seen by another network")
+    for key,option in dict(parent='from', final='final', teacher='teacher').items():
+        if getattr(recipe, key) == 'no': continue
+        raise InputError(f"--{option} cannot be combined with folds: the images that a fold holds out were seen by another network")
     is_resumed = check_folder(out, overwrite, resume, in_folds=True) and (out/'settings.ini').is_file()
     if is_resumed: recipe = resumed_recipe(out, recipe)
     check_recipe(recipe)
     table = LabelTable(*read_tables(data), data)
     table.groups = read_groups(table.frame.file_path, data, len(table.vocab.categories), table.images)
     table = with_more_labels(table, recipe) # which are divided into folds as all others are
-    plan = plan_run(table, recipe, n)
-    recipe = plan.recipe if plan else replace(recipe, minutes=0)
+    recipe,plan = (recipe,read_plan(out/PLAN_FILE, recipe)) if is_resumed else plan_run(table, recipe, n)
     if overwrite: _clear(out)
-    for o in (FOLDS_FILE, 'settings.ini', 'bad_images.csv'): remove_leftovers(out/o, 0)
+    for o in (FOLDS_FILE, PLAN_FILE, 'settings.ini', 'bad_images.csv'): remove_leftovers(out/o, 0)
     folds = assign_folds(table, out/FOLDS_FILE, n, recipe.seed, recipe.workers)
+    if plan and not is_resumed: write_json(out/PLAN_FILE, plan)
     write_recipe(recipe, out/'settings.ini')
     table.frame['is_valid'] = folds == 1 # any: reading expects a split
     left_out = read_bad_images(out) if any(out.glob('fold_*')) else None
@@ -162,10 +169,11 @@ def _begin(data, out, recipe, n, overwrite, resume):
     if left_out is None: write_bad_images(run_data.bad, out)
     # from now on, bad_images.csv is what the run was begun without
     for k in range(1, n+1): (out/f'fold_{k}').mkdir(exist_ok=True)
-    return _Begun(recipe, run_data, pd.Series(folds, table.frame.file_path)[run_data.table.frame.file_path].values)
+    return _Begun(recipe, run_data, pd.Series(folds, table.frame.file_path)[run_data.table.frame.file_path].values, plan)
 
-def _train_fold(data, out, recipe, run_data, folds, k):
+def _train_fold(data, out, begun, k):
     "Train one fold, unless it is finished"
+    recipe,run_data,folds,plan = begun
     folder,n = out/f'fold_{k}',folds.max()
     if is_finished(out/f'fold_{k}'):
         (folder/'checkpoint.pt').unlink(missing_ok=True) # a kill can leave it
@@ -175,7 +183,7 @@ def _train_fold(data, out, recipe, run_data, folds, k):
     table = LabelTable(whole.frame.assign(is_valid=folds == k), whole.vocab, data, whole.images, whole.groups)
     # other random weights: members that differ are better together
     of_fold = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False)
-    train_run(data, folder, of_fold, resume=True, run_data=run_data._replace(table=table))
+    train_run(data, folder, of_fold, resume=True, run_data=run_data._replace(table=table), plan=plan)
 
 def _summary(data, out, recipe, table, interp, decision, n):
     "The content of metrics.json"
@@ -185,9 +193,11 @@ def _summary(data, out, recipe, table, interp, decision, n):
     spread = {key: dict(mean=float(np.mean(of_folds(key))), sd=float(np.std(of_folds(key), ddof=1))) for key in scores}
     folds = [dict(fold=k, **{o: run[o] for o in (*scores, 'n_valid', 'minutes')}) for k,run in enumerate(runs, 1)]
     minutes = sum(of_folds('minutes'))
+    changes = [dict(fold=k, **o) for k,run in enumerate(runs, 1) for o in run.get('plan', {}).get('changes', [])]
     speed = dict(minutes=round(minutes, 3), images_per_second=round(np.mean(of_folds('images_per_second')), 1))
     return dict(data=str(Path(data).resolve()), **run_scores(interp, decision), folds=folds, spread=spread, n_valid=len(interp),
-        size=recipe.size, epochs=recipe.n_epochs, **speed, machine=machine(), **provenance(table))
+        size=recipe.size, epochs=recipe.n_epochs, **speed, machine=machine(), **provenance(table),
+        **(dict(plan=dict(changes=changes)) if changes else {}))
 
 def _finish(data, out, recipe, table, folds):
     "Join the folds: out-of-fold predictions, decision, scores, report"
@@ -197,7 +207,7 @@ def _finish(data, out, recipe, table, folds):
     with atomic_write(out/'oof.csv') as f: out_of_fold_table(interp, table.frame.file_path, folds).to_csv(f, index=False)
     interp.save(out/'validation.npz')
     save_ensemble(out, [f'fold_{k}' for k in range(1, folds.max()+1)], joint)
-    with atomic_write(out/'metrics.json') as f: f.write_text(json.dumps(metrics, indent=1)) # marks the run as finished
+    write_json(out/'metrics.json', metrics) # marks the run as finished
     if recipe.report: write_report(out)
     return metrics
 
@@ -215,7 +225,7 @@ def train_folds(
     if only and not 1 <= only <= n: raise InputError(f"fold {only} does not exist; there are 1 to {n}")
     def wait(): print(f"another process is beginning or finishing the run in {out}; waiting for it", flush=True)
     with locked_run(out, wait if resume else None): begun = _begin(data, out, recipe, n, overwrite, resume)
-    for k in [only] if only else range(1, n+1): _train_fold(data, out, begun.recipe, begun.run_data, begun.folds, k)
+    for k in [only] if only else range(1, n+1): _train_fold(data, out, begun, k)
     if not all(is_finished(out/f'fold_{k}') for k in range(1, n+1)): return None
     with locked_run(out, wait):
         if is_finished(out): return json.loads((out/'metrics.json').read_text()) # of another process

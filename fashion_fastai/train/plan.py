@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW_STEPS', 'MANY_STEPS', 'SMALL', 'NETWORKS', 'with_batch_size', 'better_batch_size', 'Plan', 'plan_training',
-           'plan_recipe']
+           'plan_recipe', 'smaller_batch', 'plan_run', 'read_plan']
 
 # %% ../../nbs/83_train.plan.ipynb #a1f419f1
 import math
@@ -13,10 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np,torch
-from ..core import InputError,fmt_size
+from ..core import InputError,batch_advice,fmt_size,oom_hint
 from ..recipes import Recipe,read_recipe
+from ..distributed.processes import ALONE,Processes
 from ..data.labels import LabelTable
 from ..data.loader import compute_device
+from ..folders.model import check_values,is_dict_of,is_number,read_json
 from .timing import Timing,time_training
 from .search import useful_epochs,typical_size,possible_sizes,Candidate,Search
 
@@ -71,6 +73,13 @@ class Plan(NamedTuple):
     reason:str # in a few words
     train_seconds:dict # HEIGHTxWIDTH of each stage -> expected seconds of an epoch's training
     valid_seconds:float # expected seconds of a validation
+
+    def for_pace(self,
+        minutes:float, # that were given
+    )->dict|None: # None if stages or epochs were given, which are kept, however long they take
+        "What `Pace` needs to watch the training"
+        if {'stages','epochs'} & set(self.recipe.given): return None
+        return dict(minutes=minutes, train_seconds=self.train_seconds, valid_seconds=self.valid_seconds)
 
     def announce(self,
         minutes:float, # that were given
@@ -201,3 +210,41 @@ def plan_recipe(
 )->Recipe: # raises `InputError` if not even one epoch fits, and as `read_recipe` does
     "Plan a training, print the plan, and return its recipe"
     return plan_training(table, minutes, read_recipe(name, settings, cache=cache, **overrides)).announce(minutes)
+
+# %% ../../nbs/83_train.plan.ipynb #313715aa
+def smaller_batch(
+    recipe:Recipe, # of a training
+): # a context
+    "Say which batch size to try where a block runs out of memory"
+    return oom_hint(batch_advice(recipe.batch_size, recipe.size))
+
+def plan_run(
+    table:LabelTable, # labelled images
+    recipe:Recipe, # whose `minutes` are for all parts together
+    folds:int=1, # trainings that share the minutes, each of which holds its part of the images out
+    processes:Processes=ALONE, # of the training
+)->tuple: # (planned recipe, what `Pace` needs, or None); raises `InputError` if not even one epoch fits
+    "The plan for a training, the same in all processes; a recipe without minutes stays as it is"
+    if not recipe.is_planned: return replace(recipe, minutes=0),None
+    minutes = recipe.minutes/folds
+    if folds > 1: # as many as a fold has
+        held_out = np.arange(len(table)) % folds == 0
+        table = LabelTable(table.frame.assign(is_valid=held_out), table.vocab, table.data, table.images)
+    def make():
+        with smaller_batch(recipe): plan = plan_training(table, minutes, recipe, processes.world)
+        return plan.announce(minutes),plan.for_pace(minutes)
+    return processes.from_first(make, 'the plan')
+
+def read_plan(
+    path:str|Path, # plan.json of a run folder
+    recipe:Recipe, # of the run
+)->dict|None: # None if the run was not planned; raises `InputError` for an invalid file
+    "What `Pace` needs to watch a training that is resumed"
+    if not Path(path).is_file(): return None
+    what = 'the plan of a run'
+    plan,sizes = read_json(path, what),{fmt_size(size) for size,_ in recipe.sizes}
+    def is_time(value): return is_number(value, 1e-9, 1e9)
+    checks = [('minutes', is_time, 'a number above 0'), ('valid_seconds', is_time, 'a number above 0'),
+        ('train_seconds', lambda o: is_dict_of(o, is_time) and sizes <= set(o), 'the seconds of each image size of the recipe')]
+    check_values(path, what, plan, checks)
+    return {key: plan[key] for key,*_ in checks} # and nothing else that the file may have
