@@ -2,6 +2,7 @@
 and a machine that becomes slower as soon as the training has begun"""
 import subprocess,sys,tempfile
 from pathlib import Path
+from fashion_fastai.core import fmt_size
 from fashion_fastai.data.textures import draw_textures
 from fashion_fastai.distributed.processes import ALONE
 from fashion_fastai.recipes import read_recipe
@@ -17,6 +18,12 @@ class Remembering(type(ALONE)):
         self.plan = made = super().from_first(make, what)
         return made
 
+    @property
+    def minutes(self):
+        "That the plan expects"
+        recipe,times = self.plan
+        return (sum(times['train_seconds'][fmt_size(size)]*n for size,n in recipe.sizes) + times['valid_seconds']*recipe.n_epochs)/60
+
 def planned_and_real(data, minutes, is_slowed=False, **keys):
     "(planned minutes, real ones, how often the rest was planned again) of one training"
     recipe = read_recipe('quick', None, minutes=minutes, report=False, **keys)
@@ -26,7 +33,7 @@ def planned_and_real(data, minutes, is_slowed=False, **keys):
         try: metrics = train_run(data, out, recipe, processes=processes)
         finally:
             if busy: busy.kill()
-    return processes.plan.minutes,metrics['minutes'],len((metrics.get('plan') or {}).get('changes', []))
+    return processes.minutes,metrics['minutes'],len((metrics.get('plan') or {}).get('changes', []))
 
 def main():
     args = arguments(__doc__, minutes=3., textures=4000)

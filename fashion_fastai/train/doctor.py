@@ -15,7 +15,7 @@ from ..folders.run import is_run,read_metrics
 from ..learner import FashionLearner
 from ..recipes import Recipe,read_recipe,read_recorded_recipe
 from ..report.doctor import data_findings,rate_findings,run_findings,training_findings
-from .core import data_learner
+from ..build import data_learner
 from .start import start_from
 
 # %% ../../nbs/122_train.doctor.ipynb #f6a1daac
