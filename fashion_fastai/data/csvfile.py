@@ -12,18 +12,9 @@ from pathlib import Path
 from typing import Iterable
 from ..core import InputError
 from .files import image_suffixes,kind_of
-from .records import READ_ERRORS,clean_name,open_content
+from .records import READ_ERRORS,clean_name,open_content,text_encoding
 
 # %% ../../nbs/17_data.csvfile.ipynb #c2a740ac
-_BOMS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe\0\0': 'utf-32', b'\0\0\xfe\xff': 'utf-32',
-    b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
-
-def text_encoding(
-    head:bytes, # first bytes of a text
-)->str:
-    "What the byte-order mark of a text tells, else UTF-8"
-    return next((o for bom,o in _BOMS.items() if head.startswith(bom)), 'utf-8')
-
 def _separator(line):
     "What separates the cells of a header; | only where nothing else does"
     def width(o): return len(next(csv.reader([line], delimiter=o, skipinitialspace=True), []))

@@ -6,7 +6,7 @@
 __all__ = ['THUMBNAIL', 'ImageInfo', 'read_info', 'difference_hash', 'read_infos', 'near_pairs', 'near_duplicate_groups']
 
 # %% ../../nbs/26_data.duplicates.ipynb #794dc117
-import hashlib,os
+import hashlib
 from contextlib import suppress
 from multiprocessing import cpu_count
 from pathlib import Path

@@ -11,6 +11,7 @@ import gzip,json,re,zlib
 from pathlib import Path
 from typing import BinaryIO,Iterable
 from ..core import InputError,optional
+from .files import HEAD
 
 # %% ../../nbs/16_data.records.ipynb #9309eff3
 _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
@@ -44,7 +45,25 @@ def unique_names(
     return names
 
 # %% ../../nbs/16_data.records.ipynb #4b7ac7ab
-_HEAD = 4096 # bytes that tell what a file is
+_BOMS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe\0\0': 'utf-32', b'\0\0\xfe\xff': 'utf-32',
+    b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
+
+def text_encoding(
+    head:bytes, # first bytes of a text
+)->str:
+    "What the byte-order mark of a text tells, else UTF-8"
+    return next((o for bom,o in _BOMS.items() if head.startswith(bom)), 'utf-8')
+
+def decode_text(
+    raw:bytes, # content of a file
+    path:str|Path, # the file, for errors
+)->str: # raises `InputError` that names the first line in another encoding
+    "A text in UTF-8, or in UTF-16 with a byte-order mark"
+    try: return raw.decode(text_encoding(raw))
+    except UnicodeDecodeError as e:
+        line = 1 + raw.count(b'\n', 0, e.start)
+        raise InputError(f"{path}, line {line}: the byte 0x{raw[e.start]:02x} is not UTF-8; save the file as UTF-8") from None
+
 READ_ERRORS = OSError,EOFError,zlib.error # of files that may be compressed
 
 def open_bytes(
@@ -65,12 +84,12 @@ def open_content(
     "Open a file to read what it says, unpacked if it is compressed by gzip"
     file = open_bytes(path)
     try:
-        head = file.read(_HEAD)
+        head = file.read(HEAD)
         file.seek(0)
         if not head.startswith(b'\x1f\x8b'): return file,head
         raw,file = file,gzip.GzipFile(fileobj=file)
         file.myfileobj = raw # closed with it
-        head = file.read(_HEAD)
+        head = file.read(HEAD)
         file.seek(0)
         return file,head
     except READ_ERRORS as e: raise InputError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
@@ -146,7 +165,7 @@ def read_json(
     line = 0
     try:
         with file: raw = file.read()
-        text = raw.decode('utf-8-sig')
+        text = decode_text(raw, path)
         if text.lstrip().startswith('['):
             return Records(path, [(i, _record(path, f'row {i}', o)) for i,o in enumerate(json.loads(text), 1)], 'row')
         rows = []

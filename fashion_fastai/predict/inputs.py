@@ -15,7 +15,7 @@ from ..core import InputError,name_problem,usable_names
 from ..data.files import HEAD,ImageFiles,image_suffixes,kind_of
 from .store import MAX_FETCHED,StoredImage,fetch_from_web,is_remote,is_web
 from ..data.paths import find_images,find_rows
-from ..data.csvfile import text_encoding
+from ..data.records import decode_text,text_encoding
 from ..data.source import PATH_COLUMNS,SourceTable
 from ..data.table import cell_text,read_rows
 from ..outputs.prediction import make_prediction
@@ -106,9 +106,7 @@ def _listed_images(names, path):
 
 def _text_images(path):
     "The images that the lines of a text file name"
-    raw = Path(path).read_bytes()
-    try: lines = [o.strip(' \t"\ufeff') for o in raw.decode(text_encoding(raw)).splitlines()]
-    except UnicodeDecodeError as e: raise InputError(f"{path}: is not UTF-8 (byte {e.start}); save it as UTF-8") from None
+    lines = [o.strip(' \t"') for o in decode_text(Path(path).read_bytes(), path).splitlines()]
     for i,o in enumerate(lines, 1):
         if problem := name_problem(o): raise InputError(f"{path}, line {i}: {o!r} {problem}")
         if is_remote(o) and not is_web(o):
