@@ -210,7 +210,7 @@ def test_every_mode_in_every_format_is_scaled_to_bytes(mode):
 ARRAYS = {'uint8': lambda o: o, 'bool': lambda o: o > 127, 'uint16': lambda o: o.astype(np.uint16)*257, 'bytes as uint16': lambda o: o.astype(np.uint16),
     'big-endian': lambda o: (o.astype(np.uint16)*257).astype('>u2'), 'int32': lambda o: o.astype(np.int32)*257, 'uint32': lambda o: o.astype(np.uint32)*(2**32//256 + 65793),
     'bytes as int64': lambda o: o.astype(np.int64), 'float16': lambda o: (o/255).astype(np.float16), 'float32': lambda o: (o/255).astype(np.float32), 'float64': lambda o: o/255,
-    'floats to 255': lambda o: o.astype(np.float64), 'floats to 65535': lambda o: o*257., 'a little beyond 1': lambda o: np.where(o == o.max(), 1.04, o/255)}
+    'floats to 255': lambda o: o.astype(np.float64), 'floats to 65535': lambda o: o*257., 'floats from -1': lambda o: o/127.5 - 1, 'a little beyond 1': lambda o: np.where(o == o.max(), 1.04, o/255)}
 
 @pytest.mark.parametrize('kind', ARRAYS)
 def test_arrays_and_tensors_are_scaled_as_images_are(kind):

@@ -13,16 +13,14 @@ from fastcore.meta import delegates
 import numpy as np,pandas as pd
 from ..core import InputError,SPLITS,UNKNOWN,require_empty,track
 from ..data.files import LeftOut,account,require_folder
-from ..data.records import clean_name
+from ..data.records import clean_name,decode_text,open_bytes
 from .core import ConversionSummary,SourceImages,attribute_info,check_margin,random_splits,select_labels
 from .write import write_images
 
 # %% ../../nbs/54_convert.deepfashion.ipynb #f1f68d30
 def _read_lines(path):
     "The lines of a text file"
-    try: return path.read_bytes().decode('utf-8-sig').split('\n') # `splitlines` would split within names, too
-    except FileNotFoundError: raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as e: raise InputError(f"{path}: cannot be read ({e})") from None
+    with open_bytes(path) as file: return decode_text(file.read(), path).split('\n') # `splitlines` would split within names, too
 
 def _read_names(path):
     "The names in a `list_…_cloth.txt`, and their types; repeated names are numbered"

@@ -18,9 +18,9 @@ from ..data.files import ImageFolder,LeftOut,account
 from ..data.records import list_names
 from ..data.source import SourceTable
 from ..data.table import cell_text
-from ..data.split import join_groups,product_folders,split_of
-from .core import (BOX,ConversionSummary,SourceImages,check_margin,parse_boxes,random_splits)
-from .columns import FlagColumn,encode_categories,join_attributes
+from ..data.split import product_folders,split_of
+from .core import (BOX,ConversionSummary,SourceImages,check_margin,group_rows,parse_boxes,random_splits)
+from .columns import AttributeColumn,encode_categories,join_attributes
 from .write import write_images
 
 # %% ../../nbs/51_convert.folders.ipynb #8d359b8d
@@ -172,7 +172,7 @@ def read_folder_attributes(
     if column is None:
         raise InputError(f"{path}: has no column file_path or filename; it has {', '.join(table.columns)}")
     boxes = list(BOX) if set(BOX) <= set(table.columns) else []
-    flags = [FlagColumn(o) for o in table.columns if o not in (column, *boxes)]
+    flags = [AttributeColumn(o, is_flag=True) for o in table.columns if o not in (column, *boxes)]
     if not (flags or boxes): raise InputError(f"{path}: has no columns of attributes beside {column}")
     index,row_of,numbers,cells = _index_names(names),{},[],{o: [] for o in boxes}
     for start,batch in table.batches(table.columns):
@@ -204,15 +204,6 @@ def read_folder_attributes(
         n_unused=len(numbers)-len(used), first_unused=first_unused, n_used=len(used), where=lambda i: row_of.get(i, str(path)))
 
 # %% ../../nbs/51_convert.folders.ipynb #2af46fdd
-def _folder_groups(images, rows, group_fn, src):
-    "Group of each image: its folder, if there is one per product, and near-duplicates by `group_fn`"
-    names = [images.names[i] for i in rows]
-    groupings = [np.arange(len(rows))]
-    products = product_folders(names, len(set(images.categories)))
-    if products is not None: groupings.append(products)
-    if group_fn: groupings.append(group_fn([str(Path(src)/o) for o in names]))
-    return join_groups(*groupings)
-
 @delegates(write_images, but=['dst','images','categories','attributes','seed','margin','left_out','info'])
 def convert_folders(
     src:str|Path, # folder with a folder of images per category, also below train, val and test
@@ -242,11 +233,13 @@ def convert_folders(
     if not attributes and len(set(filter(None, listed.categories))) == 1 and len(rows) >= len(SPLITS):
         advice = 'name a folder with a folder for each category, or a table of attributes with --attributes'
         raise InputError(f"{src}: all images are of one category, '{max(listed.categories)}'; {advice}")
-    groups = _folder_groups(listed, rows, group_fn if listed.splits is None else None, src)
+    names = [listed.names[i] for i in rows]
+    paths = [os.path.join(src, o) for o in names]
+    products = product_folders(names, len(set(listed.categories)))
+    groups = group_rows(len(rows), products, paths, group_fn if listed.splits is None else None)
     def part(values): return None if values is None else values[rows]
     splits = random_splits(labels[rows], groups, seed) if listed.splits is None else listed.splits[rows]
-    names = [listed.names[i] for i in rows]
-    images = SourceImages(paths=[os.path.join(src, o) for o in names], names=[listed.kept_names[i] for i in rows], categories=labels[rows],
+    images = SourceImages(paths=paths, names=[listed.kept_names[i] for i in rows], categories=labels[rows],
         attributes=part(extra.multi_hot), groups=groups, splits=splits, boxes=part(extra.boxes),
         where=lambda i: extra.where(rows[i]))
     left_out = {'of other categories': (~is_selected).sum(), 'rows without an image': extra.n_unused}

@@ -10,13 +10,12 @@ import os
 from pathlib import Path
 from typing import Callable,NamedTuple
 from fastcore.meta import delegates
-import numpy as np,pandas as pd
+import numpy as np
 from ..core import InputError,require_empty
 from ..data.records import list_names
 from ..data.source import SourceTable
-from ..data.split import join_groups
-from fashion_fastai.convert.core import (BOX,ConversionSummary,Selection,SourceImages,attribute_info,check_margin,is_labelled,
-    random_splits)
+from fashion_fastai.convert.core import (BOX,ConversionSummary,Selection,SourceImages,attribute_info,check_margin,group_rows,
+    is_labelled,random_splits)
 from .columns import attribute_columns,encode_categories,join_attributes
 from .rows import TableRows,find_row_images,image_column,iter_contents,join_rows
 from .write import write_images
@@ -33,16 +32,6 @@ def _label_columns(table, image, category, attributes):
         return ('category' if table.has('category') else None), ['attributes'] if table.has('attributes') else None
     raise InputError(f"{table.path}: name a column with --category, or columns with --attributes: "
                      f"{list_names(table.columns)}")
-
-def _group_rows(texts, files, n, group_fn):
-    "Group of each of `n` rows: equal `texts`, the same file, or near-duplicates by `group_fn`"
-    groupings = [np.arange(n)]
-    if texts: groupings.append(np.array([f'={o}' if o else str(i) for i,o in enumerate(texts)]))
-    if files:
-        codes,unique = pd.factorize(np.array(files, dtype=object))
-        groupings.append(codes)
-        if group_fn: groupings.append(np.asarray(group_fn(list(unique)))[codes])
-    return join_groups(*groupings)
 
 class _ChosenLabels(NamedTuple):
     "The labels of the rows that are used, n of them"
@@ -133,7 +122,7 @@ def convert_table(
         labels,splits = (o if o is None else o[joined.rows] for o in (labels, splits))
         kept = kept[joined.rows]
     texts,paths = found.texts.get('group'),[] if has_bytes else [files[i] for i in kept]
-    groups = _group_rows(texts and [texts[i] for i in kept], paths, len(kept), group_fn if splits is None else None)
+    groups = group_rows(len(kept), texts and [texts[i] for i in kept], paths, group_fn if splits is None else None)
     if splits is None: splits = random_splits(np.zeros(len(kept)) if labels is None else labels, groups, seed)
     numbers = np.full(found.n, -1)
     numbers[kept] = np.arange(len(kept))

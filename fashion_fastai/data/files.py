@@ -34,7 +34,7 @@ def image_suffixes()->tuple: # in lower case, with the dot
     return tuple(sorted(suffix for suffix,o in Image.registered_extensions().items() if o in formats))
 
 # %% ../../nbs/14_data.files.ipynb #42b579e2
-HEAD = 300 # bytes that tell what a file is
+HEAD = 4096 # bytes that tell what a file is
 
 _HEIF_BRANDS = b'heic',b'heix',b'hevc',b'hevx',b'heim',b'heis',b'mif1',b'msf1'
 _SIGNATURES = { # first bytes -> what begins with them

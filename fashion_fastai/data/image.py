@@ -65,9 +65,9 @@ def bytes_of(
 )->np.ndarray: # uint8, of the same shape
     "Values of pixels as bytes; NaN is black"
     if values.dtype == np.uint8 and white is None: return values
-    if values.dtype.kind == 'f' and white is None and values.size:
-        least,largest = np.nanmin(values),np.nanmax(values)
-        if -1.1 < least < -.5 and largest < 1.1: values = (values + 1)/2 # as some networks take them
+    if values.dtype.kind == 'f' and white is None:
+        finite = values[np.isfinite(values)]
+        if finite.size and -1.1 < finite.min() < -.5 and finite.max() < 1.1: values = (values + 1)/2 # as some networks take them
     white,result = _white(values) if white is None else white,np.empty(values.shape, np.uint8)
     n_rows = max(1, len(values)*2**21//max(1, values.size)) # in strips: several times the memory is needed
     for i in range(0, len(values), n_rows):

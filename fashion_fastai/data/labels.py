@@ -16,7 +16,7 @@ import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN,atomic_write,name_problem,usable_names
 from .files import ImageFolder
 from .paths import find_images,find_rows
-from .records import clean_name,list_names
+from .records import clean_name,decode_text,list_names
 from .source import SourceTable
 from .csvfile import CsvFile
 from .table import FLAGS,cell_text,label_frame,read_header,read_rows,reject_rows
@@ -100,11 +100,7 @@ class LabelTable:
 def _read_classes(path):
     "Names in classes.txt, or None if there is no such file"
     if not path.is_file(): return None
-    try: text = path.read_bytes().decode('utf-8-sig')
-    except UnicodeDecodeError as e:
-        line = 1 + e.object.count(b'\n', 0, e.start)
-        raise InputError(f"{path}, line {line}: the byte 0x{e.object[e.start]:02x} is not UTF-8; save the file "
-                         "as UTF-8") from None
+    try: text = decode_text(path.read_bytes(), path)
     except OSError as e: raise InputError(f"{path}: cannot be read ({e.strerror})") from None
     if not text.strip(): return None
     # not `splitlines`, which also splits at other characters than line ends

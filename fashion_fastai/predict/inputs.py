@@ -15,7 +15,7 @@ from ..core import InputError,name_problem,usable_names
 from ..data.files import HEAD,ImageFiles,image_suffixes,kind_of
 from .store import MAX_FETCHED,StoredImage,fetch_from_web,is_remote,is_web
 from ..data.paths import find_images,find_rows
-from ..data.csvfile import text_encoding
+from ..data.records import decode_text,text_encoding
 from ..data.source import PATH_COLUMNS,SourceTable
 from ..data.table import cell_text,read_rows
 from ..outputs.prediction import make_prediction
@@ -106,9 +106,7 @@ def _listed_images(names, path):
 
 def _text_images(path):
     "The images that the lines of a text file name"
-    raw = Path(path).read_bytes()
-    try: lines = [o.strip(' \t"\ufeff') for o in raw.decode(text_encoding(raw)).splitlines()]
-    except UnicodeDecodeError as e: raise InputError(f"{path}: is not UTF-8 (byte {e.start}); save it as UTF-8") from None
+    lines = [o.strip(' \t"') for o in decode_text(Path(path).read_bytes(), path).splitlines()]
     for i,o in enumerate(lines, 1):
         if problem := name_problem(o): raise InputError(f"{path}, line {i}: {o!r} {problem}")
         if is_remote(o) and not is_web(o):
@@ -184,15 +182,6 @@ def read_garments(
     return {images.file_paths[i]: group for i,group in zip(listed, rows.texts.get('group', [])) if i >= 0 and group}
 
 # %% ../../nbs/74_predict.inputs.ipynb #9f337063
-def _batch_predictions(batch):
-    "(file_path, `Prediction`, or None and why there is none) of each image"
-    rows = zip(batch.file_paths, batch.category, batch.attributes, batch.category_probabilities, batch.attribute_probabilities)
-    for i,(file_path,*arrays) in enumerate(rows):
-        if i in batch.bad: yield file_path,None,batch.bad[i]
-        else: yield file_path,make_prediction(batch.vocab, *arrays),''
-
-def _shortened(text, width): return text if len(text) <= width else '…' + text[1-width:]
-
 def prediction_lines(
     batches:Iterable, # of `Predictions`
     as_json:bool=False, # a JSON object per image
@@ -209,8 +198,10 @@ def prediction_lines(
             if batch.vocab.categories: heads.append('category'.ljust(n_category))
             if batch.vocab.attributes: heads.append('attributes')
             if not as_json: yield '  '.join(heads)
-        for file_path,prediction,reason in _batch_predictions(batch):
-            n += 1
+        rows = zip(batch.file_paths, batch.category, batch.attributes, batch.category_probabilities, batch.attribute_probabilities)
+        for i,(file_path,*arrays) in enumerate(rows):
+            n,reason = n + 1,batch.bad.get(i)
+            prediction = make_prediction(batch.vocab, *arrays) if reason is None else None
             if not prediction:
                 n_bad += 1
                 first_bad = first_bad or f'{file_path}: {reason}'
@@ -218,7 +209,7 @@ def prediction_lines(
                 values = prediction_json(prediction) if prediction else dict(problem=reason)
                 yield json.dumps(dict(file_path=file_path, **values)) # ASCII: the console may have any encoding
                 continue
-            name = _shortened(file_path, n_name).ljust(n_name)
+            name = file_path.ljust(n_name) if len(file_path) <= n_name else '…' + file_path[1-n_name:]
             if not prediction:
                 yield f'{name}  {reason}'
                 continue
