@@ -8,7 +8,7 @@ __all__ = ['MERGE', 'EMBED', 'PREDICT', 'SERVE', 'EXPORT', 'REPORT', 'RUNS', 'SC
 # %% ../../nbs/102_cli.results.ipynb #98f1074b
 import argparse,sys
 from pathlib import Path
-from ..core import InputError
+from ..core import InputError,optional
 from .core import Command,add_engine_options,at_least,port_number,program_name
 
 # %% ../../nbs/102_cli.results.ipynb #927d780a
@@ -154,7 +154,7 @@ def _embed(args):
     _check_options(args)
     if args.shard: return _predict_part(args)
     if args.on: return _predict_by_ray(args)
-    from fashion_fastai.similar.embed import write_embeddings
+    with optional('parquet', 'fashion embed'): from fashion_fastai.similar.embed import write_embeddings
     n = write_embeddings(_load_predictor(args), args.test[0], args.out, batch_size=args.batch_size, workers=args.workers,
         cache=args.cache, strict=args.strict)
     print(f"{n:,} images: {args.out}; next: {program_name()} similar {args.model} IMAGE --in {args.out}")

@@ -8,7 +8,7 @@ __all__ = ['SIMILAR', 'SUGGEST', 'LABEL']
 # %% ../../nbs/138_cli.similar.ipynb #52d0e3b5
 import json
 from pathlib import Path
-from ..core import InputError
+from ..core import InputError,optional
 from .core import Command,add_engine_options,at_least,port_number,program_name
 
 # %% ../../nbs/138_cli.similar.ipynb #6418d877
@@ -23,7 +23,7 @@ def _similar_options(p):
 
 def _similar(args):
     from fashion_fastai.predict.onnx import load_engine
-    from fashion_fastai.similar.search import SimilarItems,similar_lines
+    with optional('parquet', 'fashion similar'): from fashion_fastai.similar.search import SimilarItems,similar_lines
     missing = next((o for o in args.images if not Path(o).is_file()), None)
     if missing: raise InputError(f"{missing}: no such image file")
     model = load_engine(args.model, args.engine, args.precision)
@@ -66,7 +66,7 @@ def _suggest(args):
     if args.url and not args.label_studio: raise InputError('--url needs --label-studio FILE')
     from fashion_fastai.core import atomic_write
     from fashion_fastai.predict.onnx import load_engine
-    from fashion_fastai.similar.suggest import suggest_images
+    with optional('parquet', 'fashion suggest'): from fashion_fastai.similar.suggest import suggest_images
     model = load_engine(args.model, args.engine, args.precision)
     table = suggest_images(model, args.test, args.n, _training_data(args), args.images, args.seed, args.model,
         batch_size=args.batch_size, workers=args.workers)

@@ -23,24 +23,27 @@ def label_studio_interface(
     "The labelling interface: the image, one category, any number of attributes"
     def choices(name, values, kind):
         lines = ''.join(f'    <Choice value={quoteattr(o)}/>\n' for o in values)
-        return f'  <Choices name="{name}" toName="image" choice="{kind}" showInline="true">\n{lines}  </Choices>\n' if values else ''
+        head = f'  <Choices name="{name}" toName="image" choice="{kind}" showInline="true">\n'
+        return f'{head}{lines}  </Choices>\n' if values else ''
     parts = choices('category', vocab.categories, 'single') + choices('attributes', vocab.attributes, 'multiple')
     return f'<View>\n  <Image name="image" value="$image"/>\n{parts}</View>\n'
 
 def label_studio_tasks(
-    table:pd.DataFrame, # columns file_path, image, uncertainty, category, and a column of 0 and 1 for each attribute, from `suggest_images`
+    table:pd.DataFrame, # from `suggest_images`: file_path, image, uncertainty, category, and 0 or 1 for each attribute
     vocab:Vocab, # names of the labels
-    prefix:str|None=None, # address before `file_path`, where a web server has the images; None for files of the machine of Label Studio
+    prefix:str|None=None, # address before `file_path`, of a web server; None for files of the machine of Label Studio
 )->list: # of dictionaries
     "A task for each image, with the prediction as a start"
     tasks = []
     for row in table.to_dict('records'):
-        address = prefix.rstrip('/') + '/' + quote(row['file_path']) if prefix else _LOCAL + quote(str(row['image']).lstrip('/'))
-        values = dict(category=[row['category']] if vocab.categories else [], attributes=[o for o in vocab.attributes if row[o] == 1])
+        address = f"{prefix.rstrip('/')}/{quote(row['file_path'])}" if prefix else _LOCAL + quote(row['image'].lstrip('/'))
+        holding = [o for o in vocab.attributes if row[o] == 1]
+        values = dict(category=[row['category']] if vocab.categories else [], attributes=holding)
         result = [dict(id=f'{part}_{len(tasks)}', type='choices', from_name=part, to_name='image', value=dict(choices=chosen))
             for part,chosen in values.items() if chosen]
         prediction = dict(model_version='fashion_fastai', score=1 - row['uncertainty'], result=result)
-        tasks.append(dict(data=dict(image=address, file=row['image'], file_path=row['file_path']), predictions=[prediction]))
+        data = dict(image=address, file=row['image'], file_path=row['file_path'])
+        tasks.append(dict(data=data, predictions=[prediction]))
     return tasks
 
 def write_label_studio(
@@ -59,9 +62,9 @@ def _read_json(path):
     "The tasks of an export"
     try: tasks = json.loads(read_regular(path, 2_000_000_000))
     except (ValueError, RecursionError) as e: raise InputError(f"{path}: cannot be read as JSON ({e})") from None
-    is_export = isinstance(tasks, list) and tasks and all(isinstance(o, dict) and isinstance(o.get('data'), dict) for o in tasks)
-    if not is_export: raise InputError(f"{path}: is no export of Label Studio; choose the format JSON (not JSON-MIN) when exporting")
-    return tasks
+    def is_task(o): return isinstance(o, dict) and isinstance(o.get('data'), dict)
+    if isinstance(tasks, list) and tasks and all(map(is_task, tasks)): return tasks
+    raise InputError(f"{path}: is no export of Label Studio; choose the format JSON (not JSON-MIN) when exporting")
 
 def _last_result(task):
     "What the last annotation says that was not skipped; None without one"

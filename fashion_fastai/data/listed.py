@@ -26,7 +26,8 @@ def _category_number(text, vocab, place):
     if text in vocab.categories: return vocab.categories.index(text)
     if text.isdecimal() and int(text) < len(vocab.categories): return int(text)
     names = ', '.join(vocab.categories[:3])
-    raise _wrong_label(place, 'category_label', text, f"a number from 0 to {len(vocab.categories)-1}, or a name such as {names}")
+    expected = f"a number from 0 to {len(vocab.categories)-1}, or a name such as {names}"
+    raise _wrong_label(place, 'category_label', text, expected)
 
 def _csv_labels(test, vocab, columns):
     "Categories, and a column of flags for each name, of a CSV list"
@@ -88,11 +89,13 @@ def add_labels(
     labels = read_list_labels(path, vocab)
     if not labels:
         examples = ', '.join(vocab.attributes[:3])
-        raise InputError(f"{path}: has neither a column category_label nor one of the attributes of {table.data}, such as {examples}")
+        wanted = f"a column category_label nor one of the attributes of {table.data}, such as {examples}"
+        raise InputError(f"{path}: has neither {wanted}")
     listed = read_test_list(path)
     is_known = (labels[0] != UNKNOWN) | (labels[1] != UNKNOWN).any(1)
     there = set(map(os.path.realpath, table.images))
-    repeated = [o for o,image,known in zip(listed.file_path, listed.image, is_known) if known and os.path.realpath(image) in there]
+    is_there = np.array([os.path.realpath(o) in there for o in listed.image], bool)
+    repeated = listed.file_path[is_known & is_there].tolist()
     if repeated:
         where = f"in {table.data} already, the first being {repeated[0]}"
         raise InputError(f"{path}: {len(repeated):,} images are {where}; correct their labels there")

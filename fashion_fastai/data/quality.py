@@ -35,7 +35,8 @@ def measure_quality(
     laplacian = 4*grey[1:-1,1:-1] - grey[:-2,1:-1] - grey[2:,1:-1] - grey[1:-1,:-2] - grey[1:-1,2:]
     sharpness = laplacian.var()/max(grey.var(), 1) if laplacian.size else 0
     low,high = np.percentile(grey, [5, 95])
-    return Quality(float(grey.mean()), float(low), float(high), float(sharpness), float(-(p*np.log2(p)).sum()), float(near))
+    entropy = -(p*np.log2(p)).sum()
+    return Quality(*map(float, (grey.mean(), low, high, sharpness, entropy, near)))
 
 # %% ../../nbs/137_data.quality.ipynb #59129a64
 QUALITY_COLUMNS = list(Quality._fields)
@@ -56,10 +57,11 @@ def quality_problems(
         'have an odd shape, three times as high or wide as others': (ratio > _ODD_ASPECT) | (ratio < 1/_ODD_ASPECT)}
     return {name: o.values for name,o in problems.items()}
 
-BLURRED = .02 # sharpness of an image that is out of focus at the size of a thumbnail
+BLURRED = .1 # sharpness of an image that is out of focus at the size of a thumbnail
 
 # %% ../../nbs/137_data.quality.ipynb #420c5c54
-CUES = dict(brightness='brightness', sharpness='sharpness', aspect='height over width', n_bytes='size of the file', folder='folder')
+CUES = dict(brightness='brightness', sharpness='sharpness', aspect='height over width', n_bytes='size of the file',
+    folder='folder')
 _MIN_IMAGES = 20 # with a label, and without it
 
 def _auc(values, labels):

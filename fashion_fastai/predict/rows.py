@@ -29,7 +29,8 @@ def rows_schema(
     if vocab.categories:
         columns += [('category', pa.int32()), ('category_probabilities', fixed(pa.float32(), len(vocab.categories)))]
     if vocab.attributes:
-        columns += [('attributes', pa.list_(pa.int32())), ('attribute_probabilities', fixed(pa.float32(), len(vocab.attributes)))]
+        probabilities = fixed(pa.float32(), len(vocab.attributes))
+        columns += [('attributes', pa.list_(pa.int32())), ('attribute_probabilities', probabilities)]
     if n_features:
         columns += [('embedding', fixed(pa.float16(), n_features)), ('category_label', pa.int32())]
         if vocab.attributes: columns.append(('attribute_labels', fixed(pa.int8(), len(vocab.attributes))))
@@ -45,11 +46,14 @@ def predictions_table(
     schema = rows_schema(predictions.vocab, 0 if features is None else features.shape[1])
     label_sets = [np.flatnonzero(o) for o in predictions.attributes]
     bad = [predictions.bad.get(i) for i in range(n)]
-    plain = dict(row=rows, file_path=predictions.file_paths, category=predictions.category, attributes=label_sets, bad=bad)
-    matrices = {o: np.asarray(getattr(predictions, o), np.float32) for o in ('category_probabilities','attribute_probabilities')}
+    plain = dict(row=rows, file_path=predictions.file_paths, category=predictions.category, attributes=label_sets,
+        bad=bad)
+    parts = 'category_probabilities','attribute_probabilities'
+    matrices = {o: np.asarray(getattr(predictions, o), np.float32) for o in parts}
     if features is not None:
+        label_shape = n,len(predictions.vocab.attributes)
         if labels: categories,attributes = (o[np.asarray(rows)] for o in labels)
-        else: categories,attributes = np.full(n, UNKNOWN),np.full((n, len(predictions.vocab.attributes)), UNKNOWN, np.int8)
+        else: categories,attributes = np.full(n, UNKNOWN),np.full(label_shape, UNKNOWN, np.int8)
         plain['category_label'] = categories
         matrices |= dict(embedding=features.astype(np.float16), attribute_labels=attributes)
     def column(o):

@@ -298,7 +298,8 @@ def serve_api(
     with listening_socket(host, port) as listening:
         predictor,catalogue = load_engine(model, engine, precision),None
         if similar:
-            from fashion_fastai.similar.search import SimilarItems # here, since most servers have no catalogue
+            # here, since most servers have no catalogue
+            with optional('parquet', 'similar items'): from fashion_fastai.similar.search import SimilarItems
             catalogue = SimilarItems(predictor, similar, model)
         requests = PredictionQueue(predictor, queue, catalogue)
         def closed(): print(f"stopped: {requests.n_accepted:,} requests accepted, {requests.n_predicted:,} predicted", flush=True)

@@ -94,9 +94,11 @@ class Labelling:
         if not self._is_open(i):
             label,flags = self.labels[row['image']]
             category = None if label == UNKNOWN else self.vocab.categories[label]
-            attributes,unknown = ([o for o,flag in zip(self.vocab.attributes, flags) if flag == value] for value in (1, UNKNOWN))
+            def names(value): return [o for o,flag in zip(self.vocab.attributes, flags) if flag == value]
+            attributes,unknown = names(1),names(UNKNOWN)
         state = 'predicted' if self._is_open(i) else 'labelled'
-        text = f"### Image {i+1} of {len(self):,}: {state}\n\n`{row['file_path']}`{'' if image else ' cannot be read'}\n\n{progress}"
+        path = f"`{row['file_path']}`{'' if image else ' cannot be read'}"
+        text = f"### Image {i+1} of {len(self):,}: {state}\n\n{path}\n\n{progress}"
         return LabelPage(i, image, category, attributes, unknown, text)
 
 # %% ../../nbs/135_serve.label.ipynb #e0d5a01b
@@ -156,9 +158,10 @@ def label_page(
                 image = gr.Image(label='Image', interactive=False, height=420, buttons=['fullscreen'], elem_id='image')
                 text = gr.Markdown(elem_id='progress')
             with gr.Column():
-                category = gr.Radio([*vocab.categories, _UNKNOWN], label='Category', elem_id='category', visible=bool(vocab.categories))
-                attributes = gr.CheckboxGroup(choices, label='Attributes that hold', elem_id='attributes', visible=bool(choices))
-                unknown = gr.CheckboxGroup(choices, label='Attributes that are not known', elem_id='unknown', visible=bool(choices))
+                category = gr.Radio([*vocab.categories, _UNKNOWN], label='Category', elem_id='category',
+                    visible=bool(vocab.categories))
+                attributes,unknown = (gr.CheckboxGroup(choices, label=f'Attributes that {what}', elem_id=name, visible=bool(choices))
+                    for name,what in (('attributes', 'hold'), ('unknown', 'are not known')))
                 with gr.Row():
                     saved = gr.Button('Save (Enter)', elem_id='save', variant='primary')
                     skip = gr.Button('Skip (Esc)', elem_id='skip')

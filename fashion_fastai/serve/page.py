@@ -267,7 +267,8 @@ def serve_page(
         models = [load_engine(model, engine, precision) for _ in range(2)]
         catalogue = None
         if similar:
-            from fashion_fastai.similar.search import SimilarItems # here, since most pages have no catalogue
+            # here, since most pages have no catalogue
+            with optional('parquet', 'similar items'): from fashion_fastai.similar.search import SimilarItems
             catalogue = SimilarItems(models[0], similar, model, folder=images)
         service = PredictionService(*models, tmp/'uploads', lists, catalogue)
         return web_page(service, Path(model).absolute().name, example_images(examples, tmp/'examples')),service.close

@@ -46,15 +46,16 @@ class Embeddings(NamedTuple):
         folder:str|Path|None=None, # from which the paths start; None for that of the list
     )->list: # a path for each, None if it is gone; raises `InputError` if half of them are gone
         "Where the image files are"
-        if is_remote(self.source): raise InputError(f"{self.source}: its images are in an object store, and cannot be shown")
+        if is_remote(self.source):
+            raise InputError(f"{self.source}: its images are in an object store, and cannot be shown")
         place = Path(folder or self.source)
         is_folder = bool(folder) or place.is_dir()
         root = place if is_folder else place.parent
         images = find_images(self.file_paths, root, strict=False, table=self.source or 'the images')
         gone = [o for o,image in zip(self.file_paths, images) if image is None]
         if len(gone) < len(images)/2 or not gone: return images
-        advice = "where are they? name their folder with --images DIR"
-        raise InputError(f"{self.source or root}: {len(gone):,} of {len(images):,} images are gone, the first being {gone[0]}; {advice}")
+        n_gone = f"{len(gone):,} of {len(images):,} images are gone, the first being {gone[0]}"
+        raise InputError(f"{self.source or root}: {n_gone}; where are they? name their folder with --images DIR")
 
 def unknown_labels(
     n:int, # images
@@ -71,7 +72,8 @@ def embed_images(
 )->Embeddings: # raises `InputError` as `predict_images` does, and for an ensemble
     "The embeddings of images"
     predictor = as_predictor(model).with_features()
-    test = read_inputs([str(o) for o in images]) if isinstance(images, (list,tuple)) and not hasattr(images, 'paths') else images
+    is_list = isinstance(images, (list,tuple)) and not hasattr(images, 'paths') # and no `ImageList`
+    test = read_inputs([str(o) for o in images]) if is_list else images
     predictions = predict_images(predictor, test, **kwargs)
     source = str(test) if isinstance(test, (str,Path)) else ''
     labels = source and read_list_labels(source, predictor.vocab)
@@ -104,11 +106,12 @@ def write_embeddings(
             yield batch
     with oom_hint(batch_advice(kwargs.get('batch_size', 128), predictor.size)),atomic_write(out) as f:
         n = write_rows(f, predictions_tables(counted(), labels), schema)
-        if n_bad == n: raise InputError(f"{out}: nothing is written, since none of the {n:,} images of {test} can be read")
+        if n_bad == n: raise InputError(f"{out}: nothing is written: none of the {n:,} images of {test} can be read")
     return n
 
 _DESCRIPTION = 'the description of embeddings'
-_CHECKS = [(('list','weights'), is_text, 'a text'), (('features',), lambda o: type(o) is int and o > 0, 'a whole number above 0'),
+_CHECKS = [(('list','weights'), is_text, 'a text'),
+    (('features',), lambda o: type(o) is int and o > 0, 'a whole number above 0'),
     (('categories','attributes'), are_names, 'a list of names, each once')]
 
 class EmbeddingFiles:
@@ -121,13 +124,15 @@ class EmbeddingFiles:
         if path.is_dir(): names = sorted(path.glob('*.parquet'))
         elif path.is_file(): names = [path]
         else: raise InputError(f"{path}: no such file of embeddings; fashion embed RUN LIST --out {path} writes one")
-        if not names: raise InputError(f"{path}: has no Parquet files; fashion embed RUN LIST --out E.parquet writes one")
+        if not names:
+            raise InputError(f"{path}: has no Parquet files; fashion embed RUN LIST --out E.parquet writes one")
         self.files = [(o, self._open(o)) for o in names]
         self.description = self._describe(*self.files[0])
         for name,file in self.files:
             other = self._describe(name, file)
-            if other['weights'] == self.description['weights'] and other['features'] == self.description['features']: continue
-            raise InputError(f"{name}: has embeddings of another run than {names[0].name} beside it; embed all images with the same run")
+            if all(other[o] == self.description[o] for o in ('weights','features')): continue
+            advice = 'embed all images with the same run'
+            raise InputError(f"{name}: has embeddings of another run than {names[0].name} beside it; {advice}")
         self._check_parts()
 
     def _error(self, name, reason):
@@ -177,7 +182,8 @@ class EmbeddingFiles:
             other = f"another run (weights {theirs[:8]}, and those of {name} are {ours[:8]})"
             raise InputError(f"{self.path}: has embeddings of {other}; {again}")
         if self.n_features != predictor.n_features:
-            raise InputError(f"{self.path}: has vectors of {self.n_features} features, and {name} computes {predictor.n_features}")
+            theirs,ours = self.n_features,predictor.n_features
+            raise InputError(f"{self.path}: has vectors of {theirs} features, and {name} computes {ours}")
 
     def tables(self,
         columns:list|None=None, # to read; None for all
@@ -208,4 +214,5 @@ class EmbeddingFiles:
         predictions,labels = table_predictions(table, vocab),unknown_labels(len(table), vocab)
         attributes = column_matrix(table, 'attribute_labels') if vocab.attributes else labels[1]
         labels = table['category_label'].to_numpy(),attributes
-        return Embeddings(predictions.features, predictions, labels, self.description['weights'], self.description['list'])
+        weights,source = self.description['weights'],self.description['list']
+        return Embeddings(predictions.features, predictions, labels, weights, source)

@@ -32,7 +32,8 @@ def map_points(
     vectors,n = vectors.astype(np.float32),len(vectors)
     if n < 5 or np.ptp(vectors, axis=0).max() < 1e-6: return np.full((n, 2), .5)
     reduced = PCA(min(50, n-1, vectors.shape[1]), random_state=seed).fit_transform(vectors)
-    points = TSNE(2, perplexity=min(30, (n-1)/4), init='pca', learning_rate='auto', random_state=seed, n_jobs=1).fit_transform(reduced)
+    tsne = TSNE(2, perplexity=min(30, (n-1)/4), init='pca', learning_rate='auto', random_state=seed, n_jobs=1)
+    points = tsne.fit_transform(reduced)
     low,high = points.min(0),points.max(0)
     return (points - low)/np.maximum(high - low, 1e-9)
 
@@ -44,7 +45,8 @@ def outlier_scores(
     "How far each image is from its nearest neighbours: one less their mean cosine"
     if len(vectors) < 2: return np.zeros(len(vectors))
     blocks = np.array_split(vectors, max(1, len(vectors)//4096))
-    found = [nearest_vectors(blocks, o, min(k + 1, len(vectors))) for o in np.array_split(vectors, max(1, len(vectors)//1024))]
+    queries = np.array_split(vectors, max(1, len(vectors)//1024))
+    found = [nearest_vectors(blocks, o, min(k + 1, len(vectors))) for o in queries]
     return 1 - np.concatenate([o.cosines[:,1:].mean(1) for o in found]) # the first is the image itself
 
 # %% ../../nbs/136_similar.map.ipynb #88ff01c4
@@ -90,13 +92,15 @@ def measure_shift(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     for vectors,name in zip((first, second), names):
-        if len(vectors) < MIN_COMPARED: raise InputError(f"{len(vectors)} {name} images are too few to compare; {MIN_COMPARED} are needed")
+        if len(vectors) < MIN_COMPARED:
+            raise InputError(f"{len(vectors)} {name} images are too few to compare; {MIN_COMPARED} are needed")
     rng = np.random.default_rng(seed)
     kept = [np.sort(rng.permutation(len(o))[:_MAX_IMAGES]) for o in (first, second)]
     x = np.concatenate([o[rows] for o,rows in zip((first, second), kept)]).astype(np.float32)
     y = np.repeat([0,1], [len(o) for o in kept])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=.01, max_iter=300, class_weight='balanced'))
-    p = cross_val_predict(model, x, y, cv=StratifiedKFold(5, shuffle=True, random_state=seed), method='predict_proba')[:,1]
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    p = cross_val_predict(model, x, y, cv=folds, method='predict_proba')[:,1]
     auc = float(roc_auc_score(y, p))
     interval = _auc_interval(auc, *np.bincount(y))
     return Shift(*names, auc, interval, kept[1][np.argsort(-p[y == 1], kind='stable')])
@@ -107,7 +111,7 @@ class Appearance(NamedTuple):
     rows:np.ndarray # of the images on the map, rows of the frame of `DatasetStats`
     points:np.ndarray # places of these on the map, shape (n, 2)
     outliers:np.ndarray # rows of the images that are farthest from their neighbours, farthest first
-    shifts:list # `Shift`s of the test and the new images, whose rows are those of the frame; the fair comparison of each first
+    shifts:list # `Shift`s of the test and the new images, with rows of the frame; the fair comparison of each first
     against:ImageList|None # images of a new list, in the rows of the last of `shifts`
 
 def network_folder(

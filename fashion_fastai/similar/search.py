@@ -201,7 +201,8 @@ class SimilarItems:
         "The folder from which the paths of the images start"
         pa,source = import_pyarrow(),self.files.description['list']
         if is_remote(source) and not self.folder:
-            raise InputError(f"{source}: its images are in an object store; name a copy on this machine with --images DIR")
+            advice = 'name a copy on this machine with --images DIR'
+            raise InputError(f"{source}: its images are in an object store; {advice}")
         paths = pa.concat_tables(self.files.tables(['file_path']))['file_path']
         sample = [paths[i].as_py() for i in range(0, len(paths), max(1, len(paths)//200))]
         place = Path(self.folder or source)

@@ -39,7 +39,7 @@ def diverse_rows(
     n:int, # to choose
     seed:int=42, # of the choice
 )->np.ndarray: # rows, in the order in which they were chosen; fewer where all others are copies of them
-    "Weighted k-means++ (Arthur and Vassilvitskii 2007): each at random by its weight times its squared distance to those before"
+    "Weighted k-means++ (Arthur and Vassilvitskii 2007): each at random by weight times squared distance to those before"
     vectors,weights,rng = vectors.astype(np.float32),np.asarray(weights, np.float64),np.random.default_rng(seed)
     chosen = [int(weights.argmax())] if len(weights) and weights.max() > 0 else []
     distances = np.full(len(vectors), np.inf)
@@ -107,7 +107,8 @@ def suggest_images(
         reasons = 'all are certain, cannot be read, or are near-duplicates of training images'
         raise InputError(f"{embeddings.source}: no image is left: {reasons}")
     names = [vocab.categories[k] for k in predictions.category[rows]] if vocab.categories else ''
-    table = pd.DataFrame(dict(file_path=[embeddings.file_paths[i] for i in rows], image=[os.path.abspath(images[i]) for i in rows],
+    paths = [embeddings.file_paths[i] for i in rows]
+    table = pd.DataFrame(dict(file_path=paths, image=[os.path.abspath(images[i]) for i in rows],
         uncertainty=uncertainty(predictions)[rows].round(4), category=names))
     flags = pd.DataFrame(predictions.attributes[rows].astype(int), columns=list(vocab.attributes))
     return pd.concat([table, flags], axis=1)
@@ -127,10 +128,12 @@ def read_suggestions(
     if not path.is_file(): raise InputError(f"{path}: no such file; fashion suggest RUN LIST --out {path} writes it")
     frame = read_texts(path)
     missing = [o for o in (*FIXED_COLUMNS, *vocab.attributes) if o not in frame]
-    if missing: raise InputError(f"{path}: has no column {missing[0]}; was it written by fashion suggest with another run?")
+    if missing:
+        raise InputError(f"{path}: has no column {missing[0]}; was it written by fashion suggest with another run?")
     if not len(frame): raise InputError(f"{path}: has no images")
     unknown = set(frame.category) - {'', *vocab.categories}
     if unknown: raise InputError(f"{path}: has the category '{min(unknown)}', which the run does not know")
     if not any(map(os.path.isfile, frame.image)):
-        raise InputError(f"{path}: none of its images exists, the first being {frame.image.iloc[0]}; run fashion suggest again")
+        first = f"the first being {frame.image.iloc[0]}"
+        raise InputError(f"{path}: none of its images exists, {first}; run fashion suggest again")
     return frame.reset_index(drop=True)
