@@ -2625,6 +2625,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'fashion_fastai/report/doctor.py'),
                                               'fashion_fastai.report.doctor._block_findings': ( 'report.doctor.html#_block_findings',
                                                                                                 'fashion_fastai/report/doctor.py'),
+                                              'fashion_fastai.report.doctor._calibrated': ( 'report.doctor.html#_calibrated',
+                                                                                            'fashion_fastai/report/doctor.py'),
                                               'fashion_fastai.report.doctor._category_losses': ( 'report.doctor.html#_category_losses',
                                                                                                  'fashion_fastai/report/doctor.py'),
                                               'fashion_fastai.report.doctor._distinct': ( 'report.doctor.html#_distinct',

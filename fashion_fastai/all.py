@@ -35,6 +35,7 @@ from .callback.tta import FlipTTA
 from .callback.mixup import CutMix,MixUp
 from .callback.teacher import Teacher
 from .callback.ema import EMA
+from .callback.blocks import BlockStats
 from .callback.checkpoint import Checkpoint
 from .callback.profile import PhaseTimer
 from .convert.folders import convert_folders
@@ -58,6 +59,9 @@ from .report.suspects import find_suspects
 from .train.plan import plan_recipe
 from .train.core import lr_find_run,train_run
 from .train.folds import train_folds
+from .train.doctor import doctor,start_findings
+from .train.reproduce import reproduce
+from .train.tune import tune
 from .export.package import export_folder
 from .serve.page import serve_page
 from .similar.embed import EmbeddingFiles,embed_images

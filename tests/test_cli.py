@@ -41,7 +41,7 @@ def test_an_error_in_the_command_line_imports_nothing_heavy(words):
     assert code == 2 and 'fashion' in done.stderr and imported == []
 
 def test_train_leaves_a_run_folder(run):
-    assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','validation.npz']
+    assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','stats.json','validation.npz']
     history,metrics = pd.read_csv(run/'history.csv'),json.loads((run/'metrics.json').read_text())
     assert list(history['size']) == ['32x24','48x36'] and {'category_loss','attribute_loss','accuracy','mean_f1'} <= set(history)
     assert metrics['accuracy'] == pytest.approx(history.accuracy.iloc[-1]) and (metrics['n_train'], metrics['n_valid']) == (160, 20)

@@ -49,7 +49,7 @@ def two(garments, tmp_path_factory):
     return run
 
 def test_a_run_of_two_processes_is_like_any_other(garments, two, tmp_path):
-    assert sorted(o.name for o in two.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','validation.npz']
+    assert sorted(o.name for o in two.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','stats.json','validation.npz']
     history = pd.read_csv(two/'history.csv')
     assert len(history) == 4 and history.drop(columns=['time','size']).notna().all(axis=None)
     for model in (two, two/'export.pkl'):
@@ -94,7 +94,7 @@ def test_sigterm_ends_all_as_ctrl_c_does(garments, tmp_path):
     code = "import os,signal,fashion_fastai.train.core as train\ndef end(*args): os.kill(os.getpid(), signal.SIGTERM)\ntrain._Training.finish = end"
     done,lines = patched(code, 2, 'train', garments, '--out', tmp_path/'last', *KEYS)
     assert done.returncode and lines == [] and 'Terminated' not in done.stderr, done.stderr
-    assert sorted(o.name for o in (tmp_path/'last').iterdir()) == ['checkpoint.pt','history.csv','settings.ini']
+    assert sorted(o.name for o in (tmp_path/'last').iterdir()) == ['checkpoint.pt','history.csv','settings.ini','stats.json']
 
 def test_the_first_process_may_be_killed_and_the_starting_one(garments, tmp_path):
     run = tmp_path/'run'

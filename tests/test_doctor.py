@@ -185,7 +185,7 @@ def test_the_report_has_the_findings(clean, tmp_path):
     (tmp_path/'run'/'validation.npz').unlink() # without the figures
     (tmp_path/'run'/STATS_FILE).write_text(json.dumps(content))
     assert run_inprocess('report', tmp_path/'run').returncode == 0
-    assert 'learning rate: a step changes the weights by 2 of their norm' in (tmp_path/'run'/'report.html').read_text(encoding='utf-8')
+    assert 'a step changes the weights by 2 of their norm' in (tmp_path/'run'/'report.html').read_text(encoding='utf-8')
 
 def test_a_run_of_an_older_version_has_no_statistics(clean, tmp_path):
     shutil.copytree(clean, tmp_path/'run')

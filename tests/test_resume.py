@@ -10,7 +10,7 @@ from fashion_fastai.predict.model import load_model
 pytestmark = pytest.mark.slow
 
 KEYS = [*SHORT, '--epochs', 6, '--ema', .9, '--stem', 'whitened', '--checkpoint-minutes', 0] # a checkpoint after every batch
-FINISHED = ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','validation.npz']
+FINISHED = ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','stats.json','validation.npz']
 
 def names(folder): return sorted(o.name for o in folder.iterdir())
 
@@ -61,7 +61,7 @@ def test_ctrl_c_stops_after_the_batch_and_names_the_way_to_resume(garments, whol
     process.send_signal(signal.SIGINT)
     _,err = process.communicate(timeout=60)
     assert process.returncode == 130 and re.fullmatch(rf'fashion: stopped after [2-6] .*; {run} is kept, use --resume to continue\n', err), err
-    assert names(run) == ['checkpoint.pt','history.csv','settings.ini']
+    assert names(run) == ['checkpoint.pt','history.csv','settings.ini','stats.json']
     done = run_inprocess('train', garments, '--out', run, *KEYS, '--resume', '--no-cache') # the source of the images changes nothing
     assert done.returncode == 0 and 'resuming after' in done.stdout, done.stdout + done.stderr
     assert_the_same(run, whole)
@@ -85,7 +85,7 @@ def test_sigterm_stops_after_the_batch_too(garments, tmp_path):
         "Checkpoint.before_batch = end\nfrom fashion_fastai.cli.main import main\nsys.exit(main(sys.argv[1:]))")
     done = run_cli('train', garments, '--out', run, *KEYS, command=[sys.executable, '-W', 'ignore', '-c', code])
     assert done.returncode == 143 and done.stderr == f'fashion: stopped after 1 epochs and 3 of 5 batches; {run} is kept, use --resume to continue\n', done.stderr
-    assert names(run) == ['checkpoint.pt','history.csv','settings.ini']
+    assert names(run) == ['checkpoint.pt','history.csv','settings.ini','stats.json']
 
 @pytest.mark.soak
 def test_twenty_kills_at_random_moments(garments, whole, tmp_path):
@@ -159,7 +159,7 @@ def test_a_training_that_diverges(garments, tmp_path):
     run = tmp_path/'run'
     done = run_inprocess('train', garments, '--out', run, *KEYS, '--lr', 99)
     assert refused(done, 'training diverged in epoch 1, batch') and 'try a lower learning rate' in done.stderr
-    assert f'they are in {run}/model.safetensors' in done.stderr and names(run) == ['checkpoint.pt','diverged.json','model.json','model.safetensors','settings.ini']
+    assert f'they are in {run}/model.safetensors' in done.stderr and names(run) == ['checkpoint.pt','diverged.json','model.json','model.safetensors','settings.ini','stats.json']
     assert all(torch.isfinite(o).all() for o in load_model(run).model.state_dict().values())
     assert run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
     done = run_inprocess('train', garments, '--out', tmp_path/'other', *SHORT, '--lr', 99)
@@ -168,7 +168,7 @@ def test_a_training_that_diverges(garments, tmp_path):
 def test_a_run_that_diverged_before_its_first_checkpoint_starts_again(garments, tmp_path):
     run = tmp_path/'run'
     assert refused(run_inprocess('train', garments, '--out', run, *SHORT, '--lr', 99), 'no weights are kept')
-    assert names(run) == ['diverged.json','settings.ini']
+    assert names(run) == ['diverged.json','settings.ini','stats.json']
     done = run_inprocess('train', garments, '--out', run, '--resume', '--lr', .003)
     assert done.returncode == 0 and 'there is no checkpoint: starting at the beginning' in done.stdout, done.stdout + done.stderr
     assert [o['lr'] for o in json.loads((run/'metrics.json').read_text())['diverged']] == [99]
@@ -215,7 +215,7 @@ def test_out_of_memory_in_the_decision_costs_no_weights(garments, tmp_path, monk
         done = run_inprocess('train', garments, '--out', run, *SHORT)
     advice = '--resume --rule threshold finishes the run with less memory'
     assert refused(done, f'out of memory: the weights are in {run}/model.safetensors; {advice}')
-    assert names(run) == ['checkpoint.pt','history.csv','model.json','model.safetensors','settings.ini']
+    assert names(run) == ['checkpoint.pt','history.csv','model.json','model.safetensors','settings.ini','stats.json']
     weights = (run/'model.safetensors').read_bytes()
     assert run_inprocess('predict', run, garments/'test.csv', '--out', tmp_path/'out').returncode == 0
     done = run_inprocess('train', garments, '--out', run, '--resume', '--rule', 'threshold')

@@ -6,7 +6,7 @@
 __all__ = ['MAX_UPDATE', 'MIN_UPDATE', 'MAX_DEAD', 'Finding', 'read_stats_file', 'training_findings', 'rate_findings',
            'prediction_findings', 'run_findings', 'data_findings']
 
-# %% ../../nbs/121_report.doctor.ipynb #73a422a6
+# %% ../../nbs/121_report.doctor.ipynb #8189c12c
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN,fmt_size
 from ..data.stats import DatasetStats
+from ..decision.fit import best_temperatures
 from ..decision.prior import ConstantPrediction
 from ..folders.model import CONFIG_FILES,check_values,config_path,read_config,read_json
 from ..folders.model import is_dict_of,is_list_of,is_number,is_text
@@ -21,7 +22,7 @@ from ..folders.run import DIVERGED_FILE,STATS_FILE,read_run
 from ..interpret.core import FashionInterpretation
 from .issues import find_issues
 
-# %% ../../nbs/121_report.doctor.ipynb #841b2773
+# %% ../../nbs/121_report.doctor.ipynb #6bd1b597
 class Finding(NamedTuple):
     "Something that is wrong with a training or its data"
     name:str # of the kind, for scripts, such as learning_rate
@@ -29,7 +30,7 @@ class Finding(NamedTuple):
     advice:str # what to do
     def __str__(self): return f"{self.name.replace('_', ' ')}: {self.text}; {self.advice}"
 
-# %% ../../nbs/121_report.doctor.ipynb #4afb73be
+# %% ../../nbs/121_report.doctor.ipynb #73418f82
 MAX_UPDATE,MIN_UPDATE = .2,1e-4 # norm of a step's change over the norm of the weights, median of the body's blocks
 MAX_DEAD = .5 # fraction of the channels of a block that are nowhere positive
 
@@ -97,7 +98,7 @@ def training_findings(
     if start and not from_parent and start['loss'] is not None: findings += _start_finding(start)
     return [*findings, *_block_findings(blocks, lr)] if len(blocks) else findings
 
-# %% ../../nbs/121_report.doctor.ipynb #2595464d
+# %% ../../nbs/121_report.doctor.ipynb #1b8ad7d4
 def rate_findings(
     lr:float, # highest learning rate of a recipe
     suggestion:float, # of `lr_find`
@@ -110,15 +111,22 @@ def rate_findings(
     text = f"the learning rate is {lr:.2g}; the finder suggests {suggestion:.2g}, and its loss is lowest at {lowest:.2g}"
     return [Finding('learning_rate', text, f"try --lr {suggestion:.2g}")]
 
-# %% ../../nbs/121_report.doctor.ipynb #2cc9275a
+# %% ../../nbs/121_report.doctor.ipynb #5888d37e
 _MIN_SCORED = 20 # images below which nothing is said
 _TOO_FEW_EPOCHS = 'train longer; if that changes nothing, see on the data card of fashion check whether labels belong to their images'
+
+def _calibrated(interp):
+    "Predictions with temperatures, if only those that fit best here, and without logit adjustment"
+    temperatures = interp.temperatures
+    if interp.folds is None:
+        temperatures = best_temperatures(interp.logits, interp.category, interp.attributes.float(), interp.vocab.groups)
+    return replace(interp, temperatures=temperatures, category_offsets=None)
 
 def _category_losses(interp, shares):
     "Negative log likelihood of each known category by the network and by the prior, two arrays"
     is_known = interp.has_category.numpy()
     labels = interp.category.numpy()[is_known]
-    probabilities = replace(interp, category_offsets=None).held_out_probabilities()[0].numpy()[is_known]
+    probabilities = interp.held_out_probabilities()[0].numpy()[is_known]
     rows = np.arange(len(labels))
     return -np.log(probabilities[rows,labels].clip(1e-7)),-np.log(np.array(shares).clip(1e-4)[labels])
 
@@ -145,7 +153,7 @@ def _learning_finding(name, losses, prior_losses):
 
 def _bias_finding(interp, shares):
     "A finding if one category gets far more or less probability than its share of the training images"
-    given = replace(interp, category_offsets=None).probabilities()[0].numpy().mean(0)
+    given = interp.probabilities()[0].numpy().mean(0)
     shares = np.array(shares)
     noise = .5*np.sqrt(shares*(1-shares)/len(interp)).sum()
     if .5*np.abs(given - shares).sum() < .25 + 2*noise: return
@@ -162,7 +170,7 @@ def prediction_findings(
     prior:ConstantPrediction, # of the training images
 )->list: # of `Finding`
     "What predictions tell, beside the labels of the training images"
-    findings = []
+    findings,calibrated = [],_calibrated(interp)
     if interp.has_category.any():
         only = _only_one(interp.vocab.categories, prior.category_shares)
         if only is not None: findings += _one_class(only)
@@ -171,17 +179,17 @@ def prediction_findings(
         if is_constant and (actual == predicted[0]).mean() < .9:
             text = f"every image is predicted as {interp.vocab.categories[predicted[0]]}, which {(actual == predicted[0]).mean():.0%} are"
             findings.append(Finding('one_class', text, _TOO_FEW_EPOCHS))
-        findings += _learning_finding('category', *_category_losses(interp, prior.category_shares))
-        findings += _bias_finding(interp, prior.category_shares)
+        findings += _learning_finding('category', *_category_losses(calibrated, prior.category_shares))
+        findings += _bias_finding(calibrated, prior.category_shares)
     if (interp.attributes >= 0).any():
-        findings += _learning_finding('attributes', *_attribute_losses(interp, prior.attribute_shares))
+        findings += _learning_finding('attributes', *_attribute_losses(calibrated, prior.attribute_shares))
     return findings
 
 def _one_class(name):
     advice = 'look at the labels in train.csv; labels count from 0, and the classes of classes.txt should all occur'
     yield Finding('one_class', f"all training images have the category {name}", advice)
 
-# %% ../../nbs/121_report.doctor.ipynb #9629470c
+# %% ../../nbs/121_report.doctor.ipynb #b279a6e1
 def run_findings(
     folder:str|Path, # of a run, finished or not, with folds or without
     interp:FashionInterpretation|None=None, # its predictions; None to read them
@@ -212,7 +220,7 @@ def run_findings(
 
 def _distinct(findings): return list(dict.fromkeys(findings))
 
-# %% ../../nbs/121_report.doctor.ipynb #d51ff467
+# %% ../../nbs/121_report.doctor.ipynb #23040fe6
 def _rule_accuracy(values, labels, is_scored):
     "Accuracy of the most frequent category of each value, and of one category for all; counted where `is_scored` is false"
     codes,_ = pd.factorize(values)

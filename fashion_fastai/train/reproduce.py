@@ -103,7 +103,8 @@ def reproduce(
     out,data = Path(out or f'{run}-again'),Path(data or _recorded(run, 'data'))
     if not (data/'train.csv').is_file():
         raise InputError(f"{data}: there is no train.csv; name the folder of the run's data with --data")
-    metrics,recipe = read_metrics(run/'metrics.json'),replace(read_recorded_recipe(run/'settings.ini'), report=False)
+    metrics,recipe = read_metrics(run/'metrics.json'),read_recorded_recipe(run/'settings.ini')
+    recipe = replace(recipe, report=False, log='no')
     now = dict(commit=source_commit(), versions=all_versions())
     for o in _dependencies(metrics, {**metrics, **now}): print(o, flush=True)
     if is_finished(out) and resume: return compare_reproduction(run, out)

@@ -204,7 +204,7 @@ class Tuning:
 @dataclass
 class Gain:
     "What the tuned settings gain on images that chose nothing"
-    scores:dict # name -> (gain, standard error)
+    scores:dict # name -> (gain, standard error); empty if no trial was better than the recipe
     values:dict # key -> value of the tuned settings
     mean:float=0. # of the gains
     error:float=0. # its standard error
@@ -213,6 +213,7 @@ class Gain:
     def is_noise(self)->bool: "Whether the gain is below two standard errors"; return not self.mean > 2*self.error
 
     def __str__(self):
+        if not self.scores: return 'no trial is better than the recipe: keep the recipe'
         values = ', '.join(f'{key} {o}' for key,o in self.values.items())
         gains = ', '.join(f'{SCORES[key]} {gain:+.4f} ± {2*error:.4f}' for key,(gain,error) in self.scores.items())
         verdict = 'this is noise: keep the recipe' if self.is_noise else 'this is more than noise'
@@ -270,9 +271,8 @@ def tune(
         figure = plot_trials(table, tuning.keys)
         with atomic_write(tuning.out/'tune.png') as f: figure.savefig(f, format='png', dpi=110)
         plt.close(figure)
-        if values == {key: getattr(tuning.recipe, key) for key in keys}:
-            none = {key: (0., 0.) for key in SCORES if key in table}
-            return Gain(none, values)
+        if values == sample_trials(tuning.recipe, keys, 1)[0]: # the recipe itself
+            return Gain({}, values)
         gain = gain_of(tuning.compare(values), values)
         write_recipe(replace(recipe, name='tuned', **values), tuning.out/'best.ini')
     return gain
