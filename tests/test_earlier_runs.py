@@ -80,7 +80,7 @@ def test_final_fits_that_are_refused(final, run, garments, tmp_path):
     refuse(f'is a final fit; name the run whose settings it has: {run.resolve()}', '--final', final[0])
     refuse('is not a finished run', '--final', garments)
     refuse('cannot be combined with folds', '--final', run, '--folds', 3)
-    other = shutil.copytree(garments, tmp_path/'other')
+    other = shutil.copytree(garments, tmp_path/'other'/garments.name)
     for o in ('train.csv','val.csv'): pd.read_csv(other/o).rename(columns={'red': 'crimson'}, errors='raise').to_csv(other/o, index=False)
     refuse('its attributes are not those of', '--final', run, data=other)
     refuse('its attributes are not those of', '--teacher', run, *SHORT, data=other)
