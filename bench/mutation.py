@@ -4,7 +4,7 @@ Drawn at random: a comparison, an operator, a number, a condition or a returned 
 runs, then the tests that belong to the changed function, the closest first. The first failure, or a timeout, ends the trial. A trial is a fork of a process
 that has imported everything but the project. (mutmut and cosmic-ray change files and run a test command, five seconds of imports for each change, and
 know nothing of notebooks: the definitions in a notebook's own cells would stay as they were.)"""
-import argparse,ast,csv,hashlib,importlib,json,os,random,shutil,signal,subprocess,sys,tempfile,time
+import argparse,ast,csv,hashlib,importlib,json,os,random,re,shutil,signal,subprocess,sys,tempfile,time
 from collections import Counter
 from contextlib import contextmanager,suppress
 from dataclasses import asdict,dataclass
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = 'metrics','decision','data','convert','outputs','predict','train'
 # files of tests that take seconds, and neither train for long nor start other processes
-QUICK = ('augment','cache','cards','convert','decision','defaults','drawings','duplicates','files','folders','formats','images','loader','metrics','pace',
+QUICK = ('augment','cache','cards','cluster','convert','decision','defaults','drawings','duplicates','files','folders','formats','images','loader','metrics','pace',
     'predict','ranking','recipes','score','sources','split','suspects','tables')
 NO_RESULT = ROOT/'bench'/'results'/'mutation_no_result.csv' # survivors that change no result, with the reason, found by hand
 
@@ -322,7 +322,9 @@ class Tests:
             names = {node.name} if hasattr(node, 'name') else {o.id for o in ast.walk(node) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
         distances = self.distances(names)
         ranks = {test: min((distances[o] for o in reached if o in distances), default=None) for test,reached in self.tests.items()}
-        return sorted((o for o,rank in ranks.items() if rank is not None), key=ranks.get)[:n]
+        found = sorted((o for o,rank in ranks.items() if rank is not None), key=ranks.get)[:n]
+        may_be_default = change.kind == 'constant' and (not change.function or re.match(r'\s*\w+:.*=.*, #', change.before))
+        return [*(o for o in self.tests if o.startswith('tests/test_defaults.py') and may_be_default), *found]
 
 class Baseline:
     "Seconds that each notebook takes without a change, kept in a file by its text; and the tests"

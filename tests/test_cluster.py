@@ -1,12 +1,12 @@
 "What a prediction by Ray does around Ray, with a stand-in that runs everything in this process; with Ray itself: test_batch.py"
 import logging,os,socket,sys
 from types import ModuleType,SimpleNamespace
-import numpy as np,pandas as pd
+import numpy as np
 import pytest
 from fashion_fastai.core import InputError
 from fashion_fastai.examples import copy_data,tiny_learner
 from fashion_fastai.predict import cluster
-from fashion_fastai.predict.cluster import Pool,count_parts,import_ray,plan_pool,predict_catalogue,ray_cluster
+from fashion_fastai.predict.cluster import Pool,count_parts,plan_pool,predict_catalogue,ray_cluster
 from fashion_fastai.predict.core import predict_run
 from fashion_fastai.predict.model import save_model
 
@@ -18,9 +18,9 @@ class Handle:
         self.ray.calls.append((self.made.__name__, self.given))
         if not isinstance(self.made, type): return lambda: self.made(*args)
         actor = self.made(*args)
-        methods = {o: SimpleNamespace(remote=lambda o=o: (lambda: getattr(actor, o)())) for o in ('count',) if hasattr(actor, o)}
-        if hasattr(actor, 'add'): methods['add'] = SimpleNamespace(remote=actor.add)
-        return SimpleNamespace(**methods, actor=actor)
+        if isinstance(actor, cluster._Progress):
+            return SimpleNamespace(actor=actor, add=SimpleNamespace(remote=actor.add), count=SimpleNamespace(remote=lambda: actor.count))
+        return actor
 
 class FakeRay(ModuleType):
     "As much of Ray as is used"
@@ -78,7 +78,7 @@ def test_a_catalogue_by_actors_is_that_of_one_process_and_resumes(ray, folder, c
     assert predict_catalogue('run', data/'test.csv', 'ray', **options, actors=2) == n == 20
     assert predicted(tmp/'ray') == predicted(tmp/'one') and ray.running is None
     assert (2, 1, 0) in ray.calls and ('_Progress', dict(num_cpus=0, max_restarts=-1)) in ray.calls
-    assert [o.actor.n for o in [ray.predictors[0].progress]] == [5] # batches
+    assert ray.predictors[0].progress.actor.n == 5 # batches
     parts = sorted(o.name for o in (tmp/'ray'/'parts').glob('part-*.parquet'))
     assert len(parts) == 5 and 'resuming' not in capsys.readouterr().out
     (tmp/'ray'/'parts'/parts[1]).unlink()
