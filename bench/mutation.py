@@ -313,7 +313,7 @@ class Tests:
             found |= dict.fromkeys(new, i)
         return found
 
-    def of(self, change, n=12):
+    def of(self, change, n):
         "At most `n` tests, the closest first"
         names = {change.function.split('.')[0]}
         if not change.function:
@@ -353,10 +353,10 @@ class Baseline:
 
     def notebook(self, name): return self._get(self.copy/'nbs'/name, run_notebook(name), 900)
 
-def trial(change, baseline, seconds, keep=None):
+def trial(change, baseline, n_tests, seconds, keep=None):
     "By what the change is noticed: a notebook, a test, 'timeout', or '' if by nothing"
     copy,notebook = baseline.copy,notebook_of(change.module).name
-    of_notebook,names = baseline.notebook(notebook),baseline.tests.of(change)
+    of_notebook,names = baseline.notebook(notebook),baseline.tests.of(change, n_tests)
     works = [(run_notebook(notebook), of_notebook*4), *([(run_tests(names, seconds), seconds*8)] if names else [])]
     for work,limit in works if of_notebook < 15 else reversed(works):
         with changed(change, copy): by,late = in_fork(work, copy, limit + 120)
@@ -410,6 +410,7 @@ def main():
     parser.add_argument('--packages', nargs='+', default=PACKAGES, help='of which the code is changed')
     parser.add_argument('--replace', nargs=3, metavar=('MODULE', 'OLD', 'NEW'), action='append', help='try this change in place of random ones')
     parser.add_argument('--again', action='store_true', help='try again what survived in the log')
+    parser.add_argument('--tests', type=int, default=12, help='at most, the closest ones (default: 12)')
     parser.add_argument('--seconds', type=float, default=5, help='of processor time after which no other test begins (default: 5)')
     parser.add_argument('--log', type=Path, default=ROOT/'.venv'/'cache'/'mutation.jsonl', help='where each trial is kept; those of this seed are not repeated')
     parser.add_argument('--list', action='store_true', help='print the changes, and try none')
@@ -429,7 +430,7 @@ def main():
         baseline = Baseline(args.log.parent/'mutation_baseline.json', copy_project(Path(tmp)/'project'))
         for i,change in enumerate(changes, 1):
             start = time.monotonic()
-            by = trial(change, baseline, args.seconds, args.output)
+            by = trial(change, baseline, args.tests, args.seconds, args.output)
             taken = time.monotonic() - start
             print(f"{i} of {len(changes)}, {taken:.0f} s: {'noticed by ' + by if by else 'SURVIVED'}\n{change}", flush=True)
             if args.replace: continue

@@ -93,6 +93,7 @@ PURPOSES = dict(loader='Batches that reach the network', step='Training steps', 
     serving='Serving without PyTorch', scale='Large tables and catalogues', parallel='Training in two processes',
     catalogue='Prediction of catalogues', catalogue_rows='Ten million rows, from list to submission',
     what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU',
+    mutation='Changes of the code that notebooks and tests notice',
     study='Study: image size, epochs and data', scores='Reported minus true Mean F1, few validation images')
 
 SCRIPTS = dict(catalogue_rows='catalogue') # the bench of a record, where it has another name
