@@ -4,7 +4,7 @@ Drawn at random: a comparison, an operator, a number, a condition or a returned 
 runs, then the tests that belong to the changed function, the closest first. The first failure, or a timeout, ends the trial. A trial is a fork of a process
 that has imported everything but the project. (mutmut and cosmic-ray change files and run a test command, five seconds of imports for each change, and
 know nothing of notebooks: the definitions in a notebook's own cells would stay as they were.)"""
-import argparse,ast,csv,hashlib,importlib,json,os,random,re,shutil,signal,subprocess,sys,tempfile,time
+import argparse,ast,csv,gc,hashlib,importlib,json,os,random,re,shutil,signal,subprocess,sys,tempfile,time
 from collections import Counter
 from contextlib import contextmanager,suppress
 from dataclasses import asdict,dataclass
@@ -378,6 +378,8 @@ def preload():
         if o != '__main__':
             with suppress(Exception): importlib.import_module(o)
     assert not [o for o in sys.modules if o.split('.')[0] == 'fashion_fastai']
+    gc.collect()
+    gc.freeze() # a fork need not look through all that was imported
 
 def no_result():
     "Changes known to change no result -> the reason"
