@@ -298,14 +298,14 @@ class Tests:
         for name in QUICK:
             here = _definitions(root/'tests'/f'test_{name}.py')
             for test in here:
-                if not test.startswith('test_'): continue
+                if not test.startswith('test_') or {'soak','slow'} & here[test]: continue
                 reached,new = set(),{test}
                 while new: # through helpers and fixtures of the file
                     reached |= new
                     new = {o for known in new for o in here.get(known, ())} - reached
                 self.tests[f'tests/test_{name}.py::{test}'] = reached
 
-    def distances(self, names, farthest=4):
+    def distances(self, names, farthest=7):
         "Name -> how many mentions lie between it and `names`"
         found,new = dict.fromkeys(names, 0),set(names)
         for i in range(1, farthest):
@@ -322,7 +322,10 @@ class Tests:
             names = {node.name} if hasattr(node, 'name') else {o.id for o in ast.walk(node) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
         distances = self.distances(names)
         ranks = {test: min((distances[o] for o in reached if o in distances), default=None) for test,reached in self.tests.items()}
-        found = sorted((o for o,rank in ranks.items() if rank is not None), key=ranks.get)[:n]
+        def words(text): return set(re.findall('[a-z]{3,}', text.lower()))
+        about = words(f'{change.function} {change.before}')
+        def closeness(test): return ranks[test],-len(about & words(test)) # then those whose names share words with the change
+        found = sorted((o for o,rank in ranks.items() if rank is not None and 'test_defaults' not in o), key=closeness)[:n]
         may_be_default = change.kind == 'constant' and (not change.function or re.match(r'\s*\w+:.*=.*, #', change.before))
         return [*(o for o in self.tests if o.startswith('tests/test_defaults.py') and may_be_default), *found]
 
