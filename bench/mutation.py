@@ -4,7 +4,7 @@ Drawn at random: a comparison, an operator, a number, a condition or a returned 
 runs, then the tests that belong to the changed function, the closest first. The first failure, or a timeout, ends the trial. A trial is a fork of a process
 that has imported everything but the project. (mutmut and cosmic-ray change files and run a test command, five seconds of imports for each change, and
 know nothing of notebooks: the definitions in a notebook's own cells would stay as they were.)"""
-import argparse,ast,csv,hashlib,importlib,json,os,random,shutil,signal,subprocess,sys,tempfile,time
+import argparse,ast,csv,gc,hashlib,importlib,json,os,random,re,shutil,signal,subprocess,sys,tempfile,time
 from collections import Counter
 from contextlib import contextmanager,suppress
 from dataclasses import asdict,dataclass
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = 'metrics','decision','data','convert','outputs','predict','train'
 # files of tests that take seconds, and neither train for long nor start other processes
-QUICK = ('augment','cache','cards','convert','decision','defaults','drawings','duplicates','files','folders','formats','images','loader','metrics','pace',
+QUICK = ('augment','cache','cards','cluster','convert','decision','defaults','drawings','duplicates','files','folders','formats','images','loader','metrics','pace',
     'predict','ranking','recipes','score','sources','split','suspects','tables')
 NO_RESULT = ROOT/'bench'/'results'/'mutation_no_result.csv' # survivors that change no result, with the reason, found by hand
 
@@ -298,14 +298,14 @@ class Tests:
         for name in QUICK:
             here = _definitions(root/'tests'/f'test_{name}.py')
             for test in here:
-                if not test.startswith('test_'): continue
+                if not test.startswith('test_') or {'soak','slow'} & here[test]: continue
                 reached,new = set(),{test}
                 while new: # through helpers and fixtures of the file
                     reached |= new
                     new = {o for known in new for o in here.get(known, ())} - reached
                 self.tests[f'tests/test_{name}.py::{test}'] = reached
 
-    def distances(self, names, farthest=4):
+    def distances(self, names, farthest=7):
         "Name -> how many mentions lie between it and `names`"
         found,new = dict.fromkeys(names, 0),set(names)
         for i in range(1, farthest):
@@ -313,7 +313,7 @@ class Tests:
             found |= dict.fromkeys(new, i)
         return found
 
-    def of(self, change, n=12):
+    def of(self, change, n):
         "At most `n` tests, the closest first"
         names = {change.function.split('.')[0]}
         if not change.function:
@@ -322,7 +322,12 @@ class Tests:
             names = {node.name} if hasattr(node, 'name') else {o.id for o in ast.walk(node) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
         distances = self.distances(names)
         ranks = {test: min((distances[o] for o in reached if o in distances), default=None) for test,reached in self.tests.items()}
-        return sorted((o for o,rank in ranks.items() if rank is not None), key=ranks.get)[:n]
+        def words(text): return set(re.findall('[a-z]{3,}', text.lower()))
+        about = words(f'{change.function} {change.before}')
+        def closeness(test): return ranks[test],-len(about & words(test)) # then those whose names share words with the change
+        found = sorted((o for o,rank in ranks.items() if rank is not None and 'test_defaults' not in o), key=closeness)[:n]
+        may_be_default = change.kind == 'constant' and (not change.function or re.match(r'\s*\w+:.*=.*, #', change.before))
+        return [*(o for o in self.tests if o.startswith('tests/test_defaults.py') and may_be_default), *found]
 
 class Baseline:
     "Seconds that each notebook takes without a change, kept in a file by its text; and the tests"
@@ -351,10 +356,10 @@ class Baseline:
 
     def notebook(self, name): return self._get(self.copy/'nbs'/name, run_notebook(name), 900)
 
-def trial(change, baseline, seconds, keep=None):
+def trial(change, baseline, n_tests, seconds, keep=None):
     "By what the change is noticed: a notebook, a test, 'timeout', or '' if by nothing"
     copy,notebook = baseline.copy,notebook_of(change.module).name
-    of_notebook,names = baseline.notebook(notebook),baseline.tests.of(change)
+    of_notebook,names = baseline.notebook(notebook),baseline.tests.of(change, n_tests)
     works = [(run_notebook(notebook), of_notebook*4), *([(run_tests(names, seconds), seconds*8)] if names else [])]
     for work,limit in works if of_notebook < 15 else reversed(works):
         with changed(change, copy): by,late = in_fork(work, copy, limit + 120)
@@ -376,6 +381,8 @@ def preload():
         if o != '__main__':
             with suppress(Exception): importlib.import_module(o)
     assert not [o for o in sys.modules if o.split('.')[0] == 'fashion_fastai']
+    gc.collect()
+    gc.freeze() # a fork need not look through all that was imported
 
 def no_result():
     "Changes known to change no result -> the reason"
@@ -408,6 +415,7 @@ def main():
     parser.add_argument('--packages', nargs='+', default=PACKAGES, help='of which the code is changed')
     parser.add_argument('--replace', nargs=3, metavar=('MODULE', 'OLD', 'NEW'), action='append', help='try this change in place of random ones')
     parser.add_argument('--again', action='store_true', help='try again what survived in the log')
+    parser.add_argument('--tests', type=int, default=12, help='at most, the closest ones (default: 12)')
     parser.add_argument('--seconds', type=float, default=5, help='of processor time after which no other test begins (default: 5)')
     parser.add_argument('--log', type=Path, default=ROOT/'.venv'/'cache'/'mutation.jsonl', help='where each trial is kept; those of this seed are not repeated')
     parser.add_argument('--list', action='store_true', help='print the changes, and try none')
@@ -427,7 +435,7 @@ def main():
         baseline = Baseline(args.log.parent/'mutation_baseline.json', copy_project(Path(tmp)/'project'))
         for i,change in enumerate(changes, 1):
             start = time.monotonic()
-            by = trial(change, baseline, args.seconds, args.output)
+            by = trial(change, baseline, args.tests, args.seconds, args.output)
             taken = time.monotonic() - start
             print(f"{i} of {len(changes)}, {taken:.0f} s: {'noticed by ' + by if by else 'SURVIVED'}\n{change}", flush=True)
             if args.replace: continue

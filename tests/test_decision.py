@@ -276,3 +276,12 @@ def test_exponents_are_tuned_on_a_sample_of_many_images(monkeypatch):
     monkeypatch.setattr(fit, 'TUNED_VALUES', 600*6//3)
     third = [3*f1_per_image(o, y[::3]).sum() for o in label_rules[0].with_exponents(p[::3], [o.exponent for o in label_rules])]
     assert label_set_totals(label_rules, p, y) == pytest.approx(third)
+
+def test_the_empty_set_is_chosen_where_most_sets_are_empty():
+    rng = np.random.default_rng(0)
+    y = (rng.random((400,5)) < .04).astype(int)
+    p = np.where(y, .9, .1*rng.random((400,5))).astype(np.float32)
+    decision = decide(*tensors(p, y), None, 'threshold')
+    assert decision.rule.allow_empty and decision.mean_f1 > .95 and not decision.rule(np.full((1,5), .01)).any()
+    assert not best_constant_set(y).any() and best_constant_set(np.zeros((5,3), int)).tolist() == [False]*3
+    assert decide(*tensors(*made_up(400, 5)), None, 'threshold').rule.allow_empty is False

@@ -7,6 +7,7 @@ from fashion_fastai.core import InputError,name_problem
 from fashion_fastai.convert.folders import convert_folders,find_folder_images
 from fashion_fastai.data.files import HIDDEN,ImageFolder,image_suffixes,is_hidden,kind_of,require_folder
 from fashion_fastai.data.labels import read_test_list
+from fashion_fastai.data.paths import find_images
 from fashion_fastai.serve.service import example_images
 from fashion_fastai.serve.uploads import collect_images
 
@@ -215,3 +216,17 @@ def test_a_folder_to_predict_says_what_it_leaves_out(tmp_path):
 def test_examples_are_taken_from_the_folder_alone(tmp_path):
     write(tmp_path, 'a.jfif', 'deep/b.jpg', '._c.jpg')
     assert example_images(tmp_path, tmp_path) == [tmp_path/'a.jfif']
+
+def test_paths_in_another_spelling_are_found_and_those_that_are_missing_are_named(tmp_path):
+    data = tmp_path/'data'
+    (data/'train').mkdir(parents=True)
+    for name in ('a.jpg','b.JPG','c d.jpg','e.jpg'): (data/'train'/name).touch()
+    def found(*names): return [o and o.removeprefix(f'{data}/train/') for o in find_images(names, data)]
+    with pytest.warns(UserWarning, match="3 of 4 paths are used in another spelling, such as 'train/b.JPG' for 'train/b.jpg'"):
+        assert found('train/a.jpg', 'train/b.jpg', 'train/c%20d.jpg', 'train\\e.jpg') == ['a.jpg','b.JPG','c d.jpg','e.jpg']
+    listed = ['train/a.jpg','train/b.jpg','train/lost.jpg','train/gone.jpg']
+    with pytest.warns(UserWarning, match='1 of 4 paths'):
+        with pytest.raises(InputError, match='2 of 4 images are missing, the first being train/lost.jpg, train/gone.jpg; in .* there is train/'): find_images(listed, data)
+        assert find_images(listed, data, strict=False) == [f'{data}/train/a.jpg', f'{data}/train/b.JPG', None, None]
+    with pytest.warns(UserWarning, match='2 of 2 paths'): # a folder of another machine
+        assert found('/home/ann/shop/train/a.jpg', '/home/ann/shop/train/e.jpg') == ['a.jpg','e.jpg']

@@ -254,3 +254,15 @@ def test_times_between_two_sizes_follow_the_pixels(monkeypatch):
     assert timings((1,middle)).train == pytest.approx(11) and timings((80,60)).train == 21 and timings((24,18)) == Timing(1., 2., 'fp32', False)
     assert timings((12,18)).train == pytest.approx(.5) and timings((160,60)) == pytest.approx(Timing(42., 4., 'fp32', False)[:2] + ('fp32', False)) # beyond: by pixels
     assert timings.is_close((82,60)) and timings.is_close((76,60)) and not timings.is_close((92,60)) and not timings.is_close((70,60))
+
+def test_a_cache_beyond_memory_waits_for_the_disk_for_the_part_that_does_not_fit(monkeypatch, tmp_path):
+    ticks = iter(range(100))
+    monkeypatch.setattr(timing.time, 'perf_counter', lambda: float(next(ticks))) # reading takes a second
+    row = 80*60*3
+    for free,part in ((0, 1.), (500*row, .5), (900*row, .1), (1000*row, 0.), (5000*row, 0.)):
+        monkeypatch.setattr(timing, '_free_bytes', lambda: free)
+        assert timing._disk_seconds(1000, (80,60), str(tmp_path/'cache')) == pytest.approx(part/200)
+    (tmp_path/'file').touch()
+    monkeypatch.setattr(timing, '_free_bytes', lambda: 0)
+    assert timing._disk_seconds(1000, (80,60), str(tmp_path/'file')) == 0. # it cannot be written
+    assert not list((tmp_path/'cache').iterdir())

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck,given,settings,strategies as st
 from fashion_fastai.core import InputError
 from fashion_fastai.predict.catalogue import Catalogue
 from fashion_fastai.data.corrections import apply_corrections
-from fashion_fastai.data.table import INVALID,read_rows
+from fashion_fastai.data.table import INVALID,read_rows,reject_rows,reject_sparse
 from fashion_fastai.data.labels import read_groups,read_labels,read_tables,read_test_list,write_labels
 from fashion_fastai.serve.review import Review
 from fashion_fastai.cli.main import main
@@ -603,3 +603,17 @@ def test_a_cell_counts_as_what_it_says_whatever_stands_beside_it(cells, tmp_path
         path.write_text(as_csv([['file_path','a','b','c'], ['x.jpg','1','0','1'], ['y.jpg','1',wrong,''], ['z.jpg','x','0','1']]))
         read = read_rows(path, ['file_path'])
         assert read.invalid == (1, 'b', wrong) and read.flags[:2].tolist() == [[1,0,1], [1,INVALID,-1]]
+
+@pytest.mark.parametrize('labels, is_sparse', [([0,1,2], False), ([0,3], False), ([0,4], True), ([1], False), ([2], True), ([0,1,5], False), ([0,1,6], True), ([], False)])
+def test_labels_are_sparse_if_less_than_half_of_them_occur(labels, is_sparse):
+    def check(): reject_sparse([('a.csv', [2,3,4]), ('b.csv', [2,3])], np.array(labels, int), len(labels), 'category_label', 'do something')
+    if not is_sparse: return check()
+    expected = f'a.csv, line {2 + np.argmax(labels)}: category_label has {max(labels)}, but only {len(labels)} of the labels 0 to {max(labels)} occur; do something'
+    with pytest.raises(InputError, match=expected): check()
+
+def test_the_first_bad_row_is_named_with_its_file_and_line():
+    places,bad = [('a.csv', [2,4]), ('b.csv', [3,5,6])],np.zeros(5, bool)
+    reject_rows(places, bad, None)
+    for row,expected in enumerate(['a.csv, line 2: 0', 'a.csv, line 4: 1', 'b.csv, line 3: 2', 'b.csv, line 5: 3', 'b.csv, line 6: 4']):
+        with pytest.raises(InputError) as e: reject_rows(places, np.arange(5) >= row, str)
+        assert str(e.value) == expected + (f' (and so in {4-row} more rows)' if row < 4 else '')
