@@ -75,8 +75,7 @@ def test_near_duplicates_of_a_given_validation_set_are_one_group(copy, tmp_path)
 
 def test_a_plan_is_made_for_the_split_of_the_training(copy, tmp_path, monkeypatch):
     "Without val.csv near-duplicates are on one side, for both; labels are read once"
-from fashion_fastai.train import core
-from fashion_fastai.train.core import train_run
+    from fashion_fastai.train import plan as planning
     (copy/'val.csv').unlink()
     planned,plan_training,read_split,reads = [],planning.plan_training,core.read_split,[]
     def plan(table, *args):
