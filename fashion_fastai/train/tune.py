@@ -244,7 +244,8 @@ def plot_trials(
     figure,axes = plt.subplots(1, len(keys), figsize=(3.2*len(keys), 2.8), sharey=True, squeeze=False)
     for ax,key in zip(axes[0], keys):
         for rung,o in table.groupby('rung'):
-            ax.scatter(o[key].astype(str if key in _CHOICES else float), o.score, s=12*rung**1.5, alpha=.7, label=f'{o.epochs.iloc[0]} epochs')
+            values = o[key].astype(str if key in _CHOICES else float)
+            ax.scatter(values, o.score, s=12*rung**1.5, alpha=.7, label=f'{o.epochs.iloc[0]} epochs')
         if key in _FACTORS: ax.set_xscale('log')
         recipe = table[table.trial == 0]
         ax.scatter(recipe[key].astype(str if key in _CHOICES else float), recipe.score, marker='x', c='k')
