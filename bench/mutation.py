@@ -419,9 +419,14 @@ def main():
     parser.add_argument('--seconds', type=float, default=5, help='of processor time after which no other test begins (default: 5)')
     parser.add_argument('--log', type=Path, default=ROOT/'.venv'/'cache'/'mutation.jsonl', help='where each trial is kept; those of this seed are not repeated')
     parser.add_argument('--list', action='store_true', help='print the changes, and try none')
-    parser.add_argument('--save', action='store_true', help='write the record to bench/results/')
+    parser.add_argument('--save', action='store_true', help='write the record of all trials in the log to bench/results/, without others')
     parser.add_argument('--output', type=Path, help='file for what the last trial printed')
     args = parser.parse_args()
+    if args.save:
+        from record import RESULTS,save
+        rows = list({(o['module'], o['before'], o['after']): o for o in map(json.loads, args.log.read_text().splitlines())}.values()) # the last trial of each
+        table,figures = summary(rows)
+        return save('mutation', argparse.Namespace(data='changes of the exported code', rounds=1, results=RESULTS), table, figures)
     rows = [json.loads(o) for o in args.log.read_text().splitlines()] if args.log.exists() else []
     changes = [replacement(*o) for o in args.replace] if args.replace else draw(args.n, args.seed, args.packages)
     if args.list: sys.exit(print('\n'.join(map(str, changes))))
@@ -445,11 +450,7 @@ def main():
             with open(args.log, 'a') as f: f.write(json.dumps(rows[-1]) + '\n')
         if wrong := baseline.first_failure(sorted({o['by'] for o in rows if '::' in o['by']})): sys.exit(f'{wrong} fails without a change')
     table,figures = summary(rows)
-    if args.save:
-        from record import RESULTS,save
-        save('mutation', argparse.Namespace(data='exported code', rounds=1, results=RESULTS), table, figures)
-    else:
-        for row in table: print('  '.join(str(o).rjust(14) for o in row))
-        for what,(value,least) in figures.items(): print(f'{what}: {value:.3f} (required: {least})')
+    for row in table: print('  '.join(str(o).rjust(14) for o in row))
+    for what,(value,least) in figures.items(): print(f'{what}: {value:.3f} (required: {least})')
 
 if __name__ == '__main__': main()
