@@ -1,13 +1,13 @@
 """Which single changes of the exported code do the notebooks and the tests notice? A change survives if nothing fails
 
-Drawn at random: a comparison, an operator, a number, a condition or a returned value. Each is made in a copy of the project; the module's own notebook
-runs, then the tests that belong to the changed function, the closest first. The first failure, or a timeout, ends the trial. A trial is a fork of a process
-that has imported everything but the project. (mutmut and cosmic-ray change files and run a test command, five seconds of imports for each change, and
-know nothing of notebooks: the definitions in a notebook's own cells would stay as they were.)"""
+Drawn at random: a comparison, an operator, a number, a condition or a returned value. Each is made in a copy of the project; the
+module's own notebook runs, then the tests that belong to the changed function, the closest first. The first failure, or a timeout, ends
+the trial. A trial is a fork of a process that has imported everything but the project. (mutmut and cosmic-ray change files and run a test
+command, with five seconds of imports for each change, and do not change the definitions in a notebook's own cells.)"""
 import argparse,ast,csv,gc,hashlib,importlib,json,os,random,re,shutil,signal,subprocess,sys,tempfile,time
 from collections import Counter
 from contextlib import contextmanager,suppress
-from dataclasses import asdict,dataclass
+from dataclasses import asdict,dataclass,fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = 'metrics','decision','data','convert','outputs','predict','train'
 # files of tests that take seconds, and neither train for long nor start other processes
-QUICK = ('augment','cache','cards','cluster','convert','decision','defaults','drawings','duplicates','files','folders','formats','images','loader','metrics','pace',
-    'predict','ranking','recipes','score','sources','split','suspects','tables')
+QUICK = ('augment','cache','cards','cluster','convert','decision','defaults','drawings','duplicates','files','folders','formats','images',
+    'loader','metrics','pace','predict','ranking','recipes','score','sources','split','suspects','tables')
 NO_RESULT = ROOT/'bench'/'results'/'mutation_no_result.csv' # survivors that change no result, with the reason, found by hand
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Change:
     def key(self): return self.module,self.before,self.after
     def __str__(self): return f'{self.path}:{self.line} {self.kind}\n  - {self.before.strip()}\n  + {self.after.strip()}'
 
-COMPARISONS = {ast.Lt: ('<','<='), ast.LtE: ('<=','<'), ast.Gt: ('>','>='), ast.GtE: ('>=','>'), ast.Eq: ('==','!='), ast.NotEq: ('!=','=='),
-    ast.Is: ('is','is not'), ast.IsNot: ('is not','is'), ast.In: ('in','not in'), ast.NotIn: ('not in','in')}
-OPERATORS = {ast.Add: ('+','-'), ast.Sub: ('-','+'), ast.Mult: ('*','/'), ast.Div: ('/','*'), ast.FloorDiv: ('//','/'), ast.Mod: ('%','*'),
-    ast.Pow: ('**','*'), ast.BitAnd: ('&','|'), ast.BitOr: ('|','&'), ast.BitXor: ('^','&'), ast.LShift: ('<<','>>'), ast.RShift: ('>>','<<'),
-    ast.And: ('and','or'), ast.Or: ('or','and')}
+COMPARISONS = {ast.Lt: ('<','<='), ast.LtE: ('<=','<'), ast.Gt: ('>','>='), ast.GtE: ('>=','>'), ast.Eq: ('==','!='),
+    ast.NotEq: ('!=','=='), ast.Is: ('is','is not'), ast.IsNot: ('is not','is'), ast.In: ('in','not in'), ast.NotIn: ('not in','in')}
+OPERATORS = {ast.Add: ('+','-'), ast.Sub: ('-','+'), ast.Mult: ('*','/'), ast.Div: ('/','*'), ast.FloorDiv: ('//','/'),
+    ast.Mod: ('%','*'), ast.Pow: ('**','*'), ast.BitAnd: ('&','|'), ast.BitOr: ('|','&'), ast.BitXor: ('^','&'), 
+    ast.LShift: ('<<','>>'), ast.RShift: ('>>','<<'), ast.And: ('and','or'), ast.Or: ('or','and')}
 UNARY = {ast.Not: 'not', ast.USub: '-', ast.Invert: '~'}
 LOOKS = {'ax','axs','axes','plt','fig'}
 
@@ -169,6 +169,13 @@ def replacement(module, old, new):
     function = next((name for start,end,name in spans if start <= first + 1 <= end), '')
     return Change(module, function, 'given', first + 1, before, before.replace(old, new))
 
+def again(row):
+    "The change of a row of the log, wherever its lines are now"
+    change = Change(*(row[o.name] for o in fields(Change)))
+    lines = (ROOT/change.path).read_text(encoding='utf-8').split('\n')
+    is_there = '\n'.join(lines[change.line - 1:change.line + change.before.count('\n')]) == change.before
+    return change if is_there else replacement(change.module, change.before, change.after)
+
 def notebook_of(module): return next(o for o in ROOT.glob('nbs/*.ipynb') if o.stem.partition('_')[2] == module)
 
 def copy_project(folder):
@@ -211,7 +218,7 @@ def changed(change, copy):
         for path,raw in zip(files, before): path.write_bytes(raw)
 
 def in_fork(work, copy, seconds):
-    "What `work` returns in a fork of this process that imports the project from `copy`: (result or None, whether it took longer than `seconds`)"
+    "(what `work` returns in a fork of this process that imports the project from `copy`, or None; whether it took longer than `seconds`)"
     answer = copy.parent/'answer.json'
     answer.unlink(missing_ok=True)
     pid = os.fork()
@@ -281,16 +288,20 @@ def _mentioned(node):
         elif isinstance(o, ast.Constant) and isinstance(o.value, str): names.add(o.value)
     return names
 
+def _defined(node):
+    "Names that a statement at the top level of a file defines"
+    if hasattr(node, 'name'): return {node.name}
+    return {o.id for o in ast.walk(node) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
+
 def _definitions(path):
     "Name -> what its definition mentions, of the top level of a file"
     found = {}
     for o in ast.parse(path.read_text(encoding='utf-8')).body:
-        names = [o.name] if hasattr(o, 'name') else [t.id for target in getattr(o, 'targets', []) for t in ast.walk(target) if isinstance(t, ast.Name)]
-        for name in names: found[name] = _mentioned(o)
+        for name in _defined(o): found[name] = _mentioned(o)
     return found
 
 class Tests:
-    "Which tests belong to a change: those that mention the changed function, then those that mention a function that mentions it, and so on"
+    "Which tests belong to a change: those that mention the function, then those that mention a function that mentions it, …"
     def __init__(self, root):
         self.root,self.mentions,self.tests = root,{},{}
         for path in (root/'fashion_fastai').rglob('*.py'):
@@ -319,7 +330,7 @@ class Tests:
         if not change.function:
             body = ast.parse((self.root/change.path).read_text(encoding='utf-8')).body
             node = next(o for o in body if o.lineno <= change.line <= o.end_lineno)
-            names = {node.name} if hasattr(node, 'name') else {o.id for o in ast.walk(node) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
+            names = _defined(node)
         distances = self.distances(names)
         ranks = {test: min((distances[o] for o in reached if o in distances), default=None) for test,reached in self.tests.items()}
         def words(text): return set(re.findall('[a-z]{3,}', text.lower()))
@@ -413,20 +424,28 @@ def main():
     parser.add_argument('-n', type=int, default=100, help='number of changes (default: 100)')
     parser.add_argument('--seed', type=int, default=1, help='of the draw (default: 1)')
     parser.add_argument('--packages', nargs='+', default=PACKAGES, help='of which the code is changed')
-    parser.add_argument('--replace', nargs=3, metavar=('MODULE', 'OLD', 'NEW'), action='append', help='try this change in place of random ones')
+    parser.add_argument('--replace', nargs=3, metavar=('MODULE','OLD','NEW'), action='append',
+        help='try this change in place of random ones')
     parser.add_argument('--again', action='store_true', help='try again what survived in the log')
     parser.add_argument('--tests', type=int, default=12, help='at most, the closest ones (default: 12)')
     parser.add_argument('--seconds', type=float, default=5, help='of processor time after which no other test begins (default: 5)')
-    parser.add_argument('--log', type=Path, default=ROOT/'.venv'/'cache'/'mutation.jsonl', help='where each trial is kept; those of this seed are not repeated')
+    parser.add_argument('--log', type=Path, default=ROOT/'.venv'/'cache'/'mutation.jsonl',
+        help='where each trial is kept; those of this seed are not repeated')
     parser.add_argument('--list', action='store_true', help='print the changes, and try none')
-    parser.add_argument('--save', action='store_true', help='write the record to bench/results/')
+    parser.add_argument('--save', action='store_true', help='write the record of all trials in the log to bench/results/, without others')
     parser.add_argument('--output', type=Path, help='file for what the last trial printed')
     args = parser.parse_args()
+    if args.save:
+        from record import RESULTS,save
+        trials = map(json.loads, args.log.read_text().splitlines())
+        rows = list({(o['module'], o['before'], o['after']): o for o in trials}.values()) # the last trial of each change
+        table,figures = summary(rows)
+        return save('mutation', argparse.Namespace(data='changes of the exported code', rounds=1, results=RESULTS), table, figures)
     rows = [json.loads(o) for o in args.log.read_text().splitlines()] if args.log.exists() else []
     changes = [replacement(*o) for o in args.replace] if args.replace else draw(args.n, args.seed, args.packages)
     if args.list: sys.exit(print('\n'.join(map(str, changes))))
     rows = [o for o in rows if o['seed'] == args.seed]
-    if args.again: changes = [replacement(o['module'], o['before'], o['after']) for o in rows if not o['by']]
+    if args.again: changes = [again(o) for o in rows if not o['by']]
     elif not args.replace:
         tried = {(o['module'], o['before'], o['after']) for o in rows}
         changes = [o for o in changes if o.key not in tried]
@@ -443,13 +462,10 @@ def main():
             rows.append(asdict(change) | dict(seed=args.seed, by=by, seconds=round(taken, 1)))
             args.log.parent.mkdir(parents=True, exist_ok=True)
             with open(args.log, 'a') as f: f.write(json.dumps(rows[-1]) + '\n')
-        if wrong := baseline.first_failure(sorted({o['by'] for o in rows if '::' in o['by']})): sys.exit(f'{wrong} fails without a change')
+        wrong = baseline.first_failure(sorted({o['by'] for o in rows if '::' in o['by']}))
+        if wrong: sys.exit(f'{wrong} fails without a change')
     table,figures = summary(rows)
-    if args.save:
-        from record import RESULTS,save
-        save('mutation', argparse.Namespace(data='exported code', rounds=1, results=RESULTS), table, figures)
-    else:
-        for row in table: print('  '.join(str(o).rjust(14) for o in row))
-        for what,(value,least) in figures.items(): print(f'{what}: {value:.3f} (required: {least})')
+    for row in table: print('  '.join(str(o).rjust(14) for o in row))
+    for what,(value,least) in figures.items(): print(f'{what}: {value:.3f} (required: {least})')
 
 if __name__ == '__main__': main()
