@@ -60,7 +60,7 @@ class BlockStats(Callback):
         images = self.xb[0].detach().float()
         losses = dict(loss=self.loss, expected_loss=self._uninformed_loss())
         values = dict(losses, mean=images.mean(), std=images.std(), low=images.min(), high=images.max())
-        numbers = {name: float(o) for name,o in values.items()}
+        numbers = {name: float(o.detach()) for name,o in values.items()}
         self.start = {name: o if math.isfinite(o) else None for name,o in numbers.items()} # None can be written as JSON
 
     def _uninformed_loss(self):
