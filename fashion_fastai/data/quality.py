@@ -57,7 +57,7 @@ def quality_problems(
         'have an odd shape, three times as high or wide as others': (ratio > _ODD_ASPECT) | (ratio < 1/_ODD_ASPECT)}
     return {name: o.values for name,o in problems.items()}
 
-BLURRED = .1 # sharpness of an image that is out of focus at the size of a thumbnail
+BLURRED = .06 # sharpness of an image that is out of focus at the size of a thumbnail
 
 # %% ../../nbs/137_data.quality.ipynb #420c5c54
 CUES = dict(brightness='brightness', sharpness='sharpness', aspect='height over width', n_bytes='size of the file',
