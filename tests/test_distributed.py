@@ -1,9 +1,12 @@
 "Training in several processes: kills, Ctrl-C, silence, errors in one of them, another number of processes, and what is refused"
 import json,os,re,signal,socket,subprocess,sys,time
+from threading import Thread
 from pathlib import Path
 import pandas as pd
 import pytest,torch
+from torch.distributed import HashStore
 from conftest import FASHION,SHORT,refused,run_cli,run_inprocess,spawn
+from fashion_fastai.distributed.processes import Processes
 
 pytestmark = pytest.mark.slow
 
@@ -211,3 +214,17 @@ def test_waiting_for_the_lock_of_a_cache_ends(garments, tmp_path):
     from fashion_fastai.data.cache import _acquire
     with FileLock(tmp_path/'lock'):
         with pytest.raises(InputError, match='another process has its lock, and has written nothing for 1 seconds'): _acquire(FileLock(tmp_path/'lock', is_singleton=False), tmp_path, 1)
+
+def test_the_first_process_leaves_last():
+    "It may be the host of the store, which others still ask whether all are here"
+    store,left = HashStore(),[]
+    first = Processes(0, 2, 0, store)
+    first.close = lambda: left.append(0)
+    thread = Thread(target=first.leave)
+    thread.start()
+    store.add('arrived 1', 1) # the other one is here, too, but does not know yet of the first
+    time.sleep(.2)
+    assert left == []
+    store.add('gone', 1)
+    thread.join(5)
+    assert left == [0]

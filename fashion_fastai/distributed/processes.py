@@ -141,6 +141,10 @@ class Processes:
         "End the group, when all are here: afterwards this process is alone"
         if self.is_alone: return
         self.wait('the end of the training')
+        self.store.add('gone', int(not self.is_first))
+        # the first may be the host of the store: it leaves when the others have seen that all are here
+        until = time.monotonic() + 10
+        while self.is_first and self.store.add('gone', 0) < self.world - 1 and time.monotonic() < until: time.sleep(.02)
         self.close()
 
     def close(self):
