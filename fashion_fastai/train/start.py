@@ -120,8 +120,8 @@ def with_earlier_runs(
     return replace(recipe, teacher=str(_finished(recipe.teacher, 'the teacher of a training is one')))
 
 # what concerns that run alone
-_OWN = ('folds','spread','seconds','machine','versions','data_hash','commit','plan','diverged','parent','teacher','garments','device','precision',
-    'channels_last','cache')
+_OWN = ('folds','spread','seconds','machine','versions','data_hash','commit','plan','diverged','parent','teacher','garments','device',
+    'precision','channels_last','cache')
 
 def earlier_decision(
     run:str|Path, # folder of a finished run, with folds or without
