@@ -30,8 +30,8 @@ def write(path, n, n_features):
             rows = min(8192, n - start)
             names = [f'catalogue/{i:08}.jpg' for i in range(start, start + rows)]
             empty = np.empty((rows, 0))
-            yield Predictions(names, np.zeros(rows, int), empty.astype(bool), np.ones((rows, 1), np.float32), empty.astype(np.float32), VOCAB, {},
-                made_up(rng, centres, rows))
+            probabilities = np.ones((rows, 1), np.float32),empty.astype(np.float32)
+            yield Predictions(names, np.zeros(rows, int), empty.astype(bool), *probabilities, VOCAB, {}, made_up(rng, centres, rows))
     schema = rows_schema(VOCAB, int(n_features)).with_metadata(embedding_metadata('list.csv', '0'*64, int(n_features), VOCAB))
     return write_rows(path, predictions_tables(batches()), schema)
 
@@ -82,7 +82,8 @@ def descriptions(run, table, rows):
     pixels = np.array(list(prefetch_map(lambda o: load_pixels(o, (32,24)), images, 2)))
     flat = pixels.reshape(len(pixels), -1).astype(np.float32)
     embedded = embed_images(predictor, images).vectors.astype(np.float32)
-    return dict(embeddings=embedded, colours=unit(colour_histograms(pixels).astype(np.float32)), pixels=unit(flat - flat.mean(1, keepdims=True)))
+    colours = unit(colour_histograms(pixels).astype(np.float32))
+    return dict(embeddings=embedded, colours=colours, pixels=unit(flat - flat.mean(1, keepdims=True)))
 
 def quality(run, data):
     "Of the 12 nearest training images of each validation image: the share with its category, and Mean F1 of their attributes"
@@ -126,7 +127,8 @@ def main():
         data = Path(args.data)
         scores = quality(args.run, data)
         for name,(category,f1) in scores.items():
-            figures |= {f'{name}: % of the 12 nearest with the category': (category, None), f'{name}: Mean F1 of the 12 nearest': (f1, None)}
+            figures[f'{name}: % of the 12 nearest with the category'] = category,None
+            figures[f'{name}: Mean F1 of the 12 nearest'] = f1,None
         figures['points above colours'] = scores['embeddings'][0] - scores['colours'][0],10
         figures['embed / predict'] = embed_speed(args.run, data, args.rounds),.95
     save('similar', args, rows, figures)

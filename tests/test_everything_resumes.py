@@ -130,7 +130,7 @@ def test_a_run_of_any_settings_ends_with_the_same_bits(case, finished, tmp_path,
     resumed = train_run(data, tmp_path/'run', recipe_of(**keys), resume=True)
     assert (tmp_path/'run'/'model.safetensors').read_bytes() == (tmp_path/'whole'/'model.safetensors').read_bytes()
     assert {o.name for o in (tmp_path/'run').iterdir()} == {o.name for o in (tmp_path/'whole').iterdir()}
-    timed = 'minutes','images_per_second','seconds','teacher','cache'
+    timed = 'minutes','images_per_second','seconds','teacher','cache','commit' # somebody may be working on the code
     assert {key: o for key,o in resumed.items() if key not in timed} == {key: o for key,o in whole.items() if key not in timed}
 
 @pytest.mark.slow

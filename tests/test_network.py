@@ -111,7 +111,7 @@ def test_a_whitened_network_is_saved_loaded_and_exported(table, tmp_path):
     assert loaded.predict(image).attribute_probabilities == expected.attribute_probabilities
     export_onnx(learn, tmp_path/'model.onnx')
     pixels = learn.dls.train.open([image]).numpy()
-    category,attributes = open_session(str(tmp_path/'model.onnx'), 1).run(None, dict(images=pixels))
+    category,attributes,_ = open_session(str(tmp_path/'model.onnx'), 1).run(None, dict(images=pixels))
     np.testing.assert_allclose(category[0], list(expected.category_probabilities.values()), atol=1e-5)
     np.testing.assert_allclose(attributes[0], list(expected.attribute_probabilities.values()), atol=1e-5)
 

@@ -98,7 +98,9 @@ class ServingGraph(nn.Module):
         x = self.resize(images.permute(0, 3, 1, 2).float())*self.scale + self.shift
         model = self.model.forward_features
         category,attributes,features = predict_with_flip(model, x, self.loss.groups) if self.tta else model(x)
-        return *(o for o in self.loss.activation((category, attributes)) if o.shape[1]),F.normalize(features)
+        # `F.normalize` becomes an operation whose shape ONNX Runtime does not find out when it quantises
+        length_1 = features*features.square().sum(1, keepdim=True).clamp_min(1e-24).rsqrt()
+        return *(o for o in self.loss.activation((category, attributes)) if o.shape[1]),length_1
 
 # %% ../../nbs/101_export.graph.ipynb #342d8569
 @contextmanager
