@@ -67,7 +67,7 @@ class Recipe:
     label_smoothing:float # fraction of the category's target spread over all categories
     category_weight:float # loss weight of the category; 0 trains the attributes alone
     attribute_weight:float|None # loss weight of the attributes; 0 trains the category alone; auto: learn both weights
-    attribute_balance:float|str # for rare attributes: power of the inverse frequency that weighs them (0.5), or asymmetric, that loss; 0: none
+    attribute_balance:float|str # for rare attributes: power of the inverse frequency as a weight (0.5), or asymmetric (a loss); 0: none
     logit_adjustment:float # how much the shares of the categories are taken out of their logits: 0 not at all, 1 for highest mean recall
     threshold:float # probability from which attributes are predicted during training; the most probable one always is
     rule:str # decision rule: auto (best on validation folds), fixed (key threshold), half, threshold, per_label, expected_f1, label_sets
