@@ -36,7 +36,7 @@ def files_of(run): return {o.relative_to(run).as_posix() for o in run.rglob('*')
 def without_times(path):
     "metrics.json without what differs between two trainings with the same result"
     metrics = json.loads(path.read_text())
-    for o in ('minutes','images_per_second','cache','seconds'): metrics.pop(o, None)
+    for o in ('minutes','images_per_second','cache','seconds','commit'): metrics.pop(o, None)
     for o in metrics.get('folds', []): del o['minutes']
     return metrics
 

@@ -273,7 +273,7 @@ def test_a_data_card_shows_what_a_network_sees(run, garments, tmp_path):
     assert 'to fix: new and training images look different: a classifier tells them apart with AUC' in done.stdout
     page = (tmp_path/'card.html').read_text()
     for title in ('Map','Outliers','Differences between sets of images'): assert f'<h2>{title}</h2>' in page
-    assert page.count('tabindex="0"') == 200 and len(page) < 8_000_000 # an image each
+    assert page.count('" tabindex="0" style="left:') == 200 and len(page) < 8_000_000 # an image each
     assert 'src="http' not in page and '<script' not in page
     assert refused(run_inprocess('check', garments, '--against', season), '--against needs --with RUN')
     done = run_inprocess('check', garments, '--with', run, '--against', tmp_path/'none', '--out', tmp_path/'x.html')
@@ -284,7 +284,7 @@ def test_a_report_may_have_a_map(run, tmp_path):
     assert run_inprocess('report', copy).returncode == 0 and '<h2>Map</h2>' not in (copy/'report.html').read_text()
     assert run_inprocess('report', copy, '--map').returncode == 0
     page = (copy/'report.html').read_text()
-    assert page.count('tabindex="0"') == 20 and '<h2>Map</h2>' in page
+    assert page.count('" tabindex="0" style="left:') == 20 and '<h2>Map</h2>' in page
 
 def test_what_is_wrong_with_images_is_named(garments, tmp_path):
     from PIL import Image,ImageFilter

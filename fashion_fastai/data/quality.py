@@ -73,7 +73,7 @@ def _auc(values, labels):
 
 def _folder_auc(folders, labels):
     "The same for the part of a folder that has the label, as two halves of its images tell it of each other"
-    codes,_ = pd.factorize(folders)
+    codes,_ = pd.factorize(np.array(folders, object))
     half = pd.Series(codes).groupby(codes).cumcount().values % 2
     of_half = [(np.bincount(codes[half == k], minlength=codes.max(initial=0)+1), half == k) for k in (0, 1)]
     n_other = np.where(half == 0, of_half[1][0][codes], of_half[0][0][codes])
@@ -96,5 +96,5 @@ def label_cues(
     values = dict(brightness=frame.brightness, sharpness=frame.sharpness, aspect=aspect, n_bytes=frame.n_bytes)
     is_true = labels == 1 # an unknown label is taken for absent
     columns = {CUES[o]: _auc(v, is_true) for o,v in values.items()}
-    columns[CUES['folder']] = _folder_auc(frame.file_path.str.rpartition('/')[0], is_true)
+    columns[CUES['folder']] = _folder_auc([o.rpartition('/')[0] for o in frame.file_path], is_true)
     return pd.DataFrame({k: np.maximum(o, 1-o) for k,o in columns.items()}, index=list(names))
