@@ -178,10 +178,10 @@ class _Planner:
 
     def with_stages(self, recipe, best):
         "`recipe` with the stages of the best candidate"
-        if self.is_given('stages'): return replace(recipe, epochs=best.epochs, minutes=0)
+        if self.is_given('stages'): return replace(recipe, epochs=best.epochs, minutes=0.)
         stages = ' '.join(f'{fmt_size(size)}:{n:g}' for size,n in best.stages)
         test_size = recipe.test_size if self.is_given('test_size') else 'auto'
-        return replace(recipe, stages=stages, epochs=None, test_size=test_size, minutes=0)
+        return replace(recipe, stages=stages, epochs=None, test_size=test_size, minutes=0.)
 
     def reason(self, network):
         "Why a training was chosen, in a few words"
@@ -225,7 +225,7 @@ def plan_run(
     processes:Processes=ALONE, # of the training
 )->tuple: # (planned recipe, what `Pace` needs, or None); raises `InputError` if not even one epoch fits
     "The plan for a training, the same in all processes; a recipe without minutes stays as it is"
-    if not recipe.is_planned: return replace(recipe, minutes=0),None
+    if not recipe.is_planned: return replace(recipe, minutes=0.),None
     minutes = recipe.minutes/folds
     if folds > 1: # as many as a fold has
         held_out = np.arange(len(table)) % folds == 0
