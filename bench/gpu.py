@@ -9,7 +9,7 @@ from fashion_fastai.data.labels import LabelTable,read_labels
 from fashion_fastai.build import recipe_learner
 from fashion_fastai.model.multitask import ARCHS
 from fashion_fastai.train.plan import plan_training
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from fashion_fastai.train.core import train_run
 from peer import peer_dls,peer_learner
 from record import arguments,data_folder,ratio,rounds,save

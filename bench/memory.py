@@ -5,7 +5,7 @@ from fashion_fastai.data.labels import read_labels
 from fashion_fastai.build import recipe_learner
 from fashion_fastai.predict.model import load_model,save_model
 from fashion_fastai.predict.core import predict_batches,write_submission
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from record import arguments,data_folder,in_process,save
 
 def predict_here(model, test, out):

@@ -9,7 +9,7 @@ def _learner(data, cache, precision, size, batch_size):
     from fashion_fastai.data.labels import read_labels
     from fashion_fastai.data.loader import pack_table
     from fashion_fastai.build import recipe_learner
-    from fashion_fastai.recipes import read_recipe
+    from fashion_fastai.recipes.settings import read_recipe
     height,width = size
     recipe = read_recipe('quick', None, stages=f'{height}x{width}:1', batch_size=batch_size, precision=precision, workers=1)
     table = read_labels(data).sample(2000)

@@ -5,7 +5,7 @@ from pathlib import Path
 from fashion_fastai.core import fmt_size
 from fashion_fastai.data.textures import draw_textures
 from fashion_fastai.distributed.processes import ALONE
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from fashion_fastai.train.core import train_run
 from record import arguments,data_folder,save
 

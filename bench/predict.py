@@ -7,7 +7,7 @@ from fashion_fastai.data.labels import read_labels
 from fashion_fastai.build import recipe_learner
 from fashion_fastai.predict.model import load_model,save_model
 from fashion_fastai.predict.core import predict_batches
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from peer import loss,peer_dls
 from record import arguments,data_folder,ratio,rounds,save
 

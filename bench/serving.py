@@ -7,7 +7,7 @@ from fashion_fastai.data.image import load_pixels
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.predict.core import predict_batches
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from fashion_fastai.predict.onnx import OnnxModel,open_session,run_graph
 from fashion_fastai.export.graph import MAX_DROP,ServingGraph
 from fashion_fastai.export.package import export_folder

@@ -6,7 +6,7 @@ from fastai.vision.all import Callback,CancelValidException,set_seed,xresnet18
 from fashion_fastai.data.loader import pack_table
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.build import recipe_learner
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from peer import peer_dls,peer_learner
 from record import arguments,data_folder,ratio,rounds,save
 

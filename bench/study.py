@@ -16,7 +16,8 @@ from fashion_fastai.decision.tune import decide
 from fashion_fastai.build import recipe_learner
 from fashion_fastai.train.search import expected_deficit,two_stages
 from fashion_fastai.core import fmt_size
-from fashion_fastai.recipes import parse_stages,read_recipe
+from fashion_fastai.recipes.recipe import parse_stages
+from fashion_fastai.recipes.settings import read_recipe
 from record import RESULTS,save
 from step import TrainingOnly
 

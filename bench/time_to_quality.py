@@ -21,7 +21,7 @@ def plain_fastai(data, seed, epochs):
 
 def ours(data, seed, recipe, *overrides):
     "Train ours with an empty cache; its scores and seconds"
-    from fashion_fastai.recipes import read_recipe
+    from fashion_fastai.recipes.settings import read_recipe
     from fashion_fastai.train.core import train_run
     with tempfile.TemporaryDirectory() as tmp:
         start = time.perf_counter()

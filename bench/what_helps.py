@@ -14,7 +14,8 @@ from fashion_fastai.decision.tune import decide
 from fashion_fastai.core import atomic_write
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.build import recipe_learner
-from fashion_fastai.recipes import parse_stages,read_recipe
+from fashion_fastai.recipes.recipe import parse_stages
+from fashion_fastai.recipes.settings import read_recipe
 from fashion_fastai.metrics import average_precision,f1_per_image,f1_scores
 from step import TrainingOnly
 from study import subset

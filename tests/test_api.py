@@ -19,13 +19,13 @@ pytest.importorskip('fastapi')
 SERVE = WITHOUT_TORCH + """
 import os,time
 from fashion_fastai.cli.main import main
-from fashion_fastai.serve import api
-predict,seconds = api.predict_image,float(os.environ.get('SLOW', 0))
+from fashion_fastai.serve import queue
+predict,seconds = queue.predict_image,float(os.environ.get('SLOW', 0))
 def slow(*args, **kwargs):
     time.sleep(seconds)
     while os.path.exists(os.environ.get('HOLD', '')): time.sleep(.01)
     return predict(*args, **kwargs)
-api.predict_image = slow
+queue.predict_image = slow
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -406,7 +406,9 @@ def test_no_body_is_an_error_of_the_server(folder, garments): # noqa: F811
     import asyncio
     from starlette.requests import Request
     from fashion_fastai.predict.onnx import OnnxModel
-    from fashion_fastai.serve.api import MAX_JSON,PredictionQueue,Refused,answer_request,api_app
+    from fashion_fastai.serve.api import api_app
+    from fashion_fastai.serve.queue import PredictionQueue,Refused
+    from fashion_fastai.serve.request import MAX_JSON,answer_request
     model,garment = OnnxModel(folder),(garments/'test'/'00001.jpg').read_bytes()
     queue,full = PredictionQueue(model),PredictionQueue(model, 0)
     def ask(body, kind='application/json', to=queue, **headers):

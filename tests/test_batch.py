@@ -10,7 +10,8 @@ from fashion_fastai.callback.tta import FlipTTA
 from fashion_fastai.predict.catalogue import Catalogue
 from fashion_fastai.predict.store import Store
 from fashion_fastai.data.augment import JitterNormalize
-from fashion_fastai.decision.rules import Decision,Threshold
+from fashion_fastai.decision.rules import Threshold
+from fashion_fastai.decision.core import Decision
 from fashion_fastai.predict.ensemble import load_ensemble
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.predict.parts import model_identity

@@ -6,7 +6,7 @@ from fashion_fastai.core import InputError
 from fashion_fastai.data.stats import read_stats
 from fashion_fastai.data.synthetic import draw_garments
 from fashion_fastai.examples import damaged_data,example_data
-from fashion_fastai.recipes import read_recipe,write_recipe
+from fashion_fastai.recipes.settings import read_recipe,write_recipe
 from fashion_fastai.folders.run import read_run
 from fashion_fastai.report.tables import compare_runs,format_runs
 from fashion_fastai.report.dataset import DataCard,check_data

@@ -9,7 +9,7 @@ from fashion_fastai.data import cache
 from fashion_fastai.data.read import read_data
 from fashion_fastai.interpret.core import FashionInterpretation
 from fashion_fastai.predict.model import load_model
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from fashion_fastai.outputs.score import score_submission
 
 HEAVY = 'torch','fastai','pandas','numpy','PIL','matplotlib'

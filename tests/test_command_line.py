@@ -6,7 +6,7 @@ from fashion_fastai.cli.core import at_least,port_number
 from fashion_fastai.core import InputError
 from fashion_fastai.folders.model import (are_temperatures,check_values,config_path,file_hash,is_number,is_plain_name,is_rule,read_config,
     read_file,read_json)
-from fashion_fastai.recipes import recipe_defaults
+from fashion_fastai.recipes.settings import recipe_defaults
 
 def test_numbers_and_ports_of_options():
     assert at_least(1)('12') == 12 and port_number('8000') == 8000

@@ -6,7 +6,8 @@ from fashion_fastai.core import InputError
 from fashion_fastai.data.groups import AttributeGroup
 from fashion_fastai.decision import fit,rules,tune
 from fashion_fastai.decision.prior import adjustment_effect,best_constant_set,constant_prediction,known_shares
-from fashion_fastai.decision.rules import Decision,ExpectedF1,Grouped,LabelSets,Threshold,rule_from_params,rule_params
+from fashion_fastai.decision.rules import ExpectedF1,Grouped,LabelSets,Threshold,rule_from_params,rule_params
+from fashion_fastai.decision.core import Decision
 from fashion_fastai.decision.tune import decide,fold_of_each
 from fashion_fastai.decision.fit import best_label_sets,best_temperatures,best_threshold,best_thresholds,exponent_rules,label_set_totals,threshold_scores
 from fashion_fastai.metrics import f1_per_image

@@ -5,7 +5,7 @@ import pytest
 from fashion_fastai.data.duplicates import near_duplicate_groups,near_pairs
 from fashion_fastai.data.read import read_data
 from fashion_fastai.data.split import connected_groups
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 
 @pytest.fixture
 def images(garments, tmp_path):

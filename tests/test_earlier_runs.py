@@ -11,7 +11,7 @@ from fashion_fastai.data.labels import read_labels
 from fashion_fastai.examples import tiny_learner
 from fashion_fastai.export.package import HubModel
 from fashion_fastai.predict.model import load_model
-from fashion_fastai.recipes import read_recipe,read_recorded_recipe
+from fashion_fastai.recipes.settings import read_recipe,read_recorded_recipe
 from fashion_fastai.train.core import lr_find_run,train_run
 from fashion_fastai.train.teacher import TeacherLogits,teacher_logits
 

@@ -19,7 +19,7 @@ from fashion_fastai.data.loader import fashion_dls
 from fashion_fastai.examples import quiet
 from fashion_fastai.build import fashion_learner
 from fashion_fastai.model.optimizer import optimizer_func
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from fashion_fastai.train.core import train_run
 from fashion_fastai.train.folds import train_folds
 from fashion_fastai.train.timing import Pace

@@ -14,7 +14,7 @@ from fashion_fastai.data.loader import compute_device,pack_table
 from fashion_fastai.interpret.core import grad_cam
 from fashion_fastai.build import recipe_learner
 from fashion_fastai.model.precision import compile_if_faster,supported_precisions,time_precisions
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from fashion_fastai.examples import quiet
 from fashion_fastai.train.timing import time_training
 

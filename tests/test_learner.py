@@ -17,11 +17,12 @@ from fashion_fastai.interpret.scores import run_scores
 from fashion_fastai.data.labels import LabelTable,read_labels
 from fashion_fastai.build import fashion_learner,recipe_learner
 from fashion_fastai.model.loss import attribute_loss,category_loss,label_weights
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from fashion_fastai.callback.profile import PhaseTimer
 from fashion_fastai.model.multitask import multi_task_model
 from fashion_fastai.callback.ema import EMA
-from fashion_fastai.decision.rules import Decision,Threshold
+from fashion_fastai.decision.rules import Threshold
+from fashion_fastai.decision.core import Decision
 from fashion_fastai.predict.model import load_model
 
 @pytest.fixture(scope='module')

@@ -66,7 +66,7 @@ def test_the_closest_tests_come_first():
 
 def test_the_share_is_of_the_changes_that_change_a_result(monkeypatch):
     def row(module, by, before='a'): return dict(module=module, by=by, before=before, after='b')
-    rows = [row('metrics', '02_metrics.ipynb')]*2 + [row('data.files', 'tests/test_files.py::test_x'), row('data.files', 'timeout'), row('data.files', ''), row('metrics', '', 'known')]
+    rows = [row('metrics', '03_metrics.ipynb')]*2 + [row('data.files', 'tests/test_files.py::test_x'), row('data.files', 'timeout'), row('data.files', ''), row('metrics', '', 'known')]
     monkeypatch.setattr(mutation, 'no_result', lambda: {('metrics', 'known', 'b'): 'a faster way'})
     table,figures = mutation.summary(rows)
     assert table[1] == ['metrics', 3, 2, 2, 1, 0] and table[3] == ['data', 3, 2, 0, 0, 1]

@@ -20,7 +20,7 @@ from fashion_fastai.model.optimizer import fused_adamw,muon,optimizer_func
 from fashion_fastai.model.precision import set_precision
 from fashion_fastai.predict.model import load_model,save_model
 from fashion_fastai.predict.onnx import open_session
-from fashion_fastai.recipes import read_recipe,read_recorded_recipe,write_recipe
+from fashion_fastai.recipes.settings import read_recipe,read_recorded_recipe,write_recipe
 from fashion_fastai.train.timing import time_training
 
 @pytest.fixture(scope='module')

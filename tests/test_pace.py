@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fashion_fastai.callback.progressive import ProgressiveResize
 from fashion_fastai.core import InputError
-from fashion_fastai.recipes import read_recipe
+from fashion_fastai.recipes.settings import read_recipe
 from fashion_fastai.train import plan,timing
 from fashion_fastai.train.plan import NETWORKS,better_batch_size,with_batch_size
 from fashion_fastai.train.search import Candidate,Search,expected_deficit,possible_sizes,two_stages,useful_epochs

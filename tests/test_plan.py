@@ -5,7 +5,7 @@ from conftest import refused,run_cli,run_inprocess
 from fashion_fastai.core import InputError
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.synthetic import draw_garments
-from fashion_fastai.recipes import read_recipe,read_recorded_recipe
+from fashion_fastai.recipes.settings import read_recipe,read_recorded_recipe
 from fashion_fastai.train import core,folds,timing
 from fashion_fastai.train.plan import plan_recipe,plan_training
 from fashion_fastai.train.timing import time_training

@@ -14,7 +14,7 @@ from fashion_fastai.examples import example_table,tiny_learner
 from fashion_fastai.outputs.submission import ImageList,read_image_list,write_submission
 from fashion_fastai.predict.catalogue import Catalogue,import_pyarrow
 from fashion_fastai.predict.core import predict_batches,predict_image,predict_images
-from fashion_fastai.decision.rules import Decision
+from fashion_fastai.decision.core import Decision
 from fashion_fastai.predict.ensemble import load_ensemble,save_ensemble
 from fashion_fastai.predict.inputs import read_inputs
 from fashion_fastai.predict.job import read_job

@@ -2,7 +2,8 @@
 import pytest
 from fastcore.test import test_eq as equal,test_fail as fails
 from fashion_fastai.core import InputError
-from fashion_fastai.recipes import SHIPPED,parse_stages,read_recipe,read_recorded_recipe,recipe_names,write_recipe
+from fashion_fastai.recipes.recipe import parse_stages
+from fashion_fastai.recipes.settings import SHIPPED,read_recipe,read_recorded_recipe,recipe_names,write_recipe
 
 def refused(contains, *args, **kwargs): fails(lambda: read_recipe(*args, **kwargs), exc=InputError, contains=contains)
 

@@ -247,7 +247,8 @@ def test_labels_of_a_list_may_be_names_and_unknown(run, garments, tmp_path):
 @pytest.mark.skipif(not importlib.util.find_spec('fastapi') or not importlib.util.find_spec('httpx'), reason='fastapi or httpx is not installed')
 def test_the_api_searches_the_catalogue(run, garments, E):
     from starlette.testclient import TestClient
-    from fashion_fastai.serve.api import PredictionQueue,api_app
+    from fashion_fastai.serve.api import api_app
+    from fashion_fastai.serve.queue import PredictionQueue
     model = load_model(run)
     paths = pd.read_csv(garments/'train.csv').file_path
     image = base64.b64encode((garments.parent/paths[2]).read_bytes()).decode()

@@ -11,7 +11,7 @@ from fashion_fastai.data.image import open_image
 from fashion_fastai.predict.ensemble import save_ensemble
 from fashion_fastai.predict.model import load_folder,load_model
 from fashion_fastai.interpret.core import FashionInterpretation
-from fashion_fastai.recipes import parse_stages
+from fashion_fastai.recipes.recipe import parse_stages
 from fashion_fastai.folders.run import read_run
 from fashion_fastai.predict.onnx import OnnxModel
 from fashion_fastai.folders.model import file_hash,read_config

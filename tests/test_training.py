@@ -13,7 +13,7 @@ from fashion_fastai.folders.run import DIVERGED_FILE,PLAN_FILE,RUN_FILES,TEACHER
 from fashion_fastai.interpret.core import FashionInterpretation
 from fashion_fastai.build import data_learner,recipe_learner
 from fashion_fastai.predict.model import load_folder,load_model
-from fashion_fastai.recipes import read_recipe,read_recorded_recipe
+from fashion_fastai.recipes.settings import read_recipe,read_recorded_recipe
 from fashion_fastai.train import core
 from fashion_fastai.train.core import train_run
 from fashion_fastai.train.start import start_from,with_parent

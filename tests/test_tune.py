@@ -5,7 +5,7 @@ import numpy as np,pandas as pd,pytest
 from conftest import run_inprocess
 from fashion_fastai.core import InputError
 from fashion_fastai.data.read import read_data
-from fashion_fastai.recipes import add_recipe,read_recipe
+from fashion_fastai.recipes.settings import add_recipe,read_recipe
 from fashion_fastai.train import tune as module
 from fashion_fastai.train.tune import TUNABLE,TunePlan,gain_of,plan_tuning,rung_epochs,sample_trials,search_split,tune
 
