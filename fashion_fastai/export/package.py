@@ -6,7 +6,7 @@
 __all__ = ['N_CALIBRATION', 'table_pixels', 'export_int8', 'export_folder', 'HubModel']
 
 # %% ../../nbs/105_export.package.ipynb #7c89d7c5
-import json,warnings
+import inspect,json,warnings
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from ..data.labels import LabelTable,read_tables
 from ..data.image import load_pixels
 from ..data.cache import PackedImages,stored_size
 from ..data.read import read_data
-from ..decision import rules
+from ..decision.rules import rule_from_params
 from ..outputs.prediction import Prediction
 from ..folders.model import ONNX_FILES,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
 from ..folders.run import read_metrics
@@ -113,7 +113,7 @@ def export_folder(
         if onnx or int8:
             export_onnx(load_folder(run), folder/ONNX_FILES['fp32'])
             # for a program without this package
-            (folder/'rules.py').write_bytes(Path(rules.__file__).read_bytes())
+            (folder/'rules.py').write_bytes(Path(inspect.getfile(rule_from_params)).read_bytes())
             formats = ('onnx',)
         if int8:
             check = export_int8(folder, config, int8, recipe)

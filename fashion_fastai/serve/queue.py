@@ -16,7 +16,7 @@ from ..core import InputError
 from ..predict.core import as_predictor,predict_image,prediction_json
 from .uploads import MAX_PIXELS,check_image
 
-# %% ../../nbs/111_serve.queue.ipynb #c1c0de06
+# %% ../../nbs/111_serve.queue.ipynb #fc5bfe99
 MAX_REQUEST_PIXELS = 4*MAX_PIXELS # of the images of one request
 
 class Refused(Exception):
@@ -26,7 +26,6 @@ class Refused(Exception):
         reason:str, # one line
     ): self.status,self.reason = status,reason
 
-# %% ../../nbs/111_serve.queue.ipynb #fc5bfe99
 class PredictionQueue:
     "Predicts the images of requests in threads, and accepts no more than `size` requests at a time"
     def __init__(self,
