@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = 'metrics','decision','data','convert','outputs','predict','train'
 # files of tests that take seconds, and neither train for long nor start other processes
-QUICK = ('augment','cache','cards','cluster','convert','decision','defaults','drawings','duplicates','files','folders','formats','images',
+QUICK = ('augment','cache','cards','cluster','convert','decision','drawings','duplicates','files','folders','formats','images',
     'loader','metrics','pace','predict','ranking','recipes','score','sources','split','suspects','tables')
 NO_RESULT = ROOT/'bench'/'results'/'mutation_no_result.csv' # survivors that change no result, with the reason, found by hand
 
@@ -336,9 +336,7 @@ class Tests:
         def words(text): return set(re.findall('[a-z]{3,}', text.lower()))
         about = words(f'{change.function} {change.before}')
         def closeness(test): return ranks[test],-len(about & words(test)) # then those whose names share words with the change
-        found = sorted((o for o,rank in ranks.items() if rank is not None and 'test_defaults' not in o), key=closeness)[:n]
-        may_be_default = change.kind == 'constant' and (not change.function or re.match(r'\s*\w+:.*=.*, #', change.before))
-        return [*(o for o in self.tests if o.startswith('tests/test_defaults.py') and may_be_default), *found]
+        return sorted((o for o,rank in ranks.items() if rank is not None), key=closeness)[:n]
 
 class Baseline:
     "Seconds that each notebook takes without a change, kept in a file by its text; and the tests"

@@ -8,6 +8,7 @@ from fashion_fastai.convert.folders import convert_folders,find_folder_images
 from fashion_fastai.data.files import HIDDEN,ImageFolder,image_suffixes,is_hidden,kind_of,require_folder
 from fashion_fastai.data.labels import read_test_list
 from fashion_fastai.data.paths import find_images
+from fashion_fastai.data.records import decode_text
 from fashion_fastai.serve.service import example_images
 from fashion_fastai.serve.uploads import collect_images
 
@@ -230,3 +231,8 @@ def test_paths_in_another_spelling_are_found_and_those_that_are_missing_are_name
         assert find_images(listed, data, strict=False) == [f'{data}/train/a.jpg', f'{data}/train/b.JPG', None, None]
     with pytest.warns(UserWarning, match='2 of 2 paths'): # a folder of another machine
         assert found('/home/ann/shop/train/a.jpg', '/home/ann/shop/train/e.jpg') == ['a.jpg','e.jpg']
+
+@pytest.mark.parametrize('mark', [b'', b'\xef\xbb\xbf'])
+def test_a_byte_in_another_encoding_is_named_with_its_line(mark):
+    with pytest.raises(InputError, match='^names.txt, line 2: the byte 0xe9 is not UTF-8; save the file as UTF-8$'): decode_text(mark + b'caf\nd\xe9nim', 'names.txt')
+    assert decode_text(mark + 'café'.encode(), 'names.txt') == decode_text('café'.encode('utf-16'), 'names.txt') == 'café'

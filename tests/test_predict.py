@@ -16,7 +16,7 @@ from fashion_fastai.predict.catalogue import Catalogue,import_pyarrow
 from fashion_fastai.predict.core import predict_batches,predict_image,predict_images
 from fashion_fastai.decision.core import Decision
 from fashion_fastai.predict.ensemble import load_ensemble,save_ensemble
-from fashion_fastai.predict.inputs import read_inputs
+from fashion_fastai.predict.inputs import read_garments,read_inputs
 from fashion_fastai.predict.job import read_job
 from fashion_fastai.folders.run import MODEL_FILES
 from fashion_fastai.predict.model import load_model,save_model
@@ -187,6 +187,21 @@ def test_a_list_is_read_as_people_have_it(images, tmp_path):
     assert found.paths[0]() == Path(images[1]).read_bytes()
     (tmp_path/'cut.zip').write_bytes((tmp_path/'twice.zip').read_bytes()[:500])
     with pytest.raises(InputError, match='is a damaged zip archive'): read_inputs([tmp_path/'cut.zip'])
+
+def test_every_kind_of_list_may_have_addresses_and_groups(images, shop, tmp_path):
+    contents = {'list.json': json.dumps, 'image.csv': lambda names: '\n'.join(['Image',*names]), 'lines.jsonl': lambda names: '\n'.join(json.dumps(dict(path=o)) for o in names)}
+    names = list(map(str, images[:2]))
+    for name,written in contents.items():
+        (tmp_path/name).write_text(written([f'{shop[0]}/a.jpg', names[1]]))
+        found = read_inputs([tmp_path/name])
+        assert found.paths[0]() == images[0].read_bytes() and str(found.paths[1]) == names[1]
+        (tmp_path/name).write_text(written(['s3://shop/a.jpg']))
+        with pytest.raises(InputError, match=f"{name}: 's3://shop/a.jpg' is no address of the web; for an object store use Parquet"): read_inputs([tmp_path/name])
+        (tmp_path/name).write_text(written(names))
+        (tmp_path/'groups.csv').write_text(f'file_path,group\n{names[1]},dress\n')
+        assert read_garments(tmp_path/name) == {names[1]: 'dress'}
+    (tmp_path/'bare.jsonl').write_text('{"shop": "a", "kind": "b"}\n{"shop": "a", "kind": "b"}')
+    with pytest.raises(InputError, match='bare.jsonl: has no column file_path'): read_garments(tmp_path/'bare.jsonl', 'shop')
 
 def test_a_server_that_does_not_answer_is_one_line(run, tmp_path):
     done = predict(run, 'http://127.0.0.1:9/a.jpg')

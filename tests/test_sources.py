@@ -391,6 +391,8 @@ def test_paths_with_a_query_lead_to_the_file(shelf, tmp_path):
     assert len(found) == 40
     found,_ = converted(shelf, tmp_path, dict(image=[f'https://cdn.example.com/a%20b/{i}.png?w=5' for i in range(1, 41)], kind=['tee','skirt']*20), '--category', 'kind')
     assert len(found) == 40
+    found,_ = converted(shelf, tmp_path, dict(image=[f'http://[shop/{i}.png#front' for i in range(1, 41)], kind=['tee','skirt']*20), '--category', 'kind')
+    assert len(found) == 40 # whatever the server is called
     refusal = converted(shelf, tmp_path, dict(image=[f'img/{i}.png\u200b' for i in range(1, 41)], kind=['tee','skirt']*20), '--category', 'kind')[1]
     assert "there is no image 'img/1.png\\u200b'" in refusal # which would look the same
 

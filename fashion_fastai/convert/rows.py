@@ -9,7 +9,7 @@ __all__ = ['image_column', 'TableRows', 'find_row_images', 'iter_contents', 'Joi
 import os,re
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote,urlsplit
+from urllib.parse import unquote
 import numpy as np,pandas as pd
 from ..core import InputError
 from ..data.files import shown
@@ -101,7 +101,7 @@ def find_row_images(
     if missing and os.path.isdir(images):
         names = ImageNames(images)
         for i in missing:
-            name = unquote(urlsplit(used[i]).path).rsplit('/', 1)[-1] if '://' in used[i] else used[i].removeprefix('./')
+            name = unquote(re.split('[?#]', used[i])[0].rsplit('/', 1)[-1]) if '://' in used[i] else used[i].removeprefix('./')
             files[i] = names.find(name, lambda: table.where(i))
     is_missing = np.array([o is None for o in files])
     if (is_missing | ~selection.keep).all() and selection.keep.any():

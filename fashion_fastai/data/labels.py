@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Vocab', 'LabelRow', 'LabelTable', 'LabelFiles', 'read_tables', 'read_groups', 'read_labels', 'write_labels',
-           'read_test_list']
+           'listed_paths', 'read_test_list']
 
 # %% ../../nbs/22_data.labels.ipynb #e57b27b3
 import warnings
@@ -252,8 +252,10 @@ def write_labels(
     with atomic_write(Path(folder)/'classes.txt') as f: f.write_text(text, encoding='utf-8', newline='\n')
 
 # %% ../../nbs/22_data.labels.ipynb #de86ac8d
-def _listed_paths(test):
-    "The column of paths of a list"
+def listed_paths(
+    test:str|Path, # CSV, Parquet, JSON lines or .xlsx with a column of paths
+)->list: # raises `InputError` if there is no such column, or no row
+    "The paths or addresses of the images in a list"
     table = SourceTable(test)
     column = table.path_column()
     if column is None: raise InputError(f"{test}: has no column file_path; it has {list_names(table.columns)}")
@@ -271,7 +273,7 @@ def read_test_list(
     "The images to predict; those of a folder are named by their path inside it, in alphabetical order"
     test = Path(test)
     if not test.is_dir():
-        file_paths = _listed_paths(test)
+        file_paths = listed_paths(test)
         images = find_images(file_paths, test.parent, strict, test)
         return pd.DataFrame(dict(file_path=file_paths, image=images))
     images = ImageFolder(test)

@@ -61,8 +61,9 @@ def decode_text(
     "A text in UTF-8, or in UTF-16 with a byte-order mark"
     try: return raw.decode(text_encoding(raw))
     except UnicodeDecodeError as e:
-        line = 1 + raw.count(b'\n', 0, e.start)
-        raise InputError(f"{path}, line {line}: the byte 0x{raw[e.start]:02x} is not UTF-8; save the file as UTF-8") from None
+        text = e.object # without a byte-order mark
+        line = 1 + text.count(b'\n', 0, e.start)
+        raise InputError(f"{path}, line {line}: the byte 0x{text[e.start]:02x} is not UTF-8; save the file as UTF-8") from None
 
 READ_ERRORS = OSError,EOFError,zlib.error # of files that may be compressed
 

@@ -18,6 +18,7 @@ from ..data.paths import find_images,find_rows
 from ..data.records import decode_text,text_encoding
 from ..data.source import PATH_COLUMNS,SourceTable
 from ..data.table import cell_text,read_rows
+from ..data.labels import listed_paths
 from ..outputs.prediction import make_prediction
 from ..outputs.submission import ImageList,image_list,read_image_list,require_images
 from .core import prediction_json
@@ -139,10 +140,12 @@ def read_inputs(
     if kind == 'text': return _text_images(source)
     source = source if is_remote(source) else Path(source)
     urls = []
-    if kind == 'table' and _has_addresses(source):
-        file_paths = read_rows(source, ['file_path']).texts['file_path'].tolist()
+    if kind == 'list' or kind == 'table' and _has_addresses(source):
+        file_paths = listed_paths(source)
         urls = list(filter(is_remote, file_paths))
         if urls and all(map(is_web, urls)): return _listed_images(file_paths, source)
+        if urls and kind == 'list':
+            raise InputError(f"{source}: {urls[0]!r} is no address of the web; for an object store use Parquet, or CSV with the column file_path")
     if kind != 'parquet' and not urls: return source
     from fashion_fastai.predict.catalogue import Catalogue # here, since most lists do not need it
     catalogue = Catalogue(source)
@@ -166,6 +169,7 @@ def _column_groups(test, column):
     table = SourceTable(test)
     table.require(column, 'group')
     path = table.path_column()
+    if path is None: raise InputError(f"{test}: has no column file_path")
     return {cell_text(o): cell_text(name) for _,batch in table.batches([path, column]) for o,name in zip(batch[path], batch[column])}
 
 def read_garments(
@@ -176,7 +180,7 @@ def read_garments(
     if column: return {k: o for k,o in _column_groups(test, column).items() if o}
     test = Path(test)
     path = (test if test.is_dir() else test.parent)/'groups.csv'
-    if is_remote(test) or not path.is_file() or input_kind(test) not in ('table','folder'): return {}
+    if is_remote(test) or not path.is_file() or input_kind(test) not in ('table','list','folder'): return {}
     rows,images = read_rows(path, ['file_path','group']),read_image_list(test)
     listed = find_rows(rows.texts['file_path'], images.file_paths, images.paths, path)
     return {images.file_paths[i]: group for i,group in zip(listed, rows.texts.get('group', [])) if i >= 0 and group}

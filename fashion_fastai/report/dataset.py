@@ -58,12 +58,13 @@ class DataCard:
         suspects:pd.DataFrame|None=None, # labels that are probably wrong, from `find_suspects`; None if not searched for
         seen=None, # `Appearance` to a trained network, from `see_data`; None without one
     ):
-        self.seen = seen
-        self.stats,self.issues,self.baseline,self.seed = stats,find_issues(stats),baseline_scores(stats),seed
-        self.suspects = suspects
-        for second in dict.fromkeys(o.second for o in seen.shifts) if seen else ():
-            shift = next(o for o in seen.shifts if o.second == second) # the fair comparison
-            if shift.is_notable: self.issues.insert(0, Issue(str(shift), fix=True))
+        self.stats,self.seed,self.suspects,self.seen = stats,seed,suspects,seen
+        self.cues,self.baseline = readable_cues(stats),baseline_scores(stats)
+        self.issues,fair = find_issues(stats, self.cues),{}
+        for o in seen.shifts if seen else (): fair.setdefault(o.second, o) # the first of each set of images is the fair comparison
+        self.shifts = list(fair.values())
+        for o in self.shifts:
+            if o.is_notable: self.issues.insert(0, Issue(str(o), fix=True))
 
     @property
     def to_fix(self): "Issues that should be fixed"; return [o for o in self.issues if o.fix]
@@ -151,8 +152,7 @@ class DataCard:
 
     def _cue_table(self, max_n=12):
         "The labels that are told best from a property of the files"
-        cues = readable_cues(self.stats)
-        cues = cues.loc[cues.max(axis=1).sort_values(ascending=False, kind='stable').index[:max_n]]
+        cues = self.cues.loc[self.cues.max(axis=1).sort_values(ascending=False, kind='stable').index[:max_n]]
         return Table([[name, *(f'{o:.2f}' for o in row)] for name,row in zip(cues.index, cues.values)], ['', *cues.columns])
 
     def _map(self):
@@ -168,11 +168,9 @@ class DataCard:
 
     def _shifts(self, max_n=12):
         "The images that tell sets apart, of sets that differ"
-        for i,shift in enumerate(self.seen.shifts if self.seen else ()):
-            if any(o.second == shift.second for o in self.seen.shifts[:i]): continue
-            is_new = shift.second == 'new'
+        for shift in self.shifts:
             rows,new = shift.rows[:max_n],self.seen.against
-            if is_new: images = [thumbnail_image(new.paths[k] or '', new.file_paths[k]) for k in rows]
+            if shift.second == 'new': images = [thumbnail_image(new.paths[k] or '', new.file_paths[k]) for k in rows]
             else: images = [self._thumbnail(o) for o in self.stats.frame.loc[rows].itertuples()]
             yield dict(text=str(shift), images=images, is_notable=shift.is_notable)
 

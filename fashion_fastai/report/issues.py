@@ -37,8 +37,9 @@ def readable_cues(
 
 class _Checks:
     "The issues of a data set, of each kind"
-    def __init__(self, stats):
+    def __init__(self, stats, readable_cues):
         self.stats,self.frame,self.readable,self.attributes = stats,stats.frame,stats.readable,stats.attributes
+        self.readable_cues = readable_cues
         self.many = _NOTABLE*stats.is_labelled.sum() # labelled images from which an issue should be fixed
 
     def bad_images(self):
@@ -130,7 +131,7 @@ class _Checks:
     def cues(self):
         "Labels that can be read from the files"
         # a black dress is dark, a checked one has edges
-        cues = readable_cues(self.stats).drop(columns=[CUES['brightness'],CUES['sharpness']])
+        cues = self.readable_cues.drop(columns=[CUES['brightness'],CUES['sharpness']])
         for name,values in zip(cues.index, cues.values):
             cue,auc = cues.columns[values.argmax()],values.max()
             if auc < _FAINT_CUE: continue
@@ -140,9 +141,10 @@ class _Checks:
 
 def find_issues(
     stats:DatasetStats, # of a data folder
+    cues:pd.DataFrame|None=None, # its `readable_cues`; None to compute them
 )->list: # of `Issue`, those to fix first
     "Remarkable properties of a data set, and which of them should be fixed"
-    o = _Checks(stats)
+    o = _Checks(stats, readable_cues(stats) if cues is None else cues)
     checks = o.bad_images,o.leaks,o.duplicates,o.split,o.categories,o.labels,o.images,o.quality,o.cues
     issues = [issue for check in checks for issue in check()]
     return sorted(issues, key=lambda o: not o.fix)
