@@ -98,6 +98,13 @@ class TestData:
         assert done.returncode == 0 and 'nothing found' in done.stdout, done.stdout
 
     @pytest.mark.slow
+    def test_a_recipe_that_goes_on_from_a_run(self, data, clean):
+        done = run_inprocess('doctor', data, '--from', clean) # whose network is not that of quick
+        assert done.returncode == 0 and 'start loss' not in done.stdout, done.stderr
+        assert refused(run_inprocess('doctor', data, '--from', data), 'is not a finished run')
+        assert refused(run_inprocess('doctor', data, '--precision', 'fp16'), 'precision fp16 needs a GPU')
+
+    @pytest.mark.slow
     def test_a_learning_rate_above_the_finders_curve(self, data):
         done = run_inprocess('doctor', data, '--recipe', 'demo', '--stages', '32x24:2', '--lr', '3', '--strict')
         assert 'learning rate: the learning rate is 3; the finder suggests' in done.stdout

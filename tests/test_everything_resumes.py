@@ -9,6 +9,7 @@ from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback,ReduceLROnPlateau,SaveModelCallback
 from fastai.callback.training import GradientAccumulation,GradientClip
 from fastai.torch_core import set_seed
+from fashion_fastai.callback.blocks import BlockStats
 from fashion_fastai.callback.checkpoint import Checkpoint
 from fashion_fastai.callback.ema import EMA
 from fashion_fastai.callback.mixup import CutMix,MixUp
@@ -19,7 +20,9 @@ from fashion_fastai.data.loader import fashion_dls
 from fashion_fastai.examples import quiet
 from fashion_fastai.build import fashion_learner
 from fashion_fastai.model.optimizer import optimizer_func
+from fashion_fastai.folders.run import STATS_FILE
 from fashion_fastai.recipes.settings import read_recipe
+from fashion_fastai.report.doctor import read_stats_file
 from fashion_fastai.train.core import train_run
 from fashion_fastai.train.folds import train_folds
 from fashion_fastai.train.timing import Pace
@@ -79,6 +82,33 @@ def test_the_same_bits_after_a_kill(fit, case):
         assert list(map(float, whole.recorder.losses)) == list(map(float, resumed.recorder.losses))
         assert whole.recorder.lrs == resumed.recorder.lrs
 
+def test_statistics_of_blocks_are_complete_after_a_kill(fit, tmp_path):
+    whole = BlockStats()
+    fit('stats.pt', cbs=[lambda: whole])
+    assert whole.start and whole.table.epoch.unique().tolist() == [0,1,2]
+    for at in ((0,1), (1,2), (2,4)):
+        resumed = BlockStats(tmp_path/'stats.json')
+        fit(f'stats {at}.pt', Kill(*at), cbs=[BlockStats])
+        fit(f'stats {at}.pt', seed=99, resume=True, cbs=[lambda: resumed])
+        assert resumed.start == whole.start and resumed.table.equals(whole.table), at
+    start,blocks = read_stats_file(tmp_path/'stats.json')
+    assert start == whole.start and len(blocks) == len(whole.table)
+
+def test_statistics_begin_in_the_middle_of_a_fit_without_any(fit, tmp_path):
+    "Its first batch is not taken for that of the fit"
+    fit('earlier.pt', Kill(0,2))
+    fit('earlier.pt', resume=True, cbs=[lambda: BlockStats(tmp_path/'stats.json')])
+    start,blocks = read_stats_file(tmp_path/'stats.json')
+    assert start == {} and blocks.epoch.unique().tolist() == [0,1,2]
+
+def test_statistics_of_another_network_are_refused(fit):
+    "A checkpoint may be a stranger's"
+    stats = BlockStats()
+    fit('blocks.pt', cbs=[lambda: stats])
+    for samples in ([[[1.,2.]]], [['a']], [[[1.,2.]],[[1.]]]):
+        stats.samples = samples
+        with pytest.raises(ValueError): stats.restored()
+
 def kill_at(monkeypatch, train_iter):
     "Let the training end before a batch, like a kill: nothing is saved"
     def killed(self):
@@ -130,6 +160,7 @@ def test_a_run_of_any_settings_ends_with_the_same_bits(case, finished, tmp_path,
     resumed = train_run(data, tmp_path/'run', recipe_of(**keys), resume=True)
     assert (tmp_path/'run'/'model.safetensors').read_bytes() == (tmp_path/'whole'/'model.safetensors').read_bytes()
     assert {o.name for o in (tmp_path/'run').iterdir()} == {o.name for o in (tmp_path/'whole').iterdir()}
+    assert (tmp_path/'run'/STATS_FILE).read_text() == (tmp_path/'whole'/STATS_FILE).read_text()
     timed = 'minutes','images_per_second','seconds','teacher','cache','commit' # somebody may be working on the code
     assert {key: o for key,o in resumed.items() if key not in timed} == {key: o for key,o in whole.items() if key not in timed}
 

@@ -2,7 +2,7 @@
 import json,shutil,subprocess
 from pathlib import Path
 import numpy as np,pandas as pd,pytest
-from conftest import refused,run_inprocess
+from conftest import refused,run_inprocess,train
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.metrics import SCORES
 from fashion_fastai.train import provenance
@@ -58,6 +58,17 @@ def test_other_data_is_named_before_the_training(run, garments, tmp_path):
     done = run_inprocess('reproduce', run, '--data', copy, '--out', tmp_path/'again')
     first,second = (done.stdout.index(o) for o in ('differs: data:', 'epoch 1/'))
     assert first < second and 'the weights differ' in done.stdout
+
+@pytest.mark.slow
+def test_a_final_fit_is_repeated_with_all_images(run, garments, tmp_path):
+    final = train(garments, tmp_path/'final', '--final', run, '--workers', 2)
+    done = run_inprocess('reproduce', final)
+    assert done.returncode == 0 and 'the weights agree bit for bit' in done.stdout and 'no scores of its own' in done.stdout, done.stderr
+    again,before = (json.loads((tmp_path/o/'metrics.json').read_text()) for o in ('final-again','final'))
+    assert again['n_train'] == before['n_train'] == 180 and again['data_hash'] == before['data_hash']
+    weights = tmp_path/'final-again'/'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-1] + b'?')
+    assert refused(run_inprocess('reproduce', final, '--resume'), 'the repetition does not agree') # there are no scores to agree
 
 def copied(run, folder, **changes):
     "A copy of a run with other values in metrics.json"

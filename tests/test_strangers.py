@@ -155,12 +155,13 @@ def test_a_small_file_of_predictions_does_not_fill_the_memory(run, tmp_path):
     assert not (tmp_path/'ran').exists()
 
 def test_scores_of_wrong_types_are_a_problem_of_the_run(run, exported, tmp_path):
-    for i,(key,value) in enumerate([('accuracy', 'high'), ('categories', []), ('minutes', {}), ('data', 1), ('folds', [{}]), ('decision', 'half'), ('folds', 1)]):
+    for i,(key,value) in enumerate([('accuracy', 'high'), ('categories', []), ('minutes', {}), ('data', 1), ('folds', [{}]), ('decision', 'half'), ('plan', []),
+            ('plan', {'changes': 1}), ('garments', {'accuracy': {'single': .5}}), ('folds', 1)]):
         stranger = copy(run, tmp_path/f'runs/{i}')
         edit_json(stranger/'metrics.json', lambda o: {**o, key: value})
         assert refused(run_inprocess('export', stranger, '--out', tmp_path/f'out{i}', '--card'), 'metrics.json: is not the scores of a run')
     done = run_inprocess('runs', tmp_path/'runs')
-    assert done.returncode == 0 and done.stdout.count('damaged: metrics.json is not the scores of a run') == 7, done.stdout
+    assert done.returncode == 0 and done.stdout.count('damaged: metrics.json is not the scores of a run') == 10, done.stdout
     (stranger/'settings.ini').unlink()
     (stranger/'settings.ini').write_text('[demo]\nrecipe = a\nrun = b\nproblem = c\nstages = 1\n')
     assert run_inprocess('runs', tmp_path/'runs').returncode == 0

@@ -96,6 +96,31 @@ def test_a_killed_search_continues_where_it_was(garments, tmp_path, monkeypatch)
     assert pd.read_csv(tmp_path/'killed'/'tune.csv').equals(pd.read_csv(tmp_path/'whole'/'tune.csv'))
     with pytest.raises(InputError, match='contains another search'): tune(garments, tmp_path/'killed', recipe, ['wd'], 1)
 
+def test_settings_are_numbers_however_they_are_written(garments, tmp_path, monkeypatch):
+    "1 of Python is 1.0 of a settings file"
+    Fake(monkeypatch, around(.02))
+    found = [tune(garments, tmp_path/'tune', read_recipe('demo', width=o, **RECIPE), ['lr'], minutes) for o,minutes in ((1, 1), (1., 1.))]
+    assert found[0] == found[1]
+
+def test_the_best_settings_are_trained_as_they_were_compared(garments, tmp_path, monkeypatch):
+    "Without the plan of recipe gpu, which would choose another network and other stages"
+    Fake(monkeypatch, around(.03))
+    recipe = read_recipe('gpu', cache='no')
+    tune(garments, tmp_path/'tune', recipe, ['lr'], 20)
+    tuned = read_recipe('tuned', tmp_path/'tune'/'best.ini')
+    assert recipe.is_planned and not tuned.is_planned and (tuned.stages, tuned.batch_size) == (recipe.stages, recipe.batch_size)
+
+def test_a_final_fit_is_not_tuned(garments, tmp_path):
+    with pytest.raises(InputError, match='a final fit cannot be tuned'): tune(garments, tmp_path, read_recipe('demo', final='run'), ['lr'], 1)
+
+@pytest.mark.slow
+def test_a_network_that_the_parent_does_not_have_loses(run, garments, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'plan_tuning', lambda *args: TunePlan([1], [3]))
+    recipe = read_recipe('demo', parent=str(run), stages='24x18:1', rule='fixed')
+    tune(garments, tmp_path/'tune', recipe, ['arch'], 60)
+    table = pd.read_csv(tmp_path/'tune'/'tune.csv').set_index('arch')
+    assert table.score.notna().to_dict() == {o: o == 'xresnet10' for o in table.index} and len(table) > 1
+
 def test_a_trial_that_diverges_loses(garments, tmp_path, monkeypatch):
     fake = Fake(monkeypatch, around(.006))
     train = fake.train

@@ -47,6 +47,11 @@ class BlockStats(Callback):
         self.blocks = network_blocks(self.model)
         self.weights = [[weight for weight in o.parameters() if weight.ndim > 1] for o in self.blocks.values()]
 
+    def restored(self):
+        "Refuse values of a checkpoint that belong to another network"
+        np.array(self.samples, float).reshape(-1, len(self.blocks), 2)
+        if not isinstance(self.start, dict) or not all(isinstance(o, dict) for o in self.rows): raise ValueError('statistics of blocks')
+
     def before_train(self):
         n = len(self.dls.train)
         self.measured = set(np.linspace(0, n-1, min(n, STEPS_PER_EPOCH)).round().astype(int).tolist())
@@ -56,7 +61,8 @@ class BlockStats(Callback):
         if self.iter in self.measured: self.before = [[o.detach().clone() for o in weights] for weights in self.weights]
 
     def after_loss(self):
-        if not self.training or not self.is_recorded or self.start: return
+        # once; a checkpoint of before there were statistics has no first batch
+        if not self.training or not self.is_recorded or self.start or self.train_iter: return
         images = self.xb[0].detach().float()
         losses = dict(loss=self.loss, expected_loss=self._uninformed_loss())
         values = dict(losses, mean=images.mean(), std=images.std(), low=images.min(), high=images.max())

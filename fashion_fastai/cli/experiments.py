@@ -45,7 +45,7 @@ def _reproduce(args):
     from fashion_fastai.train.reproduce import reproduce
     result = reproduce(args.run, args.out, args.data, args.resume)
     print(f'\n{result}', flush=True)
-    if not result.agrees: raise InputError(f"{args.run}: the scores of the repetition do not agree")
+    if not result.agrees: raise InputError(f"{args.run}: the repetition does not agree")
 
 REPRODUCE = Command('train the settings of a run again, and say whether bits or scores agree',
     _reproduce_options, _reproduce)

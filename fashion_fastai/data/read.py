@@ -143,5 +143,5 @@ def read_data(
     data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional
     recipe:Recipe, # without minutes: its size decides at which size images are cached
 )->RunData: # raises `InputError` as `read_split` and `read_images` do
-    "Read labels and images"
-    return read_images(read_split(data, recipe), recipe)
+    "Read labels and images; all labels for training, if the recipe is that of a final fit"
+    return read_images((read_split if recipe.final == 'no' else read_all)(data, recipe), recipe)

@@ -121,6 +121,13 @@ def _is_decision(value):
 
 def _is_final(value): return _has(value, dict(run=is_text, metrics=lambda o: isinstance(o, dict)))
 
+def _is_plan(value): return _has(value, dict(changes=lambda o: is_list_of(o, lambda change: isinstance(change, dict))), ('changes',))
+
+def _are_garment_scores(value):
+    "Whether a value has scores of garments with several images"
+    def is_pair(o): return _has(o, dict(single=_is_score, joint=_is_score))
+    return _has(value, dict(images=_is_count, garments=_is_count, **{o: is_pair for o in SCORES}), tuple(SCORES))
+
 def _is_plain(value): return value is None or is_flag(value) or is_text(value) or is_number(value, -1e18, 1e18)
 
 _CHECKS = [(key, is_valid, expected) for keys,is_valid,expected in (
@@ -137,6 +144,8 @@ _CHECKS = [(key, is_valid, expected) for keys,is_valid,expected in (
     (('machine','versions'), lambda o: is_dict_of(o, _is_plain), 'texts and numbers'),
     (('data','device','precision','data_hash','commit'), is_text, 'a text'),
     (('final',), _is_final, 'a run and its scores'),
+    (('plan',), _is_plan, 'a plan and its changes'),
+    (('garments',), _are_garment_scores, 'the scores of images and garments'),
     (('channels_last','cache'), is_flag, 'true or false')) for key in keys]
 
 def _is_spread(value):

@@ -80,7 +80,7 @@ def read_stats_file(
     what = 'the statistics of a training'
     content = read_json(path, what)
     def is_value(o): return o is None or is_number(o, -1e30, 1e30)
-    def is_start(o): return is_dict_of(o, is_value) and set(_START) <= set(o)
+    def is_start(o): return is_dict_of(o, is_value) and (not o or set(_START) <= set(o)) # the first batch may be unknown
     def is_block(o): return isinstance(o, dict) and set(o) == set(_BLOCK) and all(_BLOCK[k](o[k]) for k in o)
     def are_blocks(o): return is_list_of(o, is_block)
     checks = [('start', is_start, f"numbers for {', '.join(_START)}"), ('blocks', are_blocks, 'a row per epoch and block')]

@@ -17,7 +17,7 @@ from ..recipes.recipe import Recipe
 from ..recipes.settings import read_recipe,read_recorded_recipe
 from ..report.doctor import data_findings,rate_findings,run_findings,training_findings
 from ..build import data_learner
-from .start import start_from
+from .start import check_recipe,start_from,with_earlier_runs
 
 # %% ../../nbs/97_train.doctor.ipynb #f6a1daac
 class _OneStep(Callback):
@@ -57,7 +57,8 @@ def doctor(
         return [*findings, *_rate_findings(data, read_recorded_recipe(folder/'settings.ini'))]
     if not (folder/'train.csv').is_file():
         raise InputError(f"{folder}: is neither a run folder nor a data folder with train.csv")
-    recipe = recipe or read_recipe('quick')
+    recipe = with_earlier_runs(recipe or read_recipe('quick'))
+    check_recipe(recipe)
     findings = data_findings(read_stats(folder, recipe.workers))
     if any(o.name == 'one_class' for o in findings): return findings # nothing could be learned
     return [*findings, *_rate_findings(folder, recipe)]

@@ -20,6 +20,7 @@ from ..recipes.settings import read_recorded_recipe
 from .core import train_run
 from .folds import read_folds,train_folds
 from .provenance import all_versions,data_hash,source_commit
+from .start import FREE_KEYS
 
 # %% ../../nbs/101_train.reproduce.ipynb #a2f41f99
 def score_difference(
@@ -41,8 +42,9 @@ class Reproduction:
 
     @property
     def agrees(self)->bool:
-        "Whether the weights are equal, or no score differs by more than two standard errors"
-        return self.same_bits or all(abs(o) <= max(2*error, 1e-6) for *_,o,error in self.scores.values())
+        "Whether the weights are equal, or no score differs by more than two standard errors; a final fit has no scores"
+        is_close = all(abs(o) <= max(2*error, 1e-6) for *_,o,error in self.scores.values())
+        return self.same_bits or (bool(self.scores) and is_close)
 
     def __str__(self):
         bits = 'the weights agree bit for bit' if self.same_bits else 'the weights differ'
@@ -50,7 +52,8 @@ class Reproduction:
             return f'{SCORES[key]}: {before:.4f}, again {after:.4f}, difference {difference:+.4f} ± {2*error:.4f}'
         lines = [line(key, *o) for key,o in self.scores.items()]
         same = 'data, versions, commit and machine are the same' if not self.differences else ''
-        scores = '' if self.same_bits else 'the scores agree' if self.agrees else 'the scores do not agree'
+        if not self.scores: lines = ['a final fit has no scores of its own: the weights alone are compared']
+        scores = '' if self.same_bits or not self.scores else 'the scores agree' if self.agrees else 'the scores do not agree'
         return '\n'.join(filter(None, [*lines, bits, scores, *self.differences, same]))
 
 def _flat(metrics):
@@ -77,20 +80,18 @@ def compare_reproduction(
 )->Reproduction: # raises `InputError` if their validation images differ
     "Compare weights, scores and what they depend on"
     folders = run,again = Path(run),Path(again)
-    interp = [FashionInterpretation.load(o/'validation.npz') for o in folders]
     metrics = [read_metrics(o/'metrics.json') for o in folders]
+    same_bits,differences = _weights(run) == _weights(again),list(_dependencies(*metrics))
+    if 'final' in metrics[0]: return Reproduction(same_bits, {}, differences)
+    interp = [FashionInterpretation.load(o/'validation.npz') for o in folders]
     names = [[Path(image).name for image in o.images] for o in interp]
     if names[0] != names[1]: raise InputError(f"{again}: has other validation images than {run}; the data has changed")
     per_image = dict(accuracy=[o.is_correct for o in interp], mean_f1=[o.f1_per_image for o in interp])
     scored = [key for key in per_image if key in metrics[0]]
     scores = {key: (*(o[key] for o in metrics), *score_difference(*per_image[key])) for key in scored}
-    return Reproduction(_weights(run) == _weights(again), scores, list(_dependencies(*metrics)))
+    return Reproduction(same_bits, scores, differences)
 
 # %% ../../nbs/101_train.reproduce.ipynb #f30573f6
-def _recorded(run, key):
-    "A value that metrics.json of a run should have"
-    return read_metrics(run/'metrics.json', (key,))[key]
-
 def reproduce(
     run:str|Path, # folder of a finished run
     out:str|Path|None=None, # folder of the repetition; None for RUN-again
@@ -100,21 +101,22 @@ def reproduce(
     "Train the settings of a run again, and compare"
     run = Path(run)
     if not is_finished(run): raise InputError(f"{run}: is not a finished run; give a folder with metrics.json")
-    out,data = Path(out or f'{run}-again'),Path(data or _recorded(run, 'data'))
+    metrics = read_metrics(run/'metrics.json', ('epochs',) if data else ('epochs','data'))
+    out,data = Path(out or f'{run}-again'),Path(data or metrics['data'])
     if not (data/'train.csv').is_file():
         raise InputError(f"{data}: there is no train.csv; name the folder of the run's data with --data")
-    metrics,recipe = read_metrics(run/'metrics.json'),read_recorded_recipe(run/'settings.ini')
-    recipe = replace(recipe, report=False, log='no')
+    recipe = read_recorded_recipe(run/'settings.ini')
+    recipe = replace(recipe, report=False, log='no', given=FREE_KEYS if recipe.final != 'no' else ()) # the rest is its run's
     now = dict(commit=source_commit(), versions=all_versions())
     for o in _dependencies(metrics, {**metrics, **now}): print(o, flush=True)
     if is_finished(out) and resume: return compare_reproduction(run, out)
     if (run/FOLDS_FILE).is_file():
         train_folds(data, out, recipe, int(read_folds(run/FOLDS_FILE).max()), resume=resume)
         return compare_reproduction(run, out)
-    if (metrics.get('plan') or {}).get('changes'):
+    if metrics.get('plan', {}).get('changes'):
         n = metrics['epochs']
         print(f"the plan of {run} was changed on the way: the repetition has its {n} epochs, and other bits", flush=True)
-        recipe = replace(recipe, epochs=metrics['epochs'])
+        recipe = replace(recipe, epochs=n)
     run_data = read_data(data, recipe)
     recorded,now = metrics.get('data_hash'),data_hash(run_data.table)
     if recorded and recorded != now: print(f"differs: data: {recorded}, now {now}", flush=True)

@@ -7,7 +7,7 @@ __all__ = ['TUNABLE', 'sample_trials', 'TunePlan', 'rung_epochs', 'plan_tuning',
            'plot_trials', 'tune']
 
 # %% ../../nbs/102_train.tune.ipynb #9918862b
-import json,math
+import math
 from contextlib import redirect_stdout
 from dataclasses import dataclass,replace
 from pathlib import Path
@@ -18,12 +18,14 @@ from ..core import InputError,STEMS,atomic_write
 from ..data.labels import LabelTable
 from ..data.read import RunData,read_data
 from ..data.split import grouped_split
+from ..folders.model import read_json,write_json
 from ..folders.run import MODEL_FILES,is_finished,locked_run,read_metrics
 from ..interpret.core import FashionInterpretation
 from ..metrics import SCORES
 from ..recipes.recipe import Recipe
 from ..recipes.settings import write_recipe
 from .core import train_run
+from .start import with_earlier_runs
 
 # %% ../../nbs/102_train.tune.ipynb #0b110ee8
 _FACTORS = dict(lr=8., wd=30., attribute_weight=4., category_weight=4.) # from value/factor to value*factor
@@ -120,22 +122,19 @@ class Tuning:
         minutes:float=60., # for search and comparison
     ):
         self.data,self.out,self.keys,self.minutes = data,Path(out),list(keys),minutes
-        self.recipe = replace(recipe, minutes=0, report=False)
+        if recipe.final != 'no': raise InputError('a final fit cannot be tuned: it has the settings of its run, and no validation images')
+        self.recipe = with_earlier_runs(replace(recipe, minutes=0., report=False)) # no plan: it would choose stages itself
         self.rows = [] # a dictionary per trial that was trained
         sample_trials(self.recipe, self.keys, 1) # refuses unknown keys
 
     def open(self):
         "Read the images, and refuse a folder of another search"
         self.run_data = read_data(self.data, self.recipe)
-        settings = {key: str(o) for key,o in self.recipe.settings.items()}
-        about = dict(data=fingerprint(self.run_data.table), keys=self.keys, minutes=self.minutes, recipe=settings)
+        about = dict(data=fingerprint(self.run_data.table), keys=self.keys, minutes=self.minutes, recipe=self.recipe.settings)
         file = self.out/'tune.json'
-        if file.is_file():
-            try: before = json.loads(file.read_text(encoding='utf-8'))
-            except ValueError: before = None
-            if before != about: raise InputError(f"{self.out}: contains another search; choose another folder with --out")
-        else:
-            with atomic_write(file) as f: f.write_text(json.dumps(about, indent=1), encoding='utf-8')
+        if not file.is_file(): write_json(file, about)
+        elif read_json(file, 'the description of a search') != about:
+            raise InputError(f"{self.out}: contains another search; choose another folder with --out")
         self.searched = search_split(self.run_data, self.recipe.seed)
 
     def train(self, folder, run_data, **changes):
@@ -146,7 +145,7 @@ class Tuning:
             out.mkdir(parents=True, exist_ok=True)
             try:
                 with (self.out/'log.txt').open('a', encoding='utf-8') as log,redirect_stdout(log):
-                    train_run(self.data, out, replace(self.recipe, **changes), resume=True, run_data=run_data)
+                    train_run(self.data, out, replace(self.recipe, **changes, given=tuple(changes)), resume=True, run_data=run_data)
             except InputError as e:
                 if folder.endswith('trial_00') or folder.startswith('comparison'): raise
                 failed.write_text(str(e), encoding='utf-8')
@@ -276,5 +275,6 @@ def tune(
         if values == sample_trials(tuning.recipe, keys, 1)[0]: # the recipe itself
             return Gain({}, values)
         gain = gain_of(tuning.compare(values), values)
-        write_recipe(replace(recipe, name='tuned', **values), tuning.out/'best.ini')
+        tuned = replace(tuning.recipe, report=recipe.report, name='tuned', **values)
+        write_recipe(tuned, tuning.out/'best.ini')
     return gain
