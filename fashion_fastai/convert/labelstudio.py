@@ -13,6 +13,7 @@ from xml.sax.saxutils import quoteattr
 import pandas as pd
 from ..core import InputError,UNKNOWN,atomic_write,read_regular
 from ..data.labels import Vocab
+from ..data.listed import LabelFile
 
 # %% ../../nbs/59_convert.labelstudio.ipynb #dbe9771e
 _LOCAL = '/data/local-files/?d='
@@ -66,10 +67,15 @@ def _read_json(path):
     if isinstance(tasks, list) and tasks and all(map(is_task, tasks)): return tasks
     raise InputError(f"{path}: is no export of Label Studio; choose the format JSON (not JSON-MIN) when exporting")
 
+def _list(values, key):
+    "A list in JSON; empty if there is none"
+    found = values.get(key)
+    return found if isinstance(found, list) else []
+
 def _last_result(task):
-    "What the last annotation says that was not skipped; None without one"
-    annotations = [o for o in task.get('annotations') or [] if isinstance(o, dict) and not o.get('was_cancelled')]
-    return annotations[-1].get('result') or None if annotations else None
+    "The result of the last annotation that was not skipped; None without one"
+    annotations = [o for o in _list(task, 'annotations') if isinstance(o, dict) and not o.get('was_cancelled')]
+    return _list(annotations[-1], 'result') or None if annotations else None
 
 def _task_image(task, place):
     "The image file of a task"
@@ -93,8 +99,7 @@ def read_label_studio(
         chosen = dict(category=[], attributes=[])
         for o in result:
             value = o.get('value') if isinstance(o, dict) else None
-            if not isinstance(value, dict) or o.get('from_name') not in chosen: continue
-            chosen[o['from_name']] += value.get('choices') or []
+            if isinstance(value, dict) and o.get('from_name') in list(chosen): chosen[o['from_name']] += _list(value, 'choices')
         for part,known in (('category', vocab.categories), ('attributes', vocab.attributes)):
             wrong = next((o for o in chosen[part] if o not in known), None)
             if wrong is not None: raise InputError(f"{place}: {part} has '{wrong}', which the run does not know")
@@ -107,9 +112,11 @@ def read_label_studio(
 def write_label_studio_labels(
     path:str|Path, # JSON that Label Studio exported
     vocab:Vocab, # names of the labels
-    out:str|Path, # CSV file to write
-)->int: # number of images
-    "Write the labels of an export as a table that `fashion train --with-labels` takes"
+    out:str|Path, # CSV file of labels, continued if it exists
+)->int: # number of images; raises `InputError` if one of the files is another
+    "Add the labels of an export to a table that `fashion train --with-labels` takes"
     frame = read_label_studio(path, vocab)
-    with atomic_write(out) as f: frame.astype(object).mask(frame == UNKNOWN, '').to_csv(f, index=False)
+    categories = frame.category_label if vocab.categories else [UNKNOWN]*len(frame)
+    labels = zip(categories, frame[list(vocab.attributes)].values)
+    LabelFile(out, vocab).add(dict(zip(frame.file_path, labels)))
     return len(frame)

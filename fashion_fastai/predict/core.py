@@ -123,7 +123,9 @@ def predict_images(
     **kwargs
 )->Predictions: # raises `InputError` as `predict_batches` does
     "Predict all images of a list in its order"
-    file_paths,*arrays,vocabs,bads,features = zip(*predict_batches(model, test, **kwargs))
+    batches = list(predict_batches(model, test, **kwargs))
+    if not batches: raise InputError('there are no images to predict')
+    file_paths,*arrays,vocabs,bads,features = zip(*batches)
     starts = np.cumsum([0, *map(len, file_paths)]).tolist()
     bad = {start+i: reason for start,o in zip(starts, bads) for i,reason in o.items()}
     features = None if features[0] is None else np.concatenate(features)

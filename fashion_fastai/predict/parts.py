@@ -22,7 +22,7 @@ from ..learner import FashionLearner
 from .model import LearnerPredictor,describe_model,load_model
 from .core import predict_batches
 from .catalogue import Catalogue,import_pyarrow
-from .rows import embedding_metadata,predictions_tables,rows_schema,table_predictions,write_rows
+from .rows import embedding_metadata,has_known_labels,predictions_tables,rows_schema,table_predictions,write_rows
 
 # %% ../../nbs/79_predict.parts.ipynb #c61b39d5
 def model_identity(
@@ -146,19 +146,12 @@ def _open_part(store, name):
     try: return import_pyarrow().parquet.ParquetFile(store.open(name))
     except (OSError, ValueError) as e: raise _not_readable(store, name, e) from None # PyArrow's errors are ValueErrors
 
-def _are_labels(labels, n):
-    "Whether all numbers of a column are from 0 to `n`-1"
-    return not labels.null_count and (not len(labels) or 0 <= labels.to_numpy().min() <= labels.to_numpy().max() < n)
-
 def _read_group(store, name, file, number, vocab, n_features):
     "The rows of a row group; refuses what `table_predictions` does not expect"
     schema = rows_schema(vocab, n_features)
     try: table = file.read_row_group(number).cast(schema)
     except (OSError, ValueError, TypeError) as e: raise _not_readable(store, name, e) from None
-    labels = [(table['category'], len(vocab.categories))] if vocab.categories else []
-    if vocab.attributes: labels.append((table['attributes'].combine_chunks().flatten(), len(vocab.attributes)))
-    has_all = not any(table[o].null_count for o in schema.names if o != 'bad')
-    if has_all and all(_are_labels(*o) for o in labels): return table
+    if has_known_labels(table, vocab): return table
     raise _not_readable(store, name, 'empty cells, or unknown labels')
 
 def _check_part(job, place, file):

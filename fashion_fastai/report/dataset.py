@@ -199,7 +199,7 @@ def check_data(
     "Print the data card of a data folder, and write it as a page"
     out = Path(out or f'{Path(data).resolve().name}-check.html')
     stats,seen = read_stats(data, workers),None
-    if run:
+    if run and len(stats.readable): # without images the issues say enough
         from fashion_fastai.similar.map import see_data # here, since it imports PyTorch
         seen = see_data(stats, run, against, workers=workers)
     card = DataCard(stats, suspects=suspects, seen=seen)

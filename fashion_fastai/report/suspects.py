@@ -8,9 +8,10 @@ __all__ = ['SUSPECT_COLUMNS', 'suspicious_rows', 'find_suspects', 'write_suspect
 # %% ../../nbs/88_report.suspects.ipynb #bdf157ed
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 import numpy as np,pandas as pd
-from ..core import InputError,UNKNOWN,atomic_write,optional
+from ..core import InputError,UNKNOWN,atomic_write
 from ..data.paths import find_images
 from ..data.table import read_texts,reject_rows
 from ..data.labels import read_tables
@@ -18,19 +19,35 @@ from ..data.corrections import label_targets
 from ..interpret.core import FashionInterpretation
 
 # %% ../../nbs/88_report.suspects.ipynb #a0aa988f
+def _prune_by_class(labels, probabilities):
+    "Which labels are probably wrong: of each class as many as images are confidently of another, those of the lowest probability"
+    is_suspect,counts = np.zeros(len(labels), bool),np.bincount(labels)
+    thresholds = np.bincount(labels, probabilities[np.arange(len(labels)),labels])/counts
+    is_confident = probabilities >= thresholds - 1e-6
+    guesses = np.where(is_confident.sum(1) > 1, probabilities.argmax(1), is_confident.argmax(1))
+    for k,n in enumerate(counts):
+        rows = np.flatnonzero(labels == k)
+        of_class = guesses[rows[is_confident[rows].any(1)]]
+        n_right,n_wrong = max(1, (of_class == k).sum()),(of_class != k).sum()
+        n_suspects = n - max(1, round(n*n_right/(n_right + n_wrong)))
+        is_suspect[rows[np.argsort(probabilities[rows,k], kind='stable')[:n_suspects]]] = True
+    return is_suspect
+
 def suspicious_rows(
     labels:np.ndarray, # given label of each image, `UNKNOWN` where unknown, shape (n,)
     probabilities:np.ndarray, # of networks that did not train on the image, shape (n, n_labels)
-)->pd.DataFrame: # columns row, given, suggested (labels) and score, lowest score first; raises `InputError` without cleanlab
-    "Confident learning: the images whose label is probably wrong"
-    with optional('clean', 'searching wrong labels'): from cleanlab.filter import find_label_issues
+)->pd.DataFrame: # columns row, given, suggested (labels) and score, lowest score first
+    "Confident learning (Northcutt, Jiang and Chuang 2021): the images whose label is probably wrong"
+    try: from cleanlab.filter import find_label_issues
+    except ImportError: find = _prune_by_class
+    else: find = partial(find_label_issues, filter_by='prune_by_class', n_jobs=1)
     rows = np.flatnonzero(labels != UNKNOWN)
     given,probabilities = labels[rows],probabilities[rows].astype(np.float64)
-    present = np.unique(given) # cleanlab expects every class among the labels
+    present = np.unique(given) # every class is expected among the labels
     probabilities,codes = probabilities[:,present],np.searchsorted(present, given)
     probabilities /= np.maximum(probabilities.sum(1, keepdims=True), 1e-12)
     is_suspect = np.zeros(len(rows), bool)
-    if len(present) > 1: is_suspect = find_label_issues(codes, probabilities, filter_by='prune_by_class', n_jobs=1)
+    if len(present) > 1: is_suspect = find(codes, probabilities)
     suggested = present[probabilities.argmax(1)] if len(present) else given
     table = pd.DataFrame(dict(row=rows, given=given, suggested=suggested, score=probabilities[np.arange(len(rows)),codes]))
     return table[is_suspect].sort_values('score', kind='stable', ignore_index=True)

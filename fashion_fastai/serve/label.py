@@ -8,20 +8,19 @@ __all__ = ['LabelPage', 'Labelling', 'label_page', 'run_vocab', 'label_images']
 # %% ../../nbs/110_serve.label.ipynb #f7b78dda
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np,pandas as pd
+import numpy as np
 from PIL import Image
-from ..core import InputError,UNKNOWN,atomic_write,locked
+from ..core import InputError,UNKNOWN
 from ..data.image import open_image
 from ..data.labels import Vocab
-from ..data.listed import read_list_labels
-from ..data.table import read_rows
+from ..data.listed import LabelFile
 from ..folders.model import config_path,read_config
 from ..similar.suggest import read_suggestions
 from .page import import_gradio,open_page,run_page
 
 # %% ../../nbs/110_serve.label.ipynb #c17e1321
 class LabelPage(NamedTuple):
-    "What the page shows"
+    "One image, as the page shows it"
     index:int # of the image; the number of images if all are labelled
     image:Image.Image|None # None if all are labelled, or the image cannot be read
     category:str|None # name; None if unknown
@@ -37,21 +36,10 @@ class Labelling:
         out:str|Path|None=None, # file of the labels, continued if it exists; None for labels.csv beside `suggestions`
     ): # raises `InputError` if one of them cannot be read
         self.rows,self.vocab = read_suggestions(suggestions, vocab).to_dict('records'),vocab
-        self.out = Path(out or Path(suggestions).with_name('labels.csv'))
-        self.columns = ['file_path', *(['category_label'] if vocab.categories else []), *vocab.attributes]
-        self.labels = self._read()
-
-    def _read(self):
-        "Image -> labels, of what has been labelled before"
-        if not self.out.is_file(): return {}
-        no_labels = f"{self.out}: exists, and is not a file of such labels; choose another with --out"
-        try: rows,labels = read_rows(self.out, self.columns),read_list_labels(self.out, self.vocab)
-        except InputError as e: raise InputError(f"{e}; choose another file with --out") from None
-        if not labels or rows.names or list(rows.texts) != self.columns: raise InputError(no_labels)
-        return dict(zip(rows.texts['file_path'], zip(*labels)))
+        self.file = LabelFile(out or Path(suggestions).with_name('labels.csv'), vocab)
 
     def __len__(self): return len(self.rows)
-    def _is_open(self, i): return self.rows[i]['image'] not in self.labels
+    def _is_open(self, i): return self.rows[i]['image'] not in self.file.labels
     def next_open(self, after=-1):
         "The first image behind `after` without labels, else the first of all"
         order = [*range(after+1, len(self)), *range(after+1)]
@@ -64,35 +52,28 @@ class Labelling:
         unknown:list=(), # names of those of which it is not known
     )->LabelPage: # of the next image; raises `InputError` for unknown names, or if the file cannot be written
         "Write the labels of an image, beside those that others have written since"
-        names = [*([category] if category else []), *attributes, *unknown]
-        wrong = set(names) - {*self.vocab.categories, *self.vocab.attributes}
+        wrong = {*attributes, *unknown} - {*self.vocab.attributes} | {category or None} - {None, *self.vocab.categories}
         if wrong or not 0 <= i < len(self): raise InputError(f"'{min(wrong, default=i)}' is not a label of an image here")
         label = self.vocab.categories.index(category) if category else UNKNOWN
         flags = np.array([UNKNOWN if o in unknown else int(o in attributes) for o in self.vocab.attributes], np.int8)
-        busy = f"{self.out}: another page is writing it"
-        with locked(self.out.with_name(f'.{self.out.name}.lock'), busy, wait=lambda: None):
-            self.labels = {**self.labels, **self._read(), self.rows[i]['image']: (label, flags)}
-            def cells(label, flags): return [*([label] if self.vocab.categories else []), *flags]
-            rows = [[path, *cells(*labels)] for path,labels in self.labels.items()]
-            frame = pd.DataFrame(rows, columns=self.columns)
-            with atomic_write(self.out) as f: frame.astype(object).mask(frame == UNKNOWN, '').to_csv(f, index=False)
+        self.file.add({self.rows[i]['image']: (label, flags)})
         return self.page(self.next_open(i))
 
     def page(self,
         i:int, # of the image
     )->LabelPage:
-        "What to show about an image: its labels, or else the predictions"
+        "The image `i`, with its labels or else the predictions"
         n_done = sum(not self._is_open(k) for k in range(len(self)))
         progress = f"{n_done:,} of {len(self):,} labelled"
         if i >= len(self):
-            text = f"### All {len(self):,} images are labelled\n\nThe labels are in `{self.out}`."
+            text = f"### All {len(self):,} images are labelled\n\nThe labels are in `{self.file.path}`."
             return LabelPage(i, None, None, [], [], text)
         row = self.rows[i]
         try: image = open_image(row['image'])
         except InputError: image = None
         category,attributes,unknown = row['category'] or None,[o for o in self.vocab.attributes if row[o] == '1'],[]
         if not self._is_open(i):
-            label,flags = self.labels[row['image']]
+            label,flags = self.file.labels[row['image']]
             category = None if label == UNKNOWN else self.vocab.categories[label]
             def names(value): return [o for o,flag in zip(self.vocab.attributes, flags) if flag == value]
             attributes,unknown = names(1),names(UNKNOWN)
@@ -151,7 +132,7 @@ def label_page(
     def save(i, category, attributes, unknown):
         return show(labelling.save(int(i), None if category == _UNKNOWN else category, attributes, unknown))
     with gr.Blocks(title='Label images', analytics_enabled=False) as page:
-        gr.Markdown(f"# Label images\nLabels are written to `{labelling.out}`. {_HELP}")
+        gr.Markdown(f"# Label images\nLabels are written to `{labelling.file.path}`. {_HELP}")
         index = gr.Number(0, visible='hidden') # what the visitor sees is labelled, even if a key is pressed twice
         with gr.Row():
             with gr.Column():

@@ -127,7 +127,7 @@ def web_page(
     title:str, # name of the model
     examples:list, # paths of images to try
 ): # gradio's `Blocks`; raises `InputError` if gradio is not installed
-    "A page with two tabs: one image with its prediction and heat map, and many images with a table"
+    "The page: one image with its prediction and heat map, many images with a table, and similar items of a catalogue"
     gr,vocab = import_gradio(),service.model.vocab
     about = f"The model `{title}` predicts {len(vocab.categories)} categories and {len(vocab.attributes)} attributes."
     with gr.Blocks(title='What is this garment?', analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:

@@ -140,10 +140,12 @@ class PredictionService:
     )->SimilarPage: # raises `InputError`
         "The items of the catalogue that are most similar to an image"
         if not upload: return SimilarPage([], [])
+        if not (isinstance(n, (int,float)) and 1 <= n <= MAX_TABLE_ROWS): # a visitor can write anything into a request
+            raise InputError(f"the number of items should be from 1 to {MAX_TABLE_ROWS}")
         name,path = self._resolve(upload)
         check_image(path, name)
         with self.image_lock:
-            try: items = self.catalogue.find(path, min(int(n), MAX_TABLE_ROWS))
+            try: items = self.catalogue.find(path, int(n))
             except InputError as e: raise InputError(str(e).replace(str(path), name)) from None
             thumbnails = self.catalogue.thumbnails(items)
         captions = [f'{o.category} {o.similarity:.2f}'.strip() for o in items]

@@ -20,7 +20,8 @@ from ..outputs.submission import Predictions
 from ..predict.catalogue import import_pyarrow
 from ..predict.core import as_predictor,predict_batches,predict_images
 from ..predict.inputs import read_inputs
-from ..predict.rows import column_matrix,embedding_metadata,predictions_tables,rows_schema,table_predictions,write_rows
+from ..predict.rows import (column_matrix,embedding_metadata,has_known_labels,predictions_tables,rows_schema,
+    table_predictions,write_rows)
 from ..predict.store import is_remote
 
 # %% ../../nbs/81_similar.embed.ipynb #3a7b97f1
@@ -114,6 +115,10 @@ _CHECKS = [(('list','weights'), is_text, 'a text'),
     (('features',), lambda o: type(o) is int and o > 0, 'a whole number above 0'),
     (('categories','attributes'), are_names, 'a list of names, each once')]
 
+def _are_finite(vectors):
+    "Whether float16 `vectors` have neither NaN nor infinity, whose exponents are ones only; `np.isfinite` takes five times as long"
+    return not (vectors.view(np.uint16) & 0x7c00 == 0x7c00).any()
+
 class EmbeddingFiles:
     "The embeddings in a Parquet file, or in a folder of parts"
     def __init__(self,
@@ -158,9 +163,9 @@ class EmbeddingFiles:
     def _check_parts(self):
         "Refuse a folder that lacks parts"
         try: job = json.loads((self.files[0][1].schema_arrow.metadata or {}).get(b'job', b'{}'))
-        except ValueError: job = {}
-        expected = job.get('rows', len(self)) if isinstance(job, dict) else len(self)
-        if self.path.is_dir() and len(self) != expected:
+        except (ValueError, RecursionError): job = None
+        expected = job.get('rows') if isinstance(job, dict) else None
+        if self.path.is_dir() and type(expected) is int and len(self) != expected:
             raise InputError(f"{self.path}: has {len(self):,} of {expected:,} rows; embed the parts that are missing")
 
     def __len__(self): return sum(file.metadata.num_rows for _,file in self.files)
@@ -191,8 +196,12 @@ class EmbeddingFiles:
         "The rows, group by group"
         for name,file in self.files:
             for group in range(file.num_row_groups):
-                try: yield file.read_row_group(group, columns)
+                try: table = file.read_row_group(group, columns)
                 except (OSError, ValueError) as e: raise self._error(name, e) from None
+                if not has_known_labels(table, self.vocab): raise self._error(name, 'it has empty cells, or unknown labels')
+                if 'embedding' in table.column_names and not _are_finite(column_matrix(table, 'embedding')):
+                    raise self._error(name, 'it has vectors that are not numbers')
+                yield table
 
     def vectors(self,
         type:np.dtype=np.float16, # of the array
@@ -201,7 +210,6 @@ class EmbeddingFiles:
         vectors,row = np.empty((len(self), self.n_features), type),0
         for table in self.tables(['embedding']):
             part = column_matrix(table, 'embedding')
-            if not np.isfinite(part).all(): raise self._error(self.path, 'it has vectors that are not numbers')
             vectors[row:row+len(part)] = part
             row += len(part)
         return vectors

@@ -142,7 +142,7 @@ def see_data(
 )->Appearance: # raises `InputError` for a run that cannot be loaded
     "The map, the outliers and the shifts of a data folder"
     folder,frame = network_folder(run),stats.readable
-    predictor = as_predictor(folder)
+    predictor,images = as_predictor(folder),read_inputs([against]) if against else None
     def embed(file_paths, paths):
         return embed_images(predictor, ImageList(file_paths, paths, set()), workers=workers, progress=terminal_progress)
     print(f"looking at {len(frame):,} images with {folder}", flush=True)
@@ -163,13 +163,18 @@ def see_data(
         shift = measure_shift(vectors[sets[first]], vectors[sets['test']], (first, 'test'), seed)
         shifts.append(shift._replace(rows=frame.index.values[sets['test'][shift.rows]]))
     if against:
-        images = read_inputs([against])
         new = embed_images(predictor, images, workers=workers, progress=terminal_progress)
         rows = np.flatnonzero(new.is_readable)
         shift = measure_shift(vectors[sets[reference]], new.vectors[rows], (reference, 'new'), seed)
         shifts.append(shift._replace(rows=rows[shift.rows]))
-        new = ImageList(new.file_paths, new.images(), set())
+        new = ImageList(new.file_paths, _image_places(images, new), set())
     return Appearance(frame.index.values[shown], points, frame.index.values[outliers], shifts, new)
+
+def _image_places(images, embeddings):
+    "Where the images from `read_inputs` are, to be shown"
+    if isinstance(images, ImageList): return images.paths
+    if isinstance(images, Path): return embeddings.images()
+    return [None]*len(embeddings) # those of a large catalogue are not fetched again
 
 def _validation_images(folder):
     "Paths of the images that a network was validated on"

@@ -57,7 +57,6 @@ def nearest_vectors(
         block = block.astype(np.float32, copy=False)
         # a product with one vector reads the block once, without packing it
         cosines = (block@queries[0])[None] if len(queries) == 1 else queries@block.T
-        np.nan_to_num(cosines, copy=False, nan=-1) # of a damaged file
         rows = np.broadcast_to(np.arange(start, start + len(block)), cosines.shape)
         return _best(cosines, rows, n)
     best = Neighbours(np.empty((len(queries), 0), int), np.empty((len(queries), 0), np.float32))

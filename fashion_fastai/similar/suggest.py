@@ -15,6 +15,7 @@ from ..data.labels import read_tables
 from ..data.paths import find_images
 from ..data.table import read_texts
 from ..outputs.submission import Predictions
+from ..predict.catalogue import import_pyarrow
 from ..predict.core import as_predictor
 from .embed import EmbeddingFiles,Embeddings,embed_images
 
@@ -102,6 +103,8 @@ def suggest_images(
         embeddings = files.read()
     else: embeddings = embed_images(model, test, **kwargs)
     images,vocab,predictions = embeddings.images(folder),embeddings.vocab,embeddings.predictions
+    taken = next((o for o in vocab.attributes if o in FIXED_COLUMNS), None)
+    if taken: raise InputError(f"{name}: has an attribute named '{taken}', which is a column of the suggestions; rename it")
     rows = suggested_rows(embeddings, n, images, _training_images(data, vocab) if data else (), seed)
     if not len(rows):
         reasons = 'all are certain, cannot be read, or are near-duplicates of training images'
@@ -115,7 +118,6 @@ def suggest_images(
 
 def _is_embeddings(path):
     "Whether a Parquet file was written by `fashion embed`"
-    from fashion_fastai.predict.catalogue import import_pyarrow
     try: return b'embedding' in (import_pyarrow().parquet.read_schema(path).metadata or {})
     except (OSError, ValueError): return True # damaged: `EmbeddingFiles` says so
 
