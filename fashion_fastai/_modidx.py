@@ -640,6 +640,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fashion_fastai.core.batch_advice': ('core.html#batch_advice', 'fashion_fastai/core.py'),
                                      'fashion_fastai.core.cache_home': ('core.html#cache_home', 'fashion_fastai/core.py'),
                                      'fashion_fastai.core.fmt_size': ('core.html#fmt_size', 'fashion_fastai/core.py'),
+                                     'fashion_fastai.core.is_terminal': ('core.html#is_terminal', 'fashion_fastai/core.py'),
                                      'fashion_fastai.core.locked': ('core.html#locked', 'fashion_fastai/core.py'),
                                      'fashion_fastai.core.name_problem': ('core.html#name_problem', 'fashion_fastai/core.py'),
                                      'fashion_fastai.core.oom_hint': ('core.html#oom_hint', 'fashion_fastai/core.py'),

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STOP_SIGNALS', 'UNKNOWN', 'SPLITS', 'RULES', 'STEMS', 'OPTIMIZERS', 'LOGGERS', 'MAX_SIDE', 'InputError', 'optional',
            'Terminated', 'stopped_by_signals', 'remove_leftovers', 'atomic_write', 'locked', 'require_empty',
-           'atomic_dir', 'fmt_size', 'name_problem', 'usable_names', 'cache_home', 'terminal_progress', 'track',
-           'prefetch_map', 'oom_hint', 'batch_advice', 'read_regular']
+           'atomic_dir', 'fmt_size', 'name_problem', 'usable_names', 'cache_home', 'is_terminal', 'terminal_progress',
+           'track', 'prefetch_map', 'oom_hint', 'batch_advice', 'read_regular']
 
 # %% ../nbs/00_core.ipynb #d9199f82
 import os,re,shutil,signal,sys,tempfile,threading,time,warnings
@@ -201,12 +201,16 @@ def cache_home()->Path:
     return Path(xdg_cache_home())/'fashion_fastai'
 
 # %% ../nbs/00_core.ipynb #9ae2143b
+def is_terminal()->bool:
+    "Whether stdout is a terminal; a program without a console, or under `redirect_stdout(None)`, has none"
+    return sys.stdout is not None and sys.stdout.isatty()
+
 def terminal_progress(
     iterable:Iterable, # what is iterated over
     total:int|None=None, # number of items, where `iterable` has no length
 )->Iterable:
     "`iterable` with a progress bar if stdout is a terminal"
-    if not sys.stdout.isatty(): return iterable
+    if not is_terminal(): return iterable
     try: from fastprogress.fastprogress import progress_bar
     except ImportError: return iterable # an environment without PyTorch may lack it
     return progress_bar(iterable, total=total, leave=False)

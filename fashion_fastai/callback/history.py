@@ -6,14 +6,13 @@
 __all__ = ['History', 'log_lines', 'progress_or_log']
 
 # %% ../../nbs/43_callback.history.ipynb #f3a8e03f
-import sys
 from contextlib import contextmanager,nullcontext
 from pathlib import Path
 import pandas as pd
 from fastai.callback.core import Callback
 import fastai.callback.progress # noqa: F401, adds no_bar to `Learner`
 from fastai.learner import Learner
-from ..core import atomic_write,fmt_size
+from ..core import atomic_write,fmt_size,is_terminal
 
 # %% ../../nbs/43_callback.history.ipynb #be5cb6b9
 class History(Callback):
@@ -57,4 +56,4 @@ def progress_or_log(
     learn:Learner, # that is fitted inside the block
 ):
     "A progress bar if stdout is a terminal, `log_lines` otherwise"
-    return nullcontext(learn) if sys.stdout.isatty() else log_lines(learn)
+    return nullcontext(learn) if is_terminal() else log_lines(learn)

@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Callable
 from fastcore.meta import delegates
-from ..core import InputError,optional,stopped_by_signals
+from ..core import InputError,is_terminal,optional,stopped_by_signals
 from ..data.files import image_suffixes
 from ..predict.onnx import load_engine
 from .uploads import MAX_UPLOAD
@@ -283,7 +283,7 @@ def run_page(
     with stopped_by_signals(),page as url:
         print(f"the page of {name} is at {url} (Ctrl-C ends it)", flush=True)
         has_screen = sys.platform in ('win32','darwin') or os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
-        if browser and sys.stdout.isatty() and has_screen: webbrowser.open(url)
+        if browser and is_terminal() and has_screen: webbrowser.open(url)
         while True: time.sleep(3600)
 
 @delegates(serve_page, but=['model'])
