@@ -45,7 +45,7 @@ def _evenly_spaced(dls, n=256):
     return images.as_subclass(torch.Tensor)
 
 def _balance(attributes, balance, device):
-    "What `attribute_loss` takes for key `attribute_balance`"
+    "The weights that `attribute_loss` takes for key `attribute_balance`"
     if balance == 'asymmetric' or not balance: return balance or None
     if isinstance(balance, str): raise InputError(f"attribute_balance is '{balance}', but should be a power from 0 to 1, or asymmetric")
     return torch.tensor(label_weights(attributes, balance), dtype=torch.float32, device=device)

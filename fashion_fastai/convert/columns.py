@@ -94,7 +94,7 @@ def _split(text, separator):
 def find_separator(
     texts:list, # different cells of a column
 )->str|None: # None if each cell is one name; raises `ValueError` with a cell that may be one name or several, and its separator
-    "What separates the names in the cells of a column: one of | ; , and space, as far as that can be told"
+    "The separator of the names in the cells of a column: one of | ; , / & + and space, as far as that can be told"
     for separator in '|;,/&+ ':
         several = [o for o in texts if separator in o]
         if not several: continue

@@ -56,7 +56,7 @@ class SourceImages(NamedTuple):
     first_left_out:dict={} # reason -> place of the first row that was left out
 
 class ConversionSummary(NamedTuple):
-    "What a conversion has written"
+    "Counts of what a conversion wrote and left out"
     splits:dict # split -> images
     categories:dict # name -> images
     attributes:dict # name -> images

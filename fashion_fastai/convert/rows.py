@@ -46,7 +46,7 @@ def _conditions(table, only):
     return found
 
 class TableRows:
-    "What the rows of a table say, n of them"
+    "Images and labels of the rows of a table, n of them"
     def __init__(self,
         table:SourceTable, # of images
         columns:dict, # what -> name of its column, such as category and split

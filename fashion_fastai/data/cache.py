@@ -39,7 +39,7 @@ def cache_folder(
 def file_stat(
     path:str|Path, # file
 )->tuple: # (bytes, modification time); (-1, -1) if it is missing
-    "What tells whether a file was changed"
+    "Size and time of a file, which differ after a change"
     try: stat = os.stat(path)
     except OSError: return -1,-1
     return stat.st_size,stat.st_mtime_ns

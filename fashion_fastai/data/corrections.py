@@ -21,7 +21,7 @@ DECISIONS = 'keep','change','drop'
 CORRECTION_COLUMNS = ['file_path','target','given','suggested','decision']
 
 class Target(NamedTuple):
-    "What a label is about: the category, an attribute, or a group of attributes that exclude one another"
+    "The category, an attribute, or a group of attributes that exclude one another"
     columns:list # of a label table
     names:list # of its labels, in their order
 
@@ -37,7 +37,7 @@ class Target(NamedTuple):
     def values(self,
         label:int, # of the target
     )->list: # of its columns
-        "What a label table has for `label`"
+        "The cells of a label table that stand for `label`"
         n = len(self.columns)
         return [label] if n == 1 else [int(k == label) for k in range(n)]
 
@@ -56,7 +56,7 @@ def label_targets(
     return targets
 
 def _check_row(row, targets, labels):
-    "What is wrong with a correction; '' if nothing"
+    "The fault of a correction; '' if there is none"
     if row['target'] not in targets: return f"target is '{row['target']}', not one of {', '.join(list(targets)[:10])}"
     if row['file_path'] not in labels.index: return f"'{row['file_path']}' is not in the tables"
     if row['decision'] not in DECISIONS: return f"decision is '{row['decision']}', not {', '.join(DECISIONS)}"

@@ -16,7 +16,7 @@ from .records import READ_ERRORS,clean_name,open_content,text_encoding
 
 # %% ../../nbs/17_data.csvfile.ipynb #c2a740ac
 def _separator(line):
-    "What separates the cells of a header; | only where nothing else does"
+    "The separator of a header's cells; | only if there is no other"
     def width(o): return len(next(csv.reader([line], delimiter=o, skipinitialspace=True), []))
     separator = max(',;\t', key=width)
     return separator if width(separator) > 1 or width('|') == 1 else '|'

@@ -24,7 +24,7 @@ from .quality import Quality,measure_quality
 THUMBNAIL = 16,17 # height and width
 
 class ImageInfo(NamedTuple):
-    "What the duplicate search and the data card keep of an image"
+    "Properties of an image for the duplicate search and the data card"
     size:tuple # (height, width) in pixels, as stored
     mode:str # of Pillow: RGB, L, CMYK, P, …
     digest:bytes # of the file's bytes

@@ -61,7 +61,7 @@ def is_image_head(
 def kind_of(
     head:bytes, # first `HEAD` bytes of a file, or more
 )->str: # such as `a zip archive`; '' if unknown, as for text
-    "What a file is, by its first bytes, whatever its name says"
+    "The kind of a file by its first bytes, whatever its name says"
     if not head: return 'an empty file'
     if is_image_head(head): return 'an image'
     if head[4:8] == b'ftyp': return 'a HEIF image, which needs the package pillow-heif' if head[8:12] in _HEIF_BRANDS else 'a video'

@@ -61,7 +61,7 @@ def find_root(
 
 # %% ../../nbs/15_data.paths.ipynb #d1d90685
 def _image_key(name):
-    "What spellings of a file name have in common: composed accents, a suffix in lower case"
+    "A file name with composed accents and a suffix in lower case, the same for all its spellings"
     stem,suffix = os.path.splitext(normalize('NFC', name))
     return stem + suffix.lower()
 

@@ -38,7 +38,7 @@ def trained_parts(
     return table if vocab is table.vocab else LabelTable(frame, vocab, table.data, table.images, table.groups)
 
 class RunData(NamedTuple):
-    "What a training needs of a data folder"
+    "Labels, splits and images of a data folder, for a training"
     table:LabelTable # without unreadable images
     packed:PackedImages|None # cached images, if the recipe uses a cache
     bad:dict # `file_path` -> why it cannot be read

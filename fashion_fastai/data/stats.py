@@ -19,7 +19,7 @@ from .duplicates import ImageInfo,THUMBNAIL,near_pairs,read_infos
 
 # %% ../../nbs/34_data.stats.ipynb #2f781c6d
 class DatasetStats(NamedTuple):
-    "What is known of the images of a data folder, n of them"
+    "Labels and properties of the images of a data folder, n of them"
     data:Path # data folder
     vocab:Vocab # names of the labels
     frame:pd.DataFrame # a row per image; columns: see the text above

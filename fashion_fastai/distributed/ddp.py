@@ -70,7 +70,7 @@ class DataParallel(Callback):
         if self.training and self.has_unknown: self.learn.loss_func.scales = self._scales()
 
     def _scales(self):
-        "What turns means over this process's known labels, averaged over all, into the mean over all known labels"
+        "The factor that turns means over this process's known labels, averaged over all, into the mean over all known labels"
         known_part = torch.stack([(o >= 0).float().sum()/max(1, o.numel()) for o in self.yb])
         return (known_part/self.processes.mean(known_part).clamp(min=1e-6)).unbind()
     def after_batch(self): self._unwrap() # of a batch that was cancelled

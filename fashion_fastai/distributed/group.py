@@ -26,14 +26,14 @@ def _is_lost(error):
     return isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
 
 def _line_and_code(rank, error):
-    "What is said of `error`, and the exit code"
+    "The message for `error`, and the exit code"
     if isinstance(error, KeyboardInterrupt): return f'stopped {error}'.rstrip(),143 if isinstance(error, Terminated) else 130
     if isinstance(error, InputError): return str(error),2
     reason = re.sub(r'^Exception occured in `\w+` when calling event `\w+`:', '', str(error)) # fastai's addition
     return f"process {rank} ended with {type(error).__name__}: {' '.join(reason.split())[:200]}",2
 
 class _Board:
-    "What the processes of a group let each other know, in their store"
+    "Messages between the processes of a group, in their store"
     def __init__(self, group):
         self.group,self.store,self.seen = group,group.store.clone(),{}
         self.watched = [o for o in range(group.world) if o != group.rank] if group.is_first else [0]

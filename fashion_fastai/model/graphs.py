@@ -25,7 +25,7 @@ class StepGraphs:
     def __reduce__(self): return StepGraphs,() # a copy of the network has weights of its own
 
     def _state_of(self, model, images):
-        "What a recording depends on"
+        "Shape, layout, precision and weights: a recording is valid for these only"
         weights = [(o.data_ptr(), o.requires_grad) for o in [*model.parameters(), *model.buffers()]]
         return images.shape,images.stride(),model.precision,weights,[o.training for o in model.modules()]
 

@@ -79,7 +79,7 @@ def shard_rows(
     return range(first*batch_size, min(rows, end*batch_size))
 
 def _embedding_metadata(job, test):
-    "What a file of embeddings says of itself"
+    "The metadata of a file of embeddings"
     if not job.features: return {}
     return embedding_metadata(test, job.weights, job.features, job.vocab)
 

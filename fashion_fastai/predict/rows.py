@@ -142,7 +142,7 @@ def embedding_metadata(
     n_features:int, # in an embedding
     vocab:Vocab, # names of the labels
 )->dict: # for `pyarrow.Schema.with_metadata`
-    "What a file of embeddings says of itself"
+    "The metadata of a file of embeddings"
     place = str(test) if is_remote(test) else str(Path(test).absolute())
     description = dict(format=1, list=place, weights=weights, features=n_features,
         categories=list(vocab.categories), attributes=list(vocab.attributes))

@@ -70,7 +70,7 @@ class PredictionQueue:
         return self._answers(images, lambda image: dict(similar=[o.values() for o in self.catalogue.find(image, n, self.embed)]))
 
     def _answers(self, images, answer):
-        "What `answer` says about each image, or its problem"
+        "The result of `answer` for each image, or its problem"
         predictions,pixels_left = [],MAX_REQUEST_PIXELS
         for name,read in images:
             try:

@@ -62,7 +62,7 @@ class ImagePage(NamedTuple):
     rows:list|None # name, probability and kind of every label
 
 class SimilarPage(NamedTuple):
-    "What the page shows about similar items"
+    "Similar items, as the page shows them"
     gallery:list # (image, caption) of each
     rows:list # similarity, category, attributes and path of each
 

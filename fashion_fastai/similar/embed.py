@@ -149,7 +149,7 @@ class EmbeddingFiles:
         except (OSError, ValueError) as e: raise self._error(name, e) from None # PyArrow's errors are ValueErrors
 
     def _describe(self, name, file):
-        "What a file says of itself"
+        "The description in a file's metadata, checked"
         try: description = json.loads((file.schema_arrow.metadata or {}).get(b'embedding', b'null'))
         except (ValueError, RecursionError): description = None
         is_known = isinstance(description, dict) and description.get('format') == 1

@@ -28,7 +28,7 @@ def start_findings(
     learn:FashionLearner, # any, also one of your own making
     from_parent:bool=False, # it has trained weights, so that its loss begins low
 )->list: # of `Finding`
-    "What one training step tells; weights, optimizer and random states are then as before"
+    "Take one training step and look for faults; weights, optimizer and random states are then as before"
     stats = BlockStats()
     with learn.side_effect_free(),learn.no_bar(),learn.no_logging(): learn.fit(1, cbs=[stats, _OneStep()])
     findings = training_findings(stats.start, stats.table, learn.lr, from_parent)
@@ -48,7 +48,7 @@ def doctor(
     recipe:Recipe|None=None, # that the data is to be trained with; None for quick
     lr_find:bool=False, # of a run: also run the LR finder on its data; of data, it is always run
 )->list: # of `Finding`; raises `InputError` if it is neither, or what it needs is damaged
-    "What is wrong with a run, or with data before a training"
+    "Find faults of a run, or of data before a training"
     folder = Path(folder)
     if is_run(folder) or any(folder.glob('fold_*')):
         findings = run_findings(folder)

@@ -141,7 +141,7 @@ def _clear(out):
         for o in FOLDS_RUN_FILES: (out/o).unlink(missing_ok=True)
 
 class _Begun(NamedTuple):
-    "What all processes that train the folds of a run agree on"
+    "Recipe, images, folds and plan, on which all processes that train the folds of a run agree"
     recipe:Recipe # planned
     run_data:RunData # all images but the unreadable ones
     folds:np.ndarray # fold of each of them, from 1

@@ -78,7 +78,7 @@ class Plan(NamedTuple):
     def for_pace(self,
         minutes:float, # that were given
     )->dict|None: # None if stages or epochs were given, which are kept, however long they take
-        "What `Pace` needs to watch the training"
+        "The times with which `Pace` watches the training"
         if {'stages','epochs'} & set(self.recipe.given): return None
         return dict(minutes=minutes, train_seconds=self.train_seconds, valid_seconds=self.valid_seconds)
 
@@ -171,7 +171,7 @@ class _Planner:
         return Plan(self.with_stages(recipe, best), best.seconds/60, self.reason(chosen), train_seconds, valid_seconds)
 
     def least(self, network):
-        "What the shortest possible training takes, in a few words"
+        "Time of the shortest possible training, in a few words"
         search = network.search
         shortest = search.candidate(search.sizes[0], search.epochs[0])
         what = 'an epoch' if shortest.epochs == 1 else f'{shortest.epochs} epochs'
@@ -240,7 +240,7 @@ def read_plan(
     path:str|Path, # plan.json of a run folder
     recipe:Recipe, # of the run
 )->dict|None: # None if the run was not planned; raises `InputError` for an invalid file
-    "What `Pace` needs to watch a training that is resumed"
+    "Read the times with which `Pace` watches a training that is resumed"
     if not Path(path).is_file(): return None
     what = 'the plan of a run'
     plan,sizes = read_json(path, what),{fmt_size(size) for size,_ in recipe.sizes}

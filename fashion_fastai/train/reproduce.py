@@ -57,13 +57,13 @@ class Reproduction:
         return '\n'.join(filter(None, [*lines, bits, scores, *self.differences, same]))
 
 def _flat(metrics):
-    "What a run depends on: name -> value"
+    "The record of all that a run depends on: name -> value"
     nested = {f'{part}: {key}': o for part in ('versions','machine') for key,o in metrics.get(part, {}).items()}
     names = dict(data_hash='data', commit='commit', device='device', precision='precision')
     return {name: metrics[key] for key,name in names.items() if key in metrics} | nested
 
 def _dependencies(before, after):
-    "What differs between the records of two runs, a text each"
+    "Differences between the records of two runs, a text each"
     before,after = _flat(before),_flat(after)
     for name in dict.fromkeys([*before, *after]):
         a,b = (str(o.get(name, 'not recorded')) for o in (before, after))

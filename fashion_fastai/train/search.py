@@ -28,7 +28,7 @@ def expected_deficit(
     epochs:float, # number of epochs
     n_train:int, # training images
 )->float:
-    "What is lost by small images and by few epochs, in units of what images at their own size lose"
+    "Loss of quality by small images and by few epochs, in units of that of images at their own size"
     return scale**-2 + useful_epochs(n_train)/epochs
 
 # %% ../../nbs/92_train.search.ipynb #179244e6

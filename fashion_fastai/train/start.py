@@ -90,7 +90,7 @@ def start_from(
 def lineage(
     run:str|Path, # folder of a finished run, which may be gone by now
 )->dict: # its folder, and the hash of its weights, None if it has several networks
-    "What is recorded of a run from which another one has taken something"
+    "The record of a run from which another one has taken something"
     is_there = Path(run).is_dir() and not is_ensemble(run)
     return dict(run=str(run), weights_sha256=read_config(config_path(run)).get('weights_sha256') if is_there else None)
 

@@ -86,7 +86,7 @@ def plan_tuning(
     minutes:float, # in all
     epoch_minutes:float, # of one epoch
 )->TunePlan: # raises `InputError` if fewer than three trials fit
-    "What fits into the minutes"
+    "Plan as many trials as fit into the minutes"
     affordable = minutes/epoch_minutes
     full = min(recipe.n_epochs, int((1 - _SEARCH)*affordable/(2*_SEEDS)))
     epochs = rung_epochs(max(1, full))
@@ -203,7 +203,7 @@ class Tuning:
 # %% ../../nbs/102_train.tune.ipynb #bc64d44b
 @dataclass
 class Gain:
-    "What the tuned settings gain on images that chose nothing"
+    "Gain of the tuned settings on images that chose nothing"
     scores:dict # name -> (gain, standard error); empty if no trial was better than the recipe
     values:dict # key -> value of the tuned settings
     mean:float=0. # of the gains
