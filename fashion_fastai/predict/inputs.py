@@ -145,7 +145,8 @@ def read_inputs(
         urls = list(filter(is_remote, file_paths))
         if urls and all(map(is_web, urls)): return _listed_images(file_paths, source)
         if urls and kind == 'list':
-            raise InputError(f"{source}: {urls[0]!r} is no address of the web; for an object store use Parquet, or CSV with the column file_path")
+            advice = 'for an object store use Parquet, or CSV with the column file_path'
+            raise InputError(f"{source}: {urls[0]!r} is no address of the web; {advice}")
     if kind != 'parquet' and not urls: return source
     from fashion_fastai.predict.catalogue import Catalogue # here, since most lists do not need it
     catalogue = Catalogue(source)
