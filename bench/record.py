@@ -96,10 +96,11 @@ PURPOSES = dict(loader='Batches that reach the network', step='Training steps', 
     what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU',
     plan='Minutes that plans expect, and that trainings take',
     balance='Study: weights for rare attributes',
+    long='Study: trainings of many epochs',
     mutation='Changes of the code that notebooks and tests notice',
     study='Study: image size, epochs and data', scores='Reported minus true Mean F1, few validation images')
 
-SCRIPTS = dict(catalogue_rows='catalogue', balance='what_helps') # the bench of a record, where it has another name
+SCRIPTS = dict(catalogue_rows='catalogue', balance='what_helps', long='what_helps') # the bench of a record, where it has another name
 
 def load_records():
     "Name -> record, in alphabetical order"

@@ -27,7 +27,10 @@ STUDY = {'basic': {}, 'AdamW in place of Muon': dict(optimizer='adamw'), 'withou
     'with MixUp': dict(mixup=1.), 'category alone': dict(attribute_weight=0.), 'attributes alone': dict(category_weight=0.)}
 BALANCE = {'equal weights': {}, 'power 0.25': dict(attribute_balance=.25), 'power 0.5': dict(attribute_balance=.5),
     'asymmetric': dict(attribute_balance='asymmetric')}
-STUDIES = dict(what_helps=STUDY, balance=BALANCE)
+# what keeps a long training from learning its images by heart, at half, once and twice the epochs that are useful for 1,000 images
+LONG = {f'{name}, {n} epochs': dict(keys, epochs=n) for n in (57,114,228) for name,keys in {'as quick': {},
+    'small crops': dict(min_scale=.35, dropout=.2), 'CutMix': dict(cutmix=1.), 'both': dict(min_scale=.35, dropout=.2, cutmix=.5)}.items()}
+STUDIES = dict(what_helps=STUDY, balance=BALANCE, long=LONG)
 N_RARE = 5 # of the attributes, whose average precision the study of balance has beside that of all
 
 def train(table, packed, keys, seed, stages, out):
@@ -100,15 +103,15 @@ def summary(table):
 _SCORES = dict(accuracy='accuracy', mean_f1='mean F1', macro_f1='macro F1', mean_average_precision='mAP',
     rare_average_precision=f'mAP of the {N_RARE} rarest')
 
-def paired_summary(table):
-    "A row for each name: means over the seeds, and points that it differs from the first in, with the standard error of the mean"
-    first = table[table.name == table.name.iloc[0]].set_index('seed')
+def paired_summary(table, study):
+    "A row for each name: means over the seeds, and differences in points from the first of as many epochs, with standard errors"
     rows = [['training', *_SCORES.values(), 'seeds']]
     for name,o in table.groupby('name', sort=False):
-        o,cells = o.set_index('seed'),[]
+        first_name = next(k for k,keys in study.items() if keys.get('epochs') == study[name].get('epochs'))
+        o,first,cells = o.set_index('seed'),table[table.name == first_name].set_index('seed'),[]
         for key in _SCORES:
             points = 100*(o[key] - first[key]).dropna()
-            cells.append(f'{o[key].mean():.4f}' + (f' ({points.mean():+.2f} ± {points.sem():.2f})' if name != first.name.iloc[0] else ''))
+            cells.append(f'{o[key].mean():.4f}' + (f' ({points.mean():+.2f} ± {points.sem():.2f})' if name != first_name else ''))
         rows.append([name, *cells, ' '.join(map(str, o.index))])
     return rows
 
@@ -143,7 +146,8 @@ def main():
     parser.add_argument('--stages', default='40x30:20', help='stages of all trainings (default: 40x30:20)')
     parser.add_argument('--images', type=int, default=4000, help='training images (default: 4,000)')
     parser.add_argument('--rounds', type=int, default=4, help='trainings of each, with seeds 1, 2, … (default: 4)')
-    parser.add_argument('--study', choices=STUDIES, default='what_helps', help='balance: weights for rare attributes (default: what_helps)')
+    parser.add_argument('--study', choices=STUDIES, default='what_helps',
+        help='balance: weights for rare attributes; long: crops, dropout and CutMix by the number of epochs (default: what_helps)')
     parser.add_argument('--overrides', default='', help='keys of all trainings, such as width=0.25 epochs=8')
     parser.add_argument('--only', nargs='+', metavar='NAME', help='names of the study (default: all)')
     args = parser.parse_args()
@@ -165,7 +169,7 @@ def main():
                 except Timeout: continue # another process trains it
                 write_rows(args.runs, csv, table, study)
         rows = write_rows(args.runs, csv, table, study)
-    if args.study == 'balance': save('balance', args, paired_summary(rows), {})
-    else: save('what_helps', args, summary(rows), figures(rows, table))
+    if args.study == 'what_helps': save('what_helps', args, summary(rows), figures(rows, table))
+    else: save(args.study, args, paired_summary(rows, study), {})
 
 if __name__ == '__main__': main()

@@ -175,7 +175,7 @@ def test_blocks_without_matrices_are_left_out():
     assert 'head.attributes' not in network_blocks(multi_task_model(3, 0, 'xresnet10'))
 
 @pytest.mark.parametrize('content,reason', [('{', 'cannot be read'), ('{}', 'it has no start'), ('{"start": {"loss": "x"}, "blocks": []}', 'start is'),
-    ('{"start": {}, "blocks": []}', 'start is'), (dict(blocks=[dict(epoch=0)]), 'blocks is'), (dict(blocks=[dict(epoch=0, block='a', gradient_norm=1, update_ratio=-1, dead_relus=None)]), 'blocks is')])
+    ('{"start": {"loss": 1}, "blocks": []}', 'start is'), (dict(blocks=[dict(epoch=0)]), 'blocks is'), (dict(blocks=[dict(epoch=0, block='a', gradient_norm=1, update_ratio=-1, dead_relus=None)]), 'blocks is')])
 def test_damaged_statistics_are_named_in_one_line(content, reason, clean, tmp_path):
     shutil.copytree(clean, tmp_path/'run')
     text = content if isinstance(content, str) else json.dumps(dict(start=TestRules.start, **content))

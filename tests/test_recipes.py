@@ -55,5 +55,5 @@ def test_a_recorded_recipe_is_the_same_however_it_is_read(tmp_path):
 def test_minutes_give_way_to_a_length_that_is_given():
     assert read_recipe('gpu').is_planned and read_recipe('gpu', epochs='auto').is_planned
     assert not read_recipe('gpu', stages='64x48:1').is_planned and not read_recipe('gpu', epochs=2).is_planned
-    assert read_recipe('gpu', epochs=2, minutes=1).is_planned and not read_recipe('quick').is_planned
+    assert read_recipe('gpu', epochs=2, minutes=1).is_planned and read_recipe('quick').is_planned and not read_recipe('full').is_planned
     equal([read_recipe('gpu', **o).fixed_batch_size for o in ({}, dict(batch_size=64), dict(minutes=0))], [0,64,128])

@@ -99,7 +99,7 @@ Try next:
   {fashion} train {out/'garments'} --recipe demo --epochs 4 --out {out/'shorter'}
   {fashion} predict {out/'run'} {out/'garments'/'test'} --out {out/'again'}
   {fashion} serve {out/'run'}
-  {fashion} train YOUR_DATA --recipe quick --out runs/first
+  {fashion} train YOUR_DATA --out runs/first
   {fashion} tutorial""")
 
 def _train_options(p):
