@@ -20,7 +20,9 @@ def recorded(run): return read_recorded_recipe(run/'settings.ini')
 def planned(garments, tmp_path_factory):
     "A planned run, and what the command printed"
     out = tmp_path_factory.mktemp('planned')/'run'
-    done = train(garments, out, '--minutes', .1, '--seed', 3)
+    with pytest.MonkeyPatch.context() as patch: # however slow this machine is at the moment
+        patch.setattr(timing.Pace, 'window', 1e9)
+        done = train(garments, out, '--minutes', .1, '--seed', 3)
     assert done.returncode == 0, done.stderr
     return out,done.stdout
 
@@ -107,7 +109,9 @@ def test_an_lr_find_of_a_planned_network(garments, tmp_path):
 def test_several_processes_train_one_plan(garments, tmp_path):
     done = run_cli('train', garments, '--out', tmp_path/'run', '--minutes', .2, '--processes', 2, *KEYS)
     assert done.returncode == 0 and done.stdout.count('plan:') == 1, done.stdout + done.stderr
-    assert recorded(tmp_path/'run').n_epochs == json.loads((tmp_path/'run'/'metrics.json').read_text())['epochs']
+    metrics = json.loads((tmp_path/'run'/'metrics.json').read_text())
+    planned = [recorded(tmp_path/'run').n_epochs, *(o['epochs'] for o in metrics['plan']['changes'])] # by a machine that slows down
+    assert metrics['epochs'] == planned[-1] == len((tmp_path/'run'/'history.csv').read_text().splitlines()) - 1
 
 def test_files_are_timed_where_there_is_no_cache(garments, monkeypatch):
     "And a cache that does not fit into memory costs the time of its disk"
