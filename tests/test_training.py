@@ -148,7 +148,7 @@ def test_training_on_from_a_run_is_recorded(run, garments, tmp_path):
     used,metrics = read_recorded_recipe(out/'settings.ini'),json.loads((out/'metrics.json').read_text())
     equal((used.arch, used.parent), ('xresnet10', str(run.resolve()))) # recipe quick has another network
     equal(metrics['parent']['run'], str(run.resolve()))
-    refused(run_inprocess('train', garments, '--out', tmp_path/'third', '--from', garments, *words), 'no config.json, and no model.json')
+    refused(run_inprocess('train', garments, '--out', tmp_path/'third', '--from', garments, *words), 'is not a finished run; a training goes on from one of yours')
     refused(run_inprocess('train', garments, '--out', tmp_path/'third', '--from', run, '--arch', 'xresnet18', *words), 'has xresnet10; leave it out')
 
 def test_no_pickle_of_a_parent_is_opened(run, garments, tmp_path):
