@@ -36,9 +36,9 @@ def test_an_image_that_could_not_be_read_is_tried_again(images, monkeypatch):
     os.chmod(images[2], 0)
     from fashion_fastai.data import duplicates
     read_info,broken = duplicates.read_info,True
-    def read(path):
+    def read(path, *args):
         if broken and str(path) == str(images[2]): raise duplicates.InputError(f'{path}: cannot be read as an image (Input/output error)')
-        return read_info(path)
+        return read_info(path, *args)
     monkeypatch.setattr(duplicates, 'read_info', read)
     assert search(images) == ([0,0,1,2], True) and search(images) == ([0,0,1,2], False)
     os.chmod(images[2], 0o600)

@@ -190,7 +190,7 @@ def test_sizes_of_large_turned_and_missing_images(tmp_path):
 
 def test_a_plan_keeps_what_is_given(garments):
     table,keys = read_labels(garments),dict(settings=None, precision='fp32')
-    kept = plan_recipe(table, .1, stages='24x18:1 32x24:1', arch='xresnet10', tta='no', batch_size=32, **keys)
+    kept = plan_recipe(table, .5, stages='24x18:1 32x24:1', arch='xresnet10', tta='no', batch_size=32, **keys)
     assert (kept.stages, kept.arch, kept.tta, kept.batch_size) == ('24x18:1 32x24:1', 'xresnet10', False, 32) and kept.epochs > 2
     few = plan_recipe(table, .1, epochs=3, lr=.002, **keys)
     assert (few.n_epochs, few.lr) == (3, .002)

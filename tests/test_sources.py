@@ -5,7 +5,9 @@ import numpy as np,pandas as pd
 import pytest
 from PIL import Image
 from conftest import refused,run_inprocess
+from fashion_fastai.core import InputError
 from fashion_fastai.data.labels import read_labels
+from fashion_fastai.predict.catalogue import Catalogue
 
 @pytest.fixture(scope='module')
 def catalogue(garments):
@@ -192,6 +194,24 @@ def test_a_damaged_description_of_a_parquet_table_is_refused(tmp_path, descripti
     pq.write_table(pa.table(dict(image=['a.png'], kind=['0'])).replace_schema_metadata({'huggingface': description}), tmp_path/'table.parquet')
     done = run_inprocess('convert', 'table', tmp_path/'table.parquet', tmp_path/'data', '--category', 'kind')
     assert refused(done, 'table.parquet: its description of the columns, named huggingface, is damaged')
+
+def not_utf8(path, column, where):
+    "A Parquet file with a byte in `column` that is no UTF-8, in a cell or in its name"
+    pa,pq = pytest.importorskip('pyarrow'),pytest.importorskip('pyarrow.parquet')
+    texts = {name: [b'a.png',b'b\xffd.png' if where == 'cell' and name == column else b'b.png'] for name in ('image','kind')}
+    names = [f'{o}1' if where == 'name' and o == column else o for o in texts]
+    pq.write_table(pa.table([pa.array(o).view(pa.string()) for o in texts.values()], names=names), path)
+    if where == 'name': path.write_bytes(path.read_bytes().replace(f'{column}1'.encode(), column.encode() + b'\xff'))
+    return path
+
+@pytest.mark.parametrize('where', ['cell','name'])
+@pytest.mark.parametrize('column', ['image','kind'])
+def test_parquet_with_texts_that_are_not_utf8_is_refused(column, where, tmp_path):
+    table = not_utf8(tmp_path/'table.parquet', column, where)
+    done = run_inprocess('convert', 'table', table, tmp_path/'data', '--category', 'kind')
+    assert refused(done, 'table.parquet: cannot be read as Parquet')
+    if column == 'kind' and where == 'cell': return # which a list to predict does not need
+    with pytest.raises(InputError, match='table.parquet: cannot be read'): list(Catalogue(table).paths())
 
 def test_the_paths_of_a_table_start_in_one_folder(tmp_path, monkeypatch):
     "The folder of the images, else the working directory, also for the paths in cells that have no bytes"

@@ -41,10 +41,13 @@ def test_without_cleanlab_the_suspects_are_the_same(seed, given_and_probabilitie
     def rows(): return suspicious_rows(given, p).row.tolist()
     monkeypatch.setitem(sys.modules, 'cleanlab.filter', None)
     ours = rows()
-    assert len(set(ours) & set(range(18))) >= 15 # those that were planted
+    n_planted = len(set(ours) & set(range(18)))
+    assert n_planted >= 12
     monkeypatch.undo()
     pytest.importorskip('cleanlab')
-    assert len(set(ours) ^ set(rows())) <= 3 # whose numbers per class are rounded
+    theirs = rows()
+    # the numbers per class are rounded
+    assert len(set(ours) ^ set(theirs)) <= 3 and n_planted >= len(set(theirs) & set(range(18))) - 1
 
 @pytest.mark.parametrize('exactly_one', [False, True])
 def test_a_group_is_one_target_with_none_of_them_if_that_is_allowed(exactly_one, tmp_path, monkeypatch):

@@ -41,10 +41,11 @@ class _ParquetFile:
         with optional('parquet', f"{path}: Parquet"): import pyarrow,pyarrow.parquet
         self.arrow = pyarrow
         source = open_bytes(path) if '://' in str(path) else path # which pyarrow closes
-        try: self.file = pyarrow.parquet.ParquetFile(source)
-        except (pyarrow.ArrowException, OSError) as e: raise self._error(e) from None
-        schema = self.file.schema_arrow
-        self.columns,self.kinds = schema.names,{o.name: self._kind(o.type) for o in schema}
+        try:
+            self.file = pyarrow.parquet.ParquetFile(source)
+            schema = self.file.schema_arrow
+            self.columns,self.kinds = schema.names,{o.name: self._kind(o.type) for o in schema}
+        except (ValueError, OSError) as e: raise self._error(e) from None # PyArrow's errors are ValueErrors
         self.class_names = _read_class_names(path, (schema.metadata or {}).get(b'huggingface', b'{}'))
 
     def _error(self, e): return InputError(f"{self.path}: cannot be read as Parquet ({str(e).splitlines()[0]})")
@@ -60,7 +61,9 @@ class _ParquetFile:
         "Dicts of column -> list of up to `n` values"
         try:
             for group in range(self.file.num_row_groups): # all at once, memory would grow with the file
-                for batch in self.file.iter_batches(n, [group], columns): yield batch.to_pydict()
+                for batch in self.file.iter_batches(n, [group], columns):
+                    batch.validate(full=True) # texts that are not UTF-8, among others
+                    yield batch.to_pydict()
         except (self.arrow.ArrowException, OSError) as e: raise self._error(e) from None
 
     def where(self, i): "Row `i` for error messages"; return f'{self.path}, row {i+1}'

@@ -107,7 +107,9 @@ class _ParquetList:
                 end = start + file.metadata.row_group(group).num_rows
                 first,last = max(start, rows.start),min(end, rows.stop)
                 if first < last:
-                    with store_errors(self.store.place(name)): table = file.read_row_group(group, columns)
+                    with store_errors(self.store.place(name)):
+                        table = file.read_row_group(group, columns)
+                        table.validate(full=True) # texts that are not UTF-8, among others
                     yield table.slice(first - start, last - first)
                 start = end
             if not file: start += n

@@ -149,7 +149,9 @@ def _open_part(store, name):
 def _read_group(store, name, file, number, vocab, n_features):
     "The rows of a row group; refuses what `table_predictions` does not expect"
     schema = rows_schema(vocab, n_features)
-    try: table = file.read_row_group(number).cast(schema)
+    try:
+        table = file.read_row_group(number).cast(schema)
+        table.validate(full=True) # texts that are not UTF-8, among others
     except (OSError, ValueError, TypeError) as e: raise _not_readable(store, name, e) from None
     if has_known_labels(table, vocab): return table
     raise _not_readable(store, name, 'empty cells, or unknown labels')

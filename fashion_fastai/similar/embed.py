@@ -196,7 +196,9 @@ class EmbeddingFiles:
         "The rows, group by group"
         for name,file in self.files:
             for group in range(file.num_row_groups):
-                try: table = file.read_row_group(group, columns)
+                try:
+                    table = file.read_row_group(group, columns)
+                    table.validate(full=True) # texts that are not UTF-8, among others
                 except (OSError, ValueError) as e: raise self._error(name, e) from None
                 if not has_known_labels(table, self.vocab): raise self._error(name, 'it has empty cells, or unknown labels')
                 if 'embedding' in table.column_names and not _are_finite(column_matrix(table, 'embedding')):
