@@ -20,15 +20,15 @@ test test-fast soak gpu: export OMP_NUM_THREADS = 1
 
 test: .venv/web/ready    ## all notebooks, the tests, the web page in a browser, the site
 	$(BIN)/python -W ignore tests/run_notebooks.py
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not soak' --ignore tests/test_app.py --ignore tests/test_accessibility.py tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not soak' --ignore tests/test_app.py --ignore tests/test_accessibility.py tests
 	.venv/web/bin/python -m pytest -q tests/test_app.py tests/test_accessibility.py
 	.venv/web/bin/python $(TEST_NB) $(WEB_NOTEBOOKS)
 
 test-fast: .venv/ready    ## the tests that take less than two minutes, for every day
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not soak and not slow' --ignore tests/test_app.py tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not soak and not slow' --ignore tests/test_app.py tests
 
 soak: .venv/ready    ## the long tests: twenty kills, many broken tables and images
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m soak tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m soak tests
 
 gpu: .venv/ready    ## on a machine with a GPU: all that only a GPU can show, in less than ten minutes; a record goes to bench/results/ (without one, the same on the CPU)
 	$(BIN)/python -m pytest -q -m gpu --durations 5 tests/test_gpu.py

@@ -1,9 +1,10 @@
 "Shared by the tests: a small synthetic catalogue, a run trained on it, and the command line as a process or inside this one"
 import io,re,signal,subprocess,sys
-from contextlib import redirect_stderr,redirect_stdout
+from contextlib import redirect_stderr,redirect_stdout,suppress
 from pathlib import Path
 from types import SimpleNamespace
 import forked,pytest
+from fashion_fastai import core
 from fashion_fastai.cli.main import main
 from fashion_fastai.data.synthetic import draw_garments
 from fashion_fastai.examples import working_folder
@@ -52,8 +53,12 @@ def spawn_python(*words, **kwargs):
 
 @pytest.fixture(scope='session', autouse=True)
 def cache_home(tmp_path_factory):
-    "A folder for caches in place of the user's own, here and in processes that are started"
-    folder = tmp_path_factory.mktemp('cache')
+    "A folder for caches in place of the user's own, here and in processes that are started; it shares the examples, which take minutes to train"
+    folder,examples = tmp_path_factory.mktemp('cache'),core.cache_home()/'examples'
+    with suppress(OSError): # Windows allows no links
+        examples.mkdir(parents=True, exist_ok=True)
+        (folder/'fashion_fastai').mkdir()
+        (folder/'fashion_fastai'/'examples').symlink_to(examples, target_is_directory=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(folder))
         yield folder/'fashion_fastai'
