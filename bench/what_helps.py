@@ -27,9 +27,9 @@ STUDY = {'basic': {}, 'AdamW in place of Muon': dict(optimizer='adamw'), 'withou
     'with MixUp': dict(mixup=1.), 'category alone': dict(attribute_weight=0.), 'attributes alone': dict(category_weight=0.)}
 BALANCE = {'equal weights': {}, 'power 0.25': dict(attribute_balance=.25), 'power 0.5': dict(attribute_balance=.5),
     'asymmetric': dict(attribute_balance='asymmetric')}
-# what keeps a long training from learning its images by heart, at half, once and twice the epochs that are useful for 1,000 images
-LONG = {f'{name}, {n} epochs': dict(keys, epochs=n) for n in (57,114,228) for name,keys in {'as quick': {},
-    'small crops': dict(min_scale=.35, dropout=.2), 'CutMix': dict(cutmix=1.), 'both': dict(min_scale=.35, dropout=.2, cutmix=.5)}.items()}
+# what keeps a long training from learning its images by heart, at once and twice the epochs that are useful for 1,000 images
+LONG = {f'{name}, {n} epochs': dict(keys, epochs=n) for n in (114,228) for name,keys in {'as quick': {},
+    'small crops': dict(min_scale=.35, dropout=.2), 'CutMix': dict(cutmix=1.)}.items()}
 STUDIES = dict(what_helps=STUDY, balance=BALANCE, long=LONG)
 N_RARE = 5 # of the attributes, whose average precision the study of balance has beside that of all
 

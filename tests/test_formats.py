@@ -75,7 +75,10 @@ def damaged(draw):
     edits = [(draw(st.floats(0, 1)), draw(st.sampled_from([b'', b'"', b',', b'\n', b'\x00', b'\xff', b'1', b'}']))) for _ in range(draw(st.sampled_from([0,0,0,1,2])))]
     return rows,edits
 
-def names_in(cell): return {' '.join(o.split()) for o in re.split(r'''[|;,\s\[\]"'{}()]''', cell)} | {' '.join(o.split()) for o in re.split('[|;,]', cell)} | {' '.join(cell.split())}
+def names_in(cell):
+    "All names that a cell may have: 1.0 is 1"
+    parts = [*re.split(r'''[|;,\s\[\]"'{}()]''', cell), *re.split('[|;,]', cell), cell]
+    return {name for o in parts for name in (' '.join(o.split()), ' '.join(o.split()).removesuffix('.0'))}
 
 def check(folder, name, rows, edits):
     raw = FORMATS[name](rows)
