@@ -70,16 +70,18 @@ def main():
         labels = targets(table, order[:b])
         before,whole,after = (average_precision(networks[n][1], actual) for n in (a, b, c))
         curves = curve_table(networks[a][1], networks[b][1], actual, names, (labels == 1).sum(0)).set_index('label').loc[names]
-        gain,true = curves.gain.values,after - whole
         layer = linear_gain(seen(out/f'{b}', table, order[:b])[0], labels, networks[b][0], actual)
+        is_told = curves.gain.notna().values # enough images that are scored have the label
+        curves,before,whole,after,layer = (o[is_told] for o in (curves, before, whole, after, layer))
+        gain,true = curves.gain.values,after - whole
         rows.append([f'RMSE, {b:,} to {c:,}, points', error(gain, true), error(whole - before, true), error(layer, true), error(0, true)])
         rows.append(['mean gain, points', *(100*o.mean() for o in (gain, whole - before, layer)), ''])
         rows.append(['correlation', *(np.corrcoef(o, true)[0,1] for o in (gain, whole - before, layer)), ''])
         is_more,is_enough = curves.verdict.values == 'label more',curves.verdict.values == 'enough'
         figures |= {f'{c:,}: mean gain, points': (100*true.mean(), None),
             f'{c:,}: correlation with few examples': (np.corrcoef(-np.log(curves.examples), true)[0,1], None),
-            f'{c:,}: % of labels to label more that gained a point': (100*np.mean(true[is_more] >= .01), None),
-            f'{c:,}: largest gain of labels with enough, points': (100*max(true[is_enough], default=0), None),
+            f'{c:,}: % of labels to label more that gained a point': (100*np.mean(true[is_more] >= .01) if is_more.any() else 0., None),
+            f'{c:,}: largest gain of labels with enough, points': (100.*max(true[is_enough], default=0.), None),
             f'{c:,}: % of gains inside the 90 % interval': (100*np.mean((curves.low <= true) & (true <= curves.high)), None)}
     save('curves', args, rows, figures)
 

@@ -50,7 +50,7 @@ def expected_gains(
     weights = 1/(variances + spread)
     mean = (weights*shares).sum()/weights.sum()
     share = (shares*spread + mean*variances)/(spread + variances)
-    variance = spread*variances/(spread + variances)
+    variance = spread*variances/(spread + variances) + (variances/(spread + variances))**2/weights.sum()
     (factor,sd),left = _FLATTER,lost*(1 - share) # with all images, without the noise of the label
     return factor*share*left,np.sqrt((factor**2 + sd**2)*variance + (sd*share)**2)*left
 
