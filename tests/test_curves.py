@@ -112,4 +112,4 @@ def test_what_cannot_be_compared_is_refused(run, garments, tmp_path):
     trained_on(garments)
     settings = (run/'settings.ini').read_text()
     (run/'settings.ini').write_text(settings.replace('teacher = no', f'teacher = {run}'))
-    assert refused(run_inprocess('curves', run), 'was trained with another network (teacher), which has seen all images')
+    assert refused(run_inprocess('curves', run), 'another network (teacher) has seen all of its images')

@@ -28,10 +28,10 @@ def precision_errors(
     groups = np.arange(len(actual)) if groups is None else np.unique(groups, return_inverse=True)[1]
     blocks = (np.random.default_rng(seed).permutation(groups.max() + 1) % _BLOCKS)[groups]
     kept = [blocks != k for k in range(_BLOCKS)]
-    differences = np.array([average_precision(whole[o], actual[o]) - average_precision(half[o], actual[o]) for o in kept])
+    def difference(rows): return average_precision(whole[rows], actual[rows]) - average_precision(half[rows], actual[rows])
+    differences = np.array(list(map(difference, kept)))
     return np.sqrt((_BLOCKS - 1)*differences.var(0))
 
-# %% ../../nbs/130_report.curves.ipynb #c5000006
 _FLATTER = .75,.3 # share of the next doubling over that of the last: mean and standard deviation; see above
 _MIN_ERROR,_MIN_SPREAD = .003,.05 # of a difference, and of shares
 
@@ -54,7 +54,6 @@ def expected_gains(
     (factor,sd),left = _FLATTER,lost*(1 - share) # with all images, without the noise of the label
     return factor*share*left,np.sqrt((factor**2 + sd**2)*variance + (sd*share)**2)*left
 
-# %% ../../nbs/130_report.curves.ipynb #c5000007
 MIN_POSITIVES = 10 # validation images with a label, below which nothing is said of it
 MIN_GAIN = .01 # of average precision
 _GOOD = .9 # average precision
@@ -73,11 +72,12 @@ def curve_table(
     names:list, # of the labels
     examples:list, # training images with each label
     groups:np.ndarray|None=None, # group of each image; None if they are independent
-)->pd.DataFrame: # a row per label, columns label, examples, validation, half, precision, gain, low, high (90 % interval), verdict; the largest gain first
+)->pd.DataFrame: # columns label, examples, validation, half, precision, gain, low, high, verdict; largest gain first
     "What each label has gained from the second half of the images, and would gain from twice as many"
     n_positive = (actual == 1).sum(0)
     table = pd.DataFrame(dict(label=names, examples=examples, validation=n_positive,
-        half=average_precision(half, actual), precision=average_precision(whole, actual), gain=np.nan, low=np.nan, high=np.nan))
+        half=average_precision(half, actual), precision=average_precision(whole, actual)))
+    table[['gain','low','high']] = np.nan
     errors = precision_errors(half, whole, actual, groups)
     is_told = (n_positive >= MIN_POSITIVES) & np.isfinite(errors)
     if is_told.any():
@@ -110,6 +110,7 @@ def show_curves(
     def gain(o):
         is_told = o.verdict in ('label more','enough')
         return f'{100*o.gain:+.1f} ({100*o.low:.1f} to {100*o.high:.1f})' if is_told else ''
-    rows = [[o.label, f'{o.examples:,.0f}', score(o.half), score(o.precision), gain(o), o.verdict] for o in curves.head(max_n).itertuples()]
+    def row(o): return [o.label, f'{o.examples:,.0f}', score(o.half), score(o.precision), gain(o), o.verdict]
+    rows = list(map(row, curves.head(max_n).itertuples()))
     note = f'The first {max_n} of {len(curves):,}; all are in {CURVES_FILE}.' if len(curves) > max_n else ''
     return Table(rows, ['', 'examples', 'AP of half', 'AP', 'points from twice as many', 'verdict'], note=note)

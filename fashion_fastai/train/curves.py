@@ -29,7 +29,7 @@ def _targets(interp):
 def _probabilities(interp): return np.concatenate([o.numpy() for o in interp.probabilities()], 1)
 
 def _half_table(table, valid_images, name, seed=42):
-    "The table with `valid_images` as validation images, and half of the others; and how many of the others have each label"
+    "(table with `valid_images` for validation, and half of the others; how many of the others have each label)"
     is_valid = np.isin(table.images, valid_images)
     if is_valid.sum() < len(set(valid_images)):
         gone = f"{len(set(valid_images)) - is_valid.sum():,} of the validation images of {name}"
@@ -44,14 +44,14 @@ def label_curves(
     run:str|Path, # folder of a finished run, with folds or without
     out:str|Path|None=None, # run folder of the training on half of the images; None for RUN-half
     resume:bool=False, # continue an interrupted training
-)->pd.DataFrame: # as from `curve_table`; raises `InputError` for an unfinished run, a final fit, or data that has changed
+)->pd.DataFrame: # as from `curve_table`; raises `InputError` for an unfinished run, or data that has changed
     "Train on half of a run's images, and write what each label gained to the run folder"
     run,folder,out = Path(run),network_folder(run),Path(out or f'{run}-half')
     if not is_finished(folder): raise InputError(f"{run}: is not a finished run; give a folder with metrics.json")
     metrics = read_metrics(folder/'metrics.json', ('epochs','data'))
     recipe,data = read_recorded_recipe(folder/'settings.ini'),Path(metrics['data'])
     other = next((o for o in ('final','teacher','parent') if getattr(recipe, o) != 'no'), None)
-    if other: raise InputError(f"{run}: was trained with another network ({other}), which has seen all images; give a run without")
+    if other: raise InputError(f"{run}: another network ({other}) has seen all of its images; give a run without")
     if not (data/'train.csv').is_file(): raise InputError(f"{data}: there is no train.csv; {run} was trained on it")
     interp = FashionInterpretation.load(folder/'validation.npz')
     run_data = read_data(data, recipe)
@@ -62,9 +62,11 @@ def label_curves(
         train_run(data, out, steps, resume=resume, run_data=run_data._replace(table=table))
     half = FashionInterpretation.load(out/'validation.npz')
     row_of = {image: i for i,image in enumerate(half.images)}
-    if set(row_of) != set(interp.images): raise InputError(f"{out}: has other validation images than {run}; choose another --out")
+    if set(row_of) != set(interp.images):
+        raise InputError(f"{out}: has other validation images than {run}; choose another --out")
     rows = [row_of[o] for o in interp.images]
+    before,after = _probabilities(half)[rows],_probabilities(interp)
     names = [*interp.vocab.categories, *interp.vocab.attributes]
-    curves = curve_table(_probabilities(half)[rows], _probabilities(interp), _targets(interp), names, examples, interp.image_groups)
+    curves = curve_table(before, after, _targets(interp), names, examples, interp.image_groups)
     with atomic_write(run/CURVES_FILE) as f: curves.round(4).to_csv(f, index=False)
     return curves
