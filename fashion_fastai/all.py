@@ -43,6 +43,7 @@ from .callback.profile import PhaseTimer
 from .convert.folders import convert_folders
 from .convert.table import convert_products,convert_table
 from .convert.deepfashion import convert_deepfashion
+from .convert.labelstudio import write_label_studio,write_label_studio_labels
 from .outputs.score import score_submission
 from .folders.run import read_run
 from .learner import FashionLearner
@@ -66,9 +67,10 @@ from .train.reproduce import reproduce
 from .train.tune import tune
 from .export.package import export_folder
 from .serve.page import serve_page
-from .similar.embed import EmbeddingFiles,embed_images
+from .similar.embed import EmbeddingFiles,embed_images,write_embeddings
 from .similar.search import SimilarItems
 from .similar.suggest import suggest_images,uncertainty
+from .similar.map import map_points,outlier_scores
 from .examples import example_data
 from .tutorials import records_folder
 

@@ -16,8 +16,9 @@ from .core import InputError,atomic_write
 # %% ../nbs/115_tutorials.ipynb #c3016c6d
 # name -> extra that it needs; in the order in which to read them
 TUTORIALS = dict(first_run='', explore_the_data='', find_the_learning_rate='', progressive_resizing='',
-    decide_labels='', what_went_wrong='', wrong_and_right='', wrong_labels='clean', folds_and_ensembles='',
-    what_helps='', competition='', ship_it='onnx', beyond_one_machine='parquet')
+    decide_labels='', what_went_wrong='', wrong_and_right='', wrong_labels='clean',
+    find_and_label='parquet', folds_and_ensembles='', what_helps='', competition='', ship_it='onnx',
+    beyond_one_machine='parquet')
 
 def _shipped(in_wheel, in_checkout):
     "A folder of the package, which a checkout has elsewhere"

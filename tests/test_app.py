@@ -379,13 +379,20 @@ def test_labelling_in_a_browser(width, browser, run, garments, tmp_path):
             assert len(labels()) == 3 and tab.errors == []
 
 @needs('gradio')
-def test_similar_items_in_a_browser(browser, run, garments, tmp_path):
+@pytest.mark.parametrize('width,columns', [(1280, 4), (390, 2)])
+def test_similar_items_in_a_browser(width, columns, browser, run, garments, tmp_path):
     assert run_inprocess('embed', run, garments/'train.csv', '--out', tmp_path/'E.parquet').returncode == 0
     path = pd.read_csv(garments/'train.csv').file_path[1]
     with contextmanager(commanded)('serve', run, '--similar', tmp_path/'E.parquet', '--no-browser') as url:
-        with opened(browser, url, 1280) as tab: # on a small screen gradio moves the tab into a menu
-            tab.get_by_role('tab', name='Similar items').click()
+        with opened(browser, url, width) as tab:
+            title = tab.get_by_role('tab', name='Similar items')
+            if width == 390: # gradio moves the tab into a menu
+                tab.locator('.overflow-menu button').first.click()
+                title = tab.locator('.overflow-dropdown button', has_text='Similar items')
+            title.click()
             tab.set_input_files('#query input[type=file]', garments.parent/path)
             tab.wait_for_function("() => document.querySelectorAll('#similar img').length >= 12")
-            tab.get_by_text(path).first.wait_for()
+            tab.locator('#similar_rows').get_by_text(path).locator('visible=true').first.wait_for()
             assert tab.locator('#similar_rows').get_by_text('1.000').count() >= 1 and tab.errors == []
+            places = tab.eval_on_selector_all('#similar .thumbnail-item', "all => all.map(o => o.getBoundingClientRect().left)")
+            assert len(set(places)) == columns # no image is beside the screen

@@ -13,13 +13,13 @@ from ..core import InputError,Terminated,stopped_by_signals
 from .core import sentence
 from .data import CHECK,CONVERT,REVIEW,TUTORIAL
 from .training import CACHE,DEMO,LR_FIND,TRAIN
-from .experiments import DOCTOR,REPRODUCE,TUNE
+from .experiments import CURVES,DOCTOR,REPRODUCE,TUNE
 from .results import EMBED,EXPORT,MERGE,PREDICT,REPORT,RUNS,SCORE,SERVE
 from .similar import LABEL,SIMILAR,SUGGEST
 
 # %% ../../nbs/122_cli.main.ipynb #b5b7ffce
 COMMANDS = {'demo': DEMO, 'tutorial': TUTORIAL, 'convert': CONVERT, 'check': CHECK, 'review': REVIEW, 'train': TRAIN, 'lr-find': LR_FIND,
-            'doctor': DOCTOR, 'tune': TUNE, 'reproduce': REPRODUCE,
+            'doctor': DOCTOR, 'curves': CURVES, 'tune': TUNE, 'reproduce': REPRODUCE,
             'predict': PREDICT, 'merge': MERGE, 'embed': EMBED, 'similar': SIMILAR, 'suggest': SUGGEST, 'label': LABEL, 'export': EXPORT,
             'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE, 'cache': CACHE}
 

@@ -12,12 +12,13 @@ import numpy as np,pandas as pd,torch
 from ..core import InputError,atomic_write
 from ..metrics import f1_per_image,is_correct,mean_known
 from ..outputs.submission import ImageList
-from ..folders.run import Run,final_note,model_scores,read_run
+from ..folders.run import CURVES_FILE,Run,final_note,model_scores,read_run
 from ..learner import FashionLearner
 from ..interpret.core import FashionInterpretation
 from ..interpret.plots import plot_calibration,plot_confusion,plot_correlations,plot_history,plot_precision_recall
 from ..interpret.plots import plot_results,plot_top_losses,show_grad_cam
 from ..predict.model import load_folder
+from .curves import read_curves,show_curves
 from .doctor import run_findings
 from .tables import (MAX_ROWS,Table,adjustment_table,figure_image,fold_score_table,garment_table,image_map,label_table,
     ranking_table,render_page,score_name,settings_table,time_table)
@@ -124,7 +125,7 @@ class _RunReport:
         text = 'Which parts of the image support the predicted category and the most probable attributes.'
         yield dict(title='Grad-CAM', text=text if figures else 'The images are missing, or cannot be read.', figures=figures)
 
-    def html(self, problems, findings, map_of_images=None):
+    def html(self, problems, findings, map_of_images=None, curves=None):
         "Render the page; `problems` are sentences"
         run,metrics,scored,interp,adjustment = self.run,self.metrics,self.scored,self.interp,None
         decision = scored.get('decision') or {}
@@ -139,7 +140,7 @@ class _RunReport:
             cross_fitted=Table([[name, f'{score:.4f}'] for name,score in rules], ['', 'Mean F1']) if rules else None,
             ranking=ranking_table(scored), garments=garment_table(metrics.get('garments', {})),
             history=figure_image(plot_history(run.history), alt) if has_history else None,
-            sections=list(self.sections()) if interp else [], labels=tables, adjustment=adjustment,
+            sections=list(self.sections()) if interp else [], labels=tables, curves=curves, adjustment=adjustment,
             times=time_table(metrics['seconds']) if 'seconds' in metrics else None, speed=self.speed(),
             settings=settings_table(run.settings),
             environment=settings_table({o: metrics[o] for o in _ENVIRONMENT if o in metrics}))
@@ -197,7 +198,11 @@ def write_report(
         try: images = _validation_map(interp, learn)
         except InputError as e: problems.append(f"No map: {e}")
     elif with_map: problems.append('No map: it needs the predictions and the network of one run.')
-    page = _RunReport(content, interp, learn).html(problems, findings, images)
+    curves = None
+    if (content.folder/CURVES_FILE).is_file():
+        try: curves = show_curves(read_curves(content.folder/CURVES_FILE))
+        except InputError as e: problems.append(f"No learning curves: {e}")
+    page = _RunReport(content, interp, learn).html(problems, findings, images, curves)
     with atomic_write(content.folder/'report.html') as f: f.write_text(page, encoding='utf-8')
     write_label_scores(content)
     return content.folder/'report.html'

@@ -115,9 +115,9 @@ def _similar_tab(gr, service):
             height=320, buttons=[], elem_id='query', scale=1))
         with gr.Column(scale=3):
             number = gr.Slider(4, 48, 12, step=4, label='Items', elem_id='number')
-            gallery = gr.Gallery(label='Similar items', columns=4, height=620, object_fit='contain', interactive=False, buttons=[],
-                elem_id='similar')
-    rows = gr.Dataframe(headers=['similarity','category','attributes','image'], interactive=False, wrap=True, elem_id='similar_rows')
+            gallery = gr.Gallery(label='Similar items', columns=4, object_fit='contain', interactive=False, buttons=[], elem_id='similar')
+    rows = gr.Dataframe(headers=['similarity','category','attributes','image'], interactive=False, wrap=True,
+        max_height=560, column_widths=['110px','110px','370px','500px'], elem_id='similar_rows')
     options = dict(preprocess=False, show_progress_on=gallery)
     image.change(_show_errors(service.similar), [image,number], [gallery,rows], api_name='similar', **options)
     number.release(_show_errors(service.similar), [image,number], [gallery,rows], api_visibility='private', **options)
