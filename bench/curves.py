@@ -1,4 +1,4 @@
-"Learning curves per label: do networks of fewer images tell what twice as many bring? Beside a linear layer on the features, and the number of examples"
+"Learning curves per label: do networks of fewer images tell what twice as many bring? Beside a linear layer on features"
 import tempfile
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -19,7 +19,8 @@ from record import arguments,save
 def targets(table, rows):
     "Every label as 1, 0 or unknown, categories first"
     category = table.categories[rows,None]
-    return np.concatenate([np.where(category < 0, -1, category == np.arange(len(table.vocab.categories))), table.attributes[rows]], 1)
+    of_category = np.where(category < 0, -1, category == np.arange(len(table.vocab.categories)))
+    return np.concatenate([of_category, table.attributes[rows]], 1)
 
 def split(table, n):
     "Rows of `n` images to train on, in random order, and of the others; near-duplicates are on one side"
@@ -34,7 +35,8 @@ def train(table, rows, scored, out, recipe):
     if is_finished(out): return
     valid = scored[:500] # which only choose the decision
     keep = np.sort(np.concatenate([rows, valid]))
-    part = LabelTable(table.frame.iloc[keep].assign(is_valid=np.isin(keep, valid)).reset_index(drop=True), table.vocab, table.data, [table.images[i] for i in keep])
+    frame = table.frame.iloc[keep].assign(is_valid=np.isin(keep, valid)).reset_index(drop=True)
+    part = LabelTable(frame, table.vocab, table.data, [table.images[i] for i in keep])
     with redirect_stdout(StringIO()): train_run(table.data, out, recipe, resume=True, run_data=read_images(part, recipe))
 
 def seen(run, table, rows):
@@ -74,7 +76,8 @@ def main():
         is_told = curves.gain.notna().values # enough images that are scored have the label
         curves,before,whole,after,layer = (o[is_told] for o in (curves, before, whole, after, layer))
         gain,true = curves.gain.values,after - whole
-        rows.append([f'RMSE, {b:,} to {c:,}, points', error(gain, true), error(whole - before, true), error(layer, true), error(0, true)])
+        errors = [error(o, true) for o in (gain, whole - before, layer, 0)]
+        rows.append([f'RMSE, {b:,} to {c:,}, points', *errors])
         rows.append(['mean gain, points', *(100*o.mean() for o in (gain, whole - before, layer)), ''])
         rows.append(['correlation', *(np.corrcoef(o, true)[0,1] for o in (gain, whole - before, layer)), ''])
         is_more,is_enough = curves.verdict.values == 'label more',curves.verdict.values == 'enough'
