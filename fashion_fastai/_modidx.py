@@ -1100,6 +1100,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'fashion_fastai/data/records.py'),
                                              'fashion_fastai.data.records._record': ( 'data.records.html#_record',
                                                                                       'fashion_fastai/data/records.py'),
+                                             'fashion_fastai.data.records._require_text': ( 'data.records.html#_require_text',
+                                                                                            'fashion_fastai/data/records.py'),
                                              'fashion_fastai.data.records.clean_name': ( 'data.records.html#clean_name',
                                                                                          'fashion_fastai/data/records.py'),
                                              'fashion_fastai.data.records.decode_text': ( 'data.records.html#decode_text',

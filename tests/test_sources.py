@@ -1,6 +1,7 @@
 "Converting other people's folders and tables as a user calls it"
-import csv,json,shutil,sys,warnings
+import csv,json,re,shutil,sys,warnings
 from pathlib import Path
+from zipfile import ZipFile
 import numpy as np,pandas as pd
 import pytest
 from PIL import Image
@@ -212,6 +213,24 @@ def test_parquet_with_texts_that_are_not_utf8_is_refused(column, where, tmp_path
     assert refused(done, 'table.parquet: cannot be read as Parquet')
     if column == 'kind' and where == 'cell': return # which a list to predict does not need
     with pytest.raises(InputError, match='table.parquet: cannot be read'): list(Catalogue(table).paths())
+
+@pytest.mark.parametrize('row', [dict(image='a.png', kind='\ud800'), dict(image='b\udc00.png', kind='b'), dict(image='a.png', kind=['b', {'c': '\udfff'}])])
+@pytest.mark.parametrize('layout', ['lines','list','annotations'])
+def test_half_of_a_surrogate_pair_is_refused(layout, row, tmp_path):
+    "JSON can escape it, and no file can contain it"
+    good,path = dict(image='c.png', kind='\U0001f457'),tmp_path/'table.json' # a dress, which is a pair
+    if layout == 'lines': path.write_text('\n'.join(map(json.dumps, [good, row])))
+    elif layout == 'list': path.write_text(json.dumps([good, row]))
+    else: path.write_text(json.dumps(dict(images=[dict(id=1, file_name=row['image'])], annotations=[], info=row['kind'])))
+    done = run_inprocess('convert', 'table', path, tmp_path/'data', '--category', 'kind')
+    assert refused(done, f"table.json{', line 2' if layout == 'lines' else ', line 1' if layout == 'annotations' else ''}: has half of a surrogate pair")
+
+def test_a_spreadsheet_without_a_sheet_is_empty(tmp_path):
+    openpyxl,file = pytest.importorskip('openpyxl'),tmp_path/'table.xlsx'
+    openpyxl.Workbook().save(tmp_path/'whole.xlsx')
+    with ZipFile(tmp_path/'whole.xlsx') as whole,ZipFile(file, 'w') as damaged:
+        for o in whole.namelist(): damaged.writestr(o, re.sub(rb'<sheet .*?/>', b'', whole.read(o)))
+    assert refused(run_inprocess('convert', 'table', file, tmp_path/'data', '--category', 'kind'), 'table.xlsx: is empty')
 
 def test_the_paths_of_a_table_start_in_one_folder(tmp_path, monkeypatch):
     "The folder of the images, else the working directory, also for the paths in cells that have no bytes"

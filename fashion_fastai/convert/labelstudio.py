@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote,unquote
 from xml.sax.saxutils import quoteattr
 import pandas as pd
-from ..core import InputError,UNKNOWN,atomic_write,read_regular
+from ..core import InputError,UNKNOWN,atomic_write,name_problem,read_regular
 from ..data.labels import Vocab
 from ..data.listed import LabelFile
 
@@ -79,10 +79,12 @@ def _last_result(task):
 
 def _task_image(task, place):
     "The image file of a task"
-    data = task['data']
-    if isinstance(data.get('file'), str): return data['file']
-    address = data.get('image')
-    if isinstance(address, str) and address.startswith(_LOCAL): return '/' + unquote(address.removeprefix(_LOCAL))
+    file,address = task['data'].get('file'),task['data'].get('image')
+    if not isinstance(file, str) and isinstance(address, str) and address.startswith(_LOCAL):
+        file = '/' + unquote(address.removeprefix(_LOCAL))
+    if isinstance(file, str):
+        if problem := name_problem(file): raise InputError(f"{place}: its file {file!r} {problem}")
+        return file
     raise InputError(f"{place}: has no file of an image; import the tasks that fashion suggest --label-studio wrote")
 
 def read_label_studio(

@@ -14,16 +14,17 @@ from ..core import InputError,optional
 from .files import HEAD
 
 # %% ../../nbs/16_data.records.ipynb #9309eff3
-_CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
+_NO_TEXT = re.compile(r'[\x00-\x1f\x7f-\x9f]|([\ud800-\udfff])')
 
 def clean_name(
     name:str, # of a category, an attribute or a group
     place:str|Path, # where it is from, for errors
-)->str: # raises `InputError` for a control character
+)->str: # raises `InputError` for a character that no file can have
     "A name on one line: white space is joined"
     name = ' '.join(name.split())
-    if _CONTROL.search(name):
-        raise InputError(f"{place}: {name!r} contains a control character; remove it from the name")
+    if found := _NO_TEXT.search(name):
+        what = 'half of a surrogate pair' if found[1] else 'a control character'
+        raise InputError(f"{place}: {name!r} contains {what}; remove it from the name")
     return name
 
 def list_names(
@@ -122,6 +123,13 @@ class Records:
     def where(self, i:int)->str: "Row `i` for error messages"; return f'{self.path}, {self.word} {self.numbers[i]}'
 
 # %% ../../nbs/16_data.records.ipynb #cae23c23
+def _require_text(path, place, text, content):
+    "Refuse half of a surrogate pair, which JSON can escape and no file can contain"
+    if '\\ud' not in text and '\\uD' not in text: return
+    try: json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path}{place}: has half of a surrogate pair, an escape such as \\ud800 without its partner") from None
+
 def _record(path, place, o):
     if isinstance(o, str): return dict(file_path=o) # a list of paths
     if isinstance(o, dict): return {clean_name(str(key), path): value for key,value in o.items()}
@@ -168,13 +176,16 @@ def read_json(
         with file: raw = file.read()
         text = decode_text(raw, path)
         if text.lstrip().startswith('['):
-            return Records(path, [(i, _record(path, f'row {i}', o)) for i,o in enumerate(json.loads(text), 1)], 'row')
+            content = json.loads(text)
+            _require_text(path, '', text, content)
+            return Records(path, [(i, _record(path, f'row {i}', o)) for i,o in enumerate(content, 1)], 'row')
         rows = []
         for line,o in enumerate(text.split('\n'), 1):
             try: content = json.loads(o) if o.strip() else None
             except ValueError:
                 if rows: raise
-                line,content = 0,json.loads(text) # one object over several lines
+                line,content,o = 0,json.loads(text),text # one object over several lines
+            _require_text(path, f', line {line}' if line else '', o, content)
             if isinstance(content, dict) and isinstance(content.get('images'), list) and 'annotations' in content:
                 return Records(path, _annotations(path, content), 'annotation')
             if content is not None: rows.append((line, _record(path, f'line {line}', content)))
@@ -194,7 +205,7 @@ def read_sheet(
     with optional('excel', f"{path}: a spreadsheet"): import openpyxl
     file = open_bytes(path)
     try:
-        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        book,rows = openpyxl.load_workbook(file, read_only=True, data_only=True),[] # it may have no sheet at all
         for sheet in book.worksheets:
             rows = enumerate(sheet.iter_rows(values_only=True), 1)
             rows = [(i, o) for i,o in rows if any(cell not in (None, '') for cell in o)]
