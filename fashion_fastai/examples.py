@@ -48,7 +48,8 @@ def _remove_old(examples, days=7):
 
 def _cached(name, make):
     "The folder `name` of examples; `make` fills it the first time"
-    folder = cache_home()/'examples'/_code_hash()/name
+    # runs record paths of images, which several places may lead to
+    folder = (cache_home()/'examples').resolve()/_code_hash()/name
     if not folder.parent.exists(): _remove_old(folder.parent.parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent/f'{name}.lock'):
