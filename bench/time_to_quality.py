@@ -25,7 +25,8 @@ def ours(data, seed, recipe, *overrides):
     from fashion_fastai.train.core import train_run
     with tempfile.TemporaryDirectory() as tmp:
         start = time.perf_counter()
-        keys = {'seed': seed, 'minutes': 0, 'cache': f'{tmp}/cache', **dict(o.split('=', 1) for o in overrides)} # no plan, if none is asked for
+        keys = dict(o.split('=', 1) for o in overrides)
+        keys = {'seed': seed, 'minutes': 0, 'cache': f'{tmp}/cache', **keys} # without a plan, if none is asked for
         metrics = train_run(data, Path(tmp)/'run', read_recipe(recipe, None, **keys))
         scores = {name: metrics[name] for name in ('accuracy','mean_f1','images_per_second')}
         return dict(seconds=time.perf_counter()-start, **scores)
