@@ -11,7 +11,7 @@ from nbdev.processors import FilterDefaults,add_links,exec_show_docs,insert_warn
 ROOT = Path(__file__).resolve().parent.parent
 NBS,OUT = ROOT/'nbs',ROOT/'_proc'/'site'
 INDEX = NBS/'index.ipynb'
-_PAGES = 'your_data','experiments','find_and_label','faq','which_tool'
+_PAGES = 'your_data','experiments','similar','faq','which_tool'
 OTHER = {**{ROOT/'docs'/f'{o}.md': f'{o}.md' for o in _PAGES},
          ROOT/'bench'/'README.md': 'benchmarks.md', ROOT/'CONTRIBUTING.md': 'contributing.md', ROOT/'CHANGELOG.md': 'changelog.md'}
 TUTORIALS_INTRO = 'Each tutorial asks one question, uses synthetic garments and needs no GPU.'
@@ -282,7 +282,7 @@ def navigation():
     about = [{'Questions': 'faq.md'}, {'Which tool when': 'which_tool.md'}, {'Benchmarks': 'benchmarks.md'},
         {'Contributing': 'contributing.md'}, {'Changelog': 'changelog.md'}]
     overview = [{'Overview': 'index.md'}, {'Your data': 'your_data.md'}, {'Examine, tune, repeat': 'experiments.md'},
-        {'Find, compare, label next': 'find_and_label.md'}]
+        {'Find, compare, label next': 'similar.md'}]
     return [*overview, {'Tutorials': tutorials}, {'Reference': reference}, {'About': about}]
 
 def write_list(name, heading, header, intro, paths):

@@ -9,7 +9,7 @@ from fashion_fastai.callback.tracking import _CALLBACKS
 from fashion_fastai.core import InputError,LOGGERS
 from fashion_fastai.data.labels import LabelTable,Vocab,read_labels
 from fashion_fastai.data.read import read_data
-from fashion_fastai.folders.run import DIVERGED_FILE,PLAN_FILE,RUN_FILES,TEACHER_FILE
+from fashion_fastai.folders.run import CURVES_FILE,DIVERGED_FILE,PLAN_FILE,RUN_FILES,TEACHER_FILE
 from fashion_fastai.interpret.core import FashionInterpretation
 from fashion_fastai.build import data_learner,recipe_learner
 from fashion_fastai.predict.model import load_folder,load_model
@@ -94,7 +94,7 @@ def test_a_plan_is_made_for_the_split_of_the_training(copy, tmp_path, monkeypatc
 
 def test_a_run_has_all_files_and_they_agree(trained, garments):
     out,metrics = trained
-    absent = 'bad_images.csv','checkpoint.pt','label_scores.csv',PLAN_FILE,DIVERGED_FILE,TEACHER_FILE # few labels, no bad images, no plan, nothing to resume
+    absent = 'bad_images.csv','checkpoint.pt','label_scores.csv',CURVES_FILE,PLAN_FILE,DIVERGED_FILE,TEACHER_FILE # few labels, no bad images, no plan, nothing to resume
     equal(sorted([*(o.name for o in out.iterdir()), *absent]), sorted(RUN_FILES))
     equal(json.loads((out/'metrics.json').read_text())['accuracy'], metrics['accuracy'])
     equal(str(load_model(out).loss_func.decision.rule), metrics['decision']['rule'])
