@@ -1505,6 +1505,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'fashion_fastai/distributed/launch.py')},
             'fashion_fastai.distributed.processes': { 'fashion_fastai.distributed.processes.GroupLost': ( 'distributed.processes.html#grouplost',
                                                                                                           'fashion_fastai/distributed/processes.py'),
+                                                      'fashion_fastai.distributed.processes.GroupLost.__init__': ( 'distributed.processes.html#grouplost.__init__',
+                                                                                                                   'fashion_fastai/distributed/processes.py'),
                                                       'fashion_fastai.distributed.processes.Processes': ( 'distributed.processes.html#processes',
                                                                                                           'fashion_fastai/distributed/processes.py'),
                                                       'fashion_fastai.distributed.processes.Processes.__init__': ( 'distributed.processes.html#processes.__init__',

@@ -6,7 +6,10 @@ import pandas as pd
 import pytest,torch
 from torch.distributed import HashStore
 from conftest import FASHION,SHORT,refused,run_cli,run_inprocess,spawn
-from fashion_fastai.distributed.processes import Processes
+from fastai.callback.core import Callback
+from fashion_fastai.distributed import group
+from fashion_fastai.distributed.processes import GroupLost,Processes
+from fashion_fastai.examples import tiny_learner
 
 pytestmark = pytest.mark.slow
 
@@ -185,6 +188,15 @@ def test_tables_of_one_part_and_unknown_labels(garments, tmp_path, parts):
     history = pd.read_csv(tmp_path/'run'/'history.csv')
     assert len(history) == 2 and history.drop(columns=['time','size']).notna().all(axis=None)
     assert ('accuracy' in history, 'mean_f1' in history) == (parts != 'attributes', parts != 'category')
+
+@pytest.mark.parametrize('error', [GroupLost, group._Terminated])
+@pytest.mark.parametrize('event', ['before_batch','after_fit'])
+def test_a_loss_of_the_group_passes_through_the_events_of_a_fit(error, event):
+    "A signal may come at any moment: fastai adds to an error's text, and fails without one"
+    class Lost(Callback): pass
+    def lost(self): raise error
+    setattr(Lost, event, lost)
+    with pytest.raises(error, match='another process of the training has ended'): tiny_learner().fit(1, cbs=Lost())
 
 def test_divergence_ends_all(garments, tmp_path):
     done = run_cli('train', garments, '--out', tmp_path/'run', *KEYS, '--lr', 99, '--epochs', 6, '--checkpoint-minutes', 0, '--processes', 2)

@@ -26,7 +26,11 @@ def check_batch_size(
         raise InputError(f"batch_size {batch_size} cannot be divided among {world} processes; {advice}")
 
 # %% ../../nbs/10_distributed.processes.ipynb #31e615d9
-class GroupLost(Exception): "The other processes of a training do not answer any more"
+class GroupLost(Exception):
+    "The other processes of a training do not answer any more"
+    def __init__(self,
+        text:str='another process of the training has ended', # of the error: fastai's callbacks expect one
+    ): super().__init__(text)
 
 class Processes:
     "The processes of a training, of which this one has number `rank`; without a `store`, it is alone"
