@@ -2593,6 +2593,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'fashion_fastai/recipes/recipe.py')},
             'fashion_fastai.recipes.settings': { 'fashion_fastai.recipes.settings._check_keys': ( 'recipes.settings.html#_check_keys',
                                                                                                   'fashion_fastai/recipes/settings.py'),
+                                                 'fashion_fastai.recipes.settings._keep_lengths': ( 'recipes.settings.html#_keep_lengths',
+                                                                                                    'fashion_fastai/recipes/settings.py'),
                                                  'fashion_fastai.recipes.settings._local_settings': ( 'recipes.settings.html#_local_settings',
                                                                                                       'fashion_fastai/recipes/settings.py'),
                                                  'fashion_fastai.recipes.settings._parse': ( 'recipes.settings.html#_parse',

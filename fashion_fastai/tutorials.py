@@ -16,7 +16,7 @@ from .core import InputError,atomic_write
 # %% ../nbs/117_tutorials.ipynb #c3016c6d
 # name -> extra that it needs; in the order in which to read them
 TUTORIALS = dict(first_run='', explore_the_data='', find_the_learning_rate='', progressive_resizing='',
-    decide_labels='', what_went_wrong='', wrong_and_right='', wrong_labels='clean',
+    decide_labels='', what_went_wrong='', wrong_and_right='', wrong_labels='',
     find_and_label='parquet', folds_and_ensembles='', what_helps='', competition='', ship_it='onnx',
     beyond_one_machine='parquet')
 

@@ -52,8 +52,15 @@ def test_a_recorded_recipe_is_the_same_however_it_is_read(tmp_path):
     equal(read_recipe('quick', path), used)
     equal((read_recorded_recipe(path).name, read_recorded_recipe(path).given), ('quick', ()))
 
+@pytest.mark.parametrize('text,minutes', [('[quick]\nstages = 64x48:1', 0), ('[quick]\nepochs = 3', 0), ('[DEFAULT]\nepochs = 3', 0), ('[quick]\nepochs = 3\nminutes = 5', 5),
+    ('[quick]\nepochs = auto', 10), ('[DEFAULT]\nstages = 64x48:1', 10), ('[quick]\nlr = .1', 10), ('[quick]\nminutes = 3', 3)])
+def test_minutes_give_way_to_a_length_in_settings_of_ones_own(text, minutes, tmp_path):
+    (tmp_path/'mine.ini').write_text(text)
+    equal(read_recipe('quick', tmp_path/'mine.ini').minutes, minutes)
+
 def test_minutes_give_way_to_a_length_that_is_given():
     assert read_recipe('gpu').is_planned and read_recipe('gpu', epochs='auto').is_planned
     assert not read_recipe('gpu', stages='64x48:1').is_planned and not read_recipe('gpu', epochs=2).is_planned
     assert read_recipe('gpu', epochs=2, minutes=1).is_planned and read_recipe('quick').is_planned and not read_recipe('full').is_planned
+    assert read_recipe('gpu', epochs=2).minutes == 0 and read_recipe('gpu', epochs=2, minutes=1).minutes == 1 # what is not planned is not recorded
     equal([read_recipe('gpu', **o).fixed_batch_size for o in ({}, dict(batch_size=64), dict(minutes=0))], [0,64,128])

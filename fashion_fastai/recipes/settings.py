@@ -63,11 +63,20 @@ def _local_settings():
     sections = [defaults, *(set(ini[o]) - defaults for o in ini.sections())]
     return any(len(o & set(_KEYS)) >= max(1, len(o)/2) for o in sections)
 
+def _keep_lengths(ini, own):
+    "Plan no minutes for recipes to which the settings `own` give stages or epochs, and no minutes"
+    for name in ini.sections():
+        section = own[name] if name in own else own.defaults()
+        def is_own(key): return section.get(key, 'auto').strip().lower() not in ('auto', '') and ini[name][key] == section[key]
+        if (is_own('stages') or is_own('epochs')) and 'minutes' not in section: ini[name]['minutes'] = '0'
+
 def _read_ini(settings):
     "The shipped recipes, overridden by `settings`, or else by the settings.ini of the working directory"
     ini = _parse_ini(SHIPPED, _parser())
     path = Path(settings) if settings else _LOCAL if _local_settings() else None
-    if path: _check_keys(_parse_ini(path, ini), path)
+    if path:
+        _check_keys(_parse_ini(path, ini), path)
+        _keep_lengths(ini, _parse_ini(path, _parser()))
     return ini
 
 def recipe_names(
@@ -101,8 +110,9 @@ def read_recipe(
     def parsed(key):
         value = values[key]
         return _parse(key, value, _TYPES[key]) if isinstance(value, str) else value
-    try: return Recipe(**{key: parsed(key) for key in _KEYS}, name=name, given=tuple(overrides))
+    try: recipe = Recipe(**{key: parsed(key) for key in _KEYS}, name=name, given=tuple(overrides))
     except InputError as e: raise InputError(f"recipe '{name}': {e}") from None
+    return recipe if recipe.is_planned else replace(recipe, minutes=0.)
 
 # %% ../../nbs/02_recipes.settings.ipynb #c5e3ebe5
 def settings_note(
