@@ -30,10 +30,9 @@ def split(table, n):
     trained = order[:n][groups[order[:n]] != last]
     return rng.permutation(trained),np.setdiff1d(order[n:], trained)
 
-def train(table, rows, scored, out, recipe):
-    "A network of some images, in the folder `out`"
+def train(table, rows, valid, out, recipe):
+    "A network of some images, in the folder `out`; those of `valid` only choose the decision"
     if is_finished(out): return
-    valid = scored[:500] # which only choose the decision
     keep = np.sort(np.concatenate([rows, valid]))
     frame = table.frame.iloc[keep].assign(is_valid=np.isin(keep, valid)).reset_index(drop=True)
     part = LabelTable(frame, table.vocab, table.data, [table.images[i] for i in keep])
@@ -65,7 +64,7 @@ def main():
     for n in sizes:
         recipe = read_recipe('quick', stages=args.stages, minutes=0, report=False, seed=args.seed, cache=str(out/f'cache-{n}'))
         recipe = replace(recipe, epochs=recipe.n_epochs*sizes[-1]//n) # as many steps
-        train(table, order[:n], scored, out/f'{n}', recipe)
+        train(table, order[:n], scored[:500], out/f'{n}', recipe)
         networks[n] = seen(out/f'{n}', table, scored)
     names,rows,figures = [*table.vocab.categories, *table.vocab.attributes],[['', 'predicted', 'own difference', 'linear layer', 'none']],{}
     for a,b,c in zip(sizes, sizes[1:], sizes[2:]):

@@ -41,6 +41,12 @@ def test_an_error_in_the_command_line_imports_nothing_heavy(words):
     done,code,imported = imported_by(*words)
     assert code == 2 and 'fashion' in done.stderr and imported == []
 
+def test_the_first_line_of_a_demo_comes_before_the_slow_imports():
+    code = ("import builtins,sys; from fashion_fastai.cli.main import main\n"
+            f"def end(text, **kwargs): sys.exit(text + ' ' + str([o for o in {HEAVY} if o in sys.modules]))\n"
+            "builtins.print = end; main(['demo'])")
+    assert run_python('-c', code).stderr == 'demo: data, a training and a submission in fashion_demo; one or two minutes on two CPU cores []\n'
+
 def test_train_leaves_a_run_folder(run):
     assert sorted(o.name for o in run.iterdir()) == ['export.pkl','history.csv','metrics.json','model.json','model.safetensors','settings.ini','stats.json','validation.npz']
     history,metrics = pd.read_csv(run/'history.csv'),json.loads((run/'metrics.json').read_text())

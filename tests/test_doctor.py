@@ -99,7 +99,7 @@ class TestData:
 
     @pytest.mark.slow
     def test_a_recipe_that_goes_on_from_a_run(self, data, clean):
-        done = run_inprocess('doctor', data, '--from', clean) # whose network is not that of quick
+        done = run_inprocess('doctor', data, '--from', clean, '--stages', '32x24:2') # whose network is not that of quick
         assert done.returncode == 0 and 'start loss' not in done.stdout, done.stderr
         assert refused(run_inprocess('doctor', data, '--from', data), 'is not a finished run')
         assert refused(run_inprocess('doctor', data, '--precision', 'fp16'), 'precision fp16 needs a GPU')

@@ -11,6 +11,7 @@ from fashion_fastai.train.plan import plan_recipe,plan_training
 from fashion_fastai.train.timing import time_training
 
 KEYS = ['--precision','fp32','--report','no','--workers',1]
+SMALL = ['--arch','xresnet10','--width',.25] # where the network is not the question
 
 def train(garments, out, *words): return run_inprocess('train', garments, '--out', out, *KEYS, *words)
 
@@ -52,14 +53,14 @@ def test_given_keys_are_kept(garments, tmp_path):
 def test_minutes_of_a_recipe_give_way_to_stages(garments, tmp_path):
     settings = tmp_path/'mine.ini'
     settings.write_text('[mine]\nstages = 24x18:1\nminutes = .1\n')
-    done = train(garments, tmp_path/'planned', '--settings', settings, '--recipe', 'mine')
+    done = train(garments, tmp_path/'planned', '--settings', settings, '--recipe', 'mine', *SMALL)
     assert done.returncode == 0 and ' of 0.1 minutes' in done.stdout, done.stderr
     for words in (['--stages', '32x24:2'], ['--epochs', 2]):
         run = tmp_path/words[0]
-        done = train(garments, run, '--settings', settings, '--recipe', 'mine', *words)
+        done = train(garments, run, '--settings', settings, '--recipe', 'mine', *words, *SMALL)
         assert done.returncode == 0 and 'plan:' not in done.stdout, done.stderr
         assert recorded(run).n_epochs == 2 and recorded(run).minutes == 0
-    done = train(garments, tmp_path/'gpu', '--recipe', 'gpu', '--arch', 'xresnet10', '--width', .25, '--stages', '24x18:1', '--batch-size', 32)
+    done = train(garments, tmp_path/'gpu', '--recipe', 'gpu', *SMALL, '--stages', '24x18:1', '--batch-size', 32)
     assert done.returncode == 0 and 'plan:' not in done.stdout, done.stderr
 
 def test_resume_does_not_plan_again(planned, garments, tmp_path):
@@ -75,7 +76,7 @@ def test_resume_does_not_plan_again(planned, garments, tmp_path):
     assert (part/'model.safetensors').read_bytes() == (run/'model.safetensors').read_bytes()
 
 def test_folds_share_the_minutes(garments, tmp_path):
-    done = train(garments, tmp_path/'run', '--minutes', .12, '--folds', 2)
+    done = train(garments, tmp_path/'run', '--minutes', .12, '--folds', 2, *SMALL)
     assert done.returncode == 0 and ' of 0.06 minutes' in done.stdout and done.stdout.count('plan:') == 1, done.stderr
     assert recorded(tmp_path/'run').stages == recorded(tmp_path/'run'/'fold_2').stages
     plans = [json.loads((tmp_path/o/'plan.json').read_text()) for o in ('run','run/fold_1','run/fold_2')]
@@ -107,7 +108,7 @@ def test_an_lr_find_of_a_planned_network(garments, tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_train_one_plan(garments, tmp_path):
-    done = run_cli('train', garments, '--out', tmp_path/'run', '--minutes', .2, '--processes', 2, *KEYS)
+    done = run_cli('train', garments, '--out', tmp_path/'run', '--minutes', .2, '--processes', 2, *SMALL, *KEYS)
     assert done.returncode == 0 and done.stdout.count('plan:') == 1, done.stdout + done.stderr
     metrics = json.loads((tmp_path/'run'/'metrics.json').read_text())
     planned = [recorded(tmp_path/'run').n_epochs, *(o['epochs'] for o in metrics['plan']['changes'])] # by a machine that slows down
@@ -129,7 +130,7 @@ def test_files_are_timed_where_there_is_no_cache(garments, monkeypatch):
 def test_a_cache_that_cannot_be_written_is_planned_for(garments, tmp_path, monkeypatch):
     (tmp_path/'file').touch()
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'file'))
-    done = train(garments, tmp_path/'run', '--minutes', .1)
+    done = train(garments, tmp_path/'run', '--minutes', .1, *SMALL)
     assert done.returncode == 0 and done.stdout.count('plan:') == 2 and 'planning again' in done.stdout, done.stderr
     assert recorded(tmp_path/'run').cache == 'no'
 
@@ -141,9 +142,9 @@ def test_narrow_images_can_be_planned(tmp_path):
     assert recipe.sizes[-1][0][1] >= 1
 
 def test_given_keys_that_a_plan_once_lost(garments, tmp_path):
-    done = train(garments, tmp_path/'auto', '--minutes', .1, '--epochs', 'auto')
+    done = train(garments, tmp_path/'auto', '--minutes', .1, '--epochs', 'auto', *SMALL)
     assert done.returncode == 0 and 'plan:' in done.stdout, done.stderr
-    done = train(garments, tmp_path/'size', '--minutes', .1, '--test-size', '96x72')
+    done = train(garments, tmp_path/'size', '--minutes', .1, '--test-size', '96x72', *SMALL)
     assert done.returncode == 0 and recorded(tmp_path/'size').test_size == '96x72', done.stderr
     metrics = json.loads((tmp_path/'size'/'metrics.json').read_text())
     assert metrics['size'] == [96,72]

@@ -89,11 +89,3 @@ def test_copying_a_tutorial_imports_nothing_heavy(tmp_path):
               f"print(*[o for o in {heavy} if o in sys.modules], file=sys.stderr)")
     done = run_python('-c', script, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr.strip() == '', done.stderr
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['what_helps','wrong_and_right'])
-def test_a_copy_runs_in_an_empty_folder(name, tmp_path):
-    copy_tutorial(name, tmp_path)
-    done = run_python('-W', 'ignore', '-m', 'nbconvert', '--log-level', 'ERROR', '--to', 'notebook', '--execute', '--inplace', f'{name}.ipynb', cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert [o.name for o in tmp_path.iterdir()] == [f'{name}.ipynb'] # it leaves nothing behind
