@@ -36,11 +36,15 @@ def rounds(n, **works):
         print(f"round {i+1} of {n}: " + ', '.join(f'{name} {o[-1]:.2f} s' for name,o in taken.items()), flush=True)
     return taken
 
+def memory_mb(key='VmRSS'):
+    "Memory of this process in MB, now or with `VmHWM` at its peak (on Linux)"
+    line = next(o for o in Path('/proc/self/status').read_text().splitlines() if o.startswith(key))
+    return int(line.split()[1])/1024
+
 def in_process(module, name, *words):
     "(result, peak memory in MB) of a function of a bench, in a process of its own (on Linux)"
-    code = (f'import json,sys,{module} as m; from pathlib import Path; o = m.{name}(*sys.argv[1:]); '
-            'hwm = [l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM")]; '
-            'print(json.dumps([o, int(hwm[0].split()[1])/1024]))')
+    code = (f'import json,sys,record,{module} as m; o = m.{name}(*sys.argv[1:]); '
+            'print(json.dumps([o, record.memory_mb("VmHWM")]))')
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *map(str, words)], cwd=Path(__file__).parent,
         stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -90,7 +94,8 @@ PURPOSES = dict(loader='Batches that reach the network', step='Training steps', 
     predict='Prediction from files and cache', memory='Memory of long predictions', convert='Conversion of DeepFashion',
     deepfashion='DeepFashion end to end, 50 categories and 1,000 attributes',
     time_to_quality='Time to the scores of plain fastai',
-    similar='Similar items', suggest='What to label next: labels that are saved', serving='Serving without PyTorch', scale='Large tables and catalogues',
+    similar='Similar items', suggest='What to label next: labels that are saved',
+    serving='Serving without PyTorch', scale='Large tables and catalogues',
     parallel='Training in two processes', ranks='Scores of a training in several processes',
     catalogue='Prediction of catalogues', catalogue_rows='Ten million rows, from list to submission',
     what_helps='Study: what each ingredient of a training contributes', gpu='Training on a GPU',
