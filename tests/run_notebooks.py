@@ -31,4 +31,6 @@ def main(names):
             if not passed: failed.append(runs[o].name)
     if failed: sys.exit(f"{len(failed)} of {len(paths)} notebooks failed: {', '.join(failed)}")
 
-if __name__ == '__main__': main(sys.argv[1:])
+if __name__ == '__main__':
+    from run_notebooks import main # a notebook takes the place of `__main__` in the process that runs it
+    main(sys.argv[1:])
