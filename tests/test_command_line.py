@@ -3,6 +3,7 @@ import argparse,json
 import pytest
 from conftest import refused,run_inprocess
 from fashion_fastai.cli.core import at_least,port_number
+from fashion_fastai.cli.main import main
 from fashion_fastai.core import InputError
 from fashion_fastai.folders.model import (are_temperatures,check_values,config_path,file_hash,is_number,is_plain_name,is_rule,read_config,
     read_file,read_json)
@@ -20,9 +21,15 @@ def test_each_key_of_a_recipe_is_an_option(capsys):
     out = capsys.readouterr().out
     for key in recipe_defaults(): assert f"--{dict(parent='from').get(key, key).replace('_','-')} " in out
 
-def run_inprocess_help(command):
-    from fashion_fastai.cli.main import main
-    main([command, '--help'])
+def run_inprocess_help(command): main([command, '--help'])
+
+@pytest.mark.parametrize('words,near', [('train DATA --out RUN --epocs 1', '--epochs'), ('predict RUN LIST --out OUT --batchsize 2', '--batch-size'),
+    ('convert table T OUT --catgory kind', ''), ('demo garments', '')])
+def test_unknown_words_are_the_error_of_their_command(words, near, capsys):
+    with pytest.raises(SystemExit) as caught: main(words.split())
+    lines = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 2 and len(lines) == 1 and f"fashion {words.split()[0]}: error: unrecognized arguments: " in lines[0], lines
+    assert (f'did you mean {near}?' in lines[0]) == bool(near)
 
 @pytest.mark.parametrize('words,reason', [
     ('train DATA --out RUN', 'train.csv: no such file'), ('train DATA --out RUN --recipe slow', "unknown recipe 'slow'; there are demo, quick"),
@@ -34,7 +41,7 @@ def test_invalid_input_is_one_line_and_exit_code_2(words, reason, tmp_path):
 
 @pytest.mark.parametrize('words', ['train DATA --out RUN --lrr 1', 'fly', '', 'convert x SRC DST', 'predict RUN TEST --out DIR --batch-size 0', 'convert products SRC'])
 def test_words_that_the_parser_does_not_know_end_with_2(words):
-    with pytest.raises(SystemExit) as caught: run_inprocess(*words.split())
+    with pytest.raises(SystemExit) as caught: main(words.split())
     assert caught.value.code == 2
 
 def test_values_of_json_files(tmp_path):

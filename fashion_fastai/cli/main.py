@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'main']
 
 # %% ../../nbs/124_cli.main.ipynb #fae0ee42
-import argparse,errno,os,select,sys,warnings
+import argparse,difflib,errno,os,select,sys,warnings
 from contextlib import suppress
 from .. import __version__
 from ..core import InputError,Terminated,stopped_by_signals
@@ -23,9 +23,23 @@ COMMANDS = {'demo': DEMO, 'tutorial': TUTORIAL, 'convert': CONVERT, 'check': CHE
             'predict': PREDICT, 'merge': MERGE, 'embed': EMBED, 'similar': SIMILAR, 'suggest': SUGGEST, 'label': LABEL, 'export': EXPORT,
             'score': SCORE, 'report': REPORT, 'runs': RUNS, 'serve': SERVE, 'cache': CACHE}
 
+class _Parser(argparse.ArgumentParser):
+    "A parser whose errors are one line, without the usage before it, which some commands fill a screen with"
+    def error(self, message): self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+def _parse(argv):
+    "The options of a command line; words that its command does not know are its error, with the nearest of its options"
+    parser,commands = _parser(argv)
+    args,unknown = parser.parse_known_args(argv)
+    if not unknown: return args
+    command = commands.choices[args.command]
+    options = [o for action in command._actions for o in action.option_strings]
+    near = difflib.get_close_matches(unknown[0].split('=')[0], options, 1)
+    command.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {near[0]}?" if near else ''))
+
 def _parser(argv):
-    "The parser; only the command in `argv` gets its options, since they may need imports"
-    parser = argparse.ArgumentParser(prog='fashion',
+    "The parser, and those of the commands; only the command in `argv` gets its options, since they may need imports"
+    parser = _Parser(prog='fashion',
         description='Train a network that predicts the category and the attributes of garments, from scratch.',
         epilog='fashion COMMAND --help shows the options of a command.')
     parser.add_argument('--version', action='version', version=f'fashion_fastai {__version__}')
@@ -34,7 +48,7 @@ def _parser(argv):
     for name,command in COMMANDS.items():
         options = commands.add_parser(name, help=command.help, description=sentence(command.help), allow_abbrev=False)
         if name == given: command.add_options(options)
-    return parser
+    return parser,commands
 
 # a full or read-only disk, or missing permissions: not a bug
 _ENVIRONMENT_ERRORS = errno.ENOSPC,errno.EDQUOT,errno.EFBIG,errno.EROFS,errno.EACCES,errno.EPERM,errno.EIO
@@ -57,7 +71,7 @@ def _run(argv):
         warnings.filterwarnings('always', module='fashion_fastai')
         warnings.showwarning = show
         _check_names(argv)
-        args = _parser(argv).parse_args(argv)
+        args = _parse(argv)
         if 'processes' in args: args.words = argv # the command may start itself in several
         COMMANDS[args.command].run(args)
 

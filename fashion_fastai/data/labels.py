@@ -137,6 +137,14 @@ class LabelFiles(NamedTuple):
     frame:pd.DataFrame # file_path, category_label, a 0/1 column per attribute (`UNKNOWN` where unknown), is_valid: is for validation
     vocab:Vocab # names of the labels
 
+def _no_table(data):
+    "The error of a data folder without train.csv, with what may be meant"
+    reason,folders = f"{data/'train.csv'}: no such file",[o for o in data.iterdir() if o.is_dir() and not o.name.startswith('.')]
+    if (data.parent/'train.csv').is_file(): return InputError(f"{reason}; there is one in {data.parent}")
+    if folders: return InputError(f"{reason}; from photos in a folder per category: fashion convert folders {data} NEW_FOLDER")
+    if any(data.iterdir()): return InputError(f"{reason}; from a table of another form: fashion convert table TABLE NEW_FOLDER")
+    return InputError(reason)
+
 def read_tables(
     data:str|Path, # data folder with train.csv; val.csv and classes.txt are optional
 )->LabelFiles: # raises `InputError` that names file and line
@@ -144,6 +152,7 @@ def read_tables(
     data = Path(data)
     if not data.is_dir(): raise InputError(f"{data}: no such folder")
     train_csv,val_csv = data/'train.csv',data/'val.csv'
+    if not train_csv.exists(): raise _no_table(data)
     classes,columns = _read_classes(data/'classes.txt'),_check_columns(train_csv)
     files = [train_csv]
     if val_csv.is_file():

@@ -148,5 +148,6 @@ def serve_api(
         # no limit for the graceful stop: what is accepted is answered
         server = uvicorn.Server(uvicorn.Config(app, http=_bounded_protocol(), ws='none', log_level='warning',
             access_log=False, timeout_graceful_shutdown=None))
-        print(f"the API of {model} is at http://{url_host(host)}:{listening.getsockname()[1]}/docs (Ctrl-C ends it)", flush=True)
+        url = f"http://{url_host(host)}:{listening.getsockname()[1]}"
+        print(f"the API of {model} is at {url}/docs (Ctrl-C ends it)\ntry: curl -F images=@photo.jpg {url}/predict", flush=True)
         server.run(sockets=[listening])
