@@ -82,7 +82,8 @@ def _demo_options(p):
     add_recipe_options(p, 'demo')
 
 def _demo(args):
-    print(f"demo: data, a training and a submission in {args.out}; one or two minutes on two CPU cores", flush=True) # imports take seconds
+    # before the imports, which take seconds
+    print(f"demo: data, a training and a submission in {args.out}; one or two minutes on two CPU cores", flush=True)
     from fashion_fastai.examples import demo_run
     scores = demo_run(args.out, read_command_recipe(args), args.n, args.overwrite, args.resume)
     out,fashion = Path(args.out),program_name()

@@ -139,11 +139,12 @@ class LabelFiles(NamedTuple):
 
 def _no_table(data):
     "The error of a data folder without train.csv, with what may be meant"
-    reason,folders = f"{data/'train.csv'}: no such file",[o for o in data.iterdir() if o.is_dir() and not o.name.startswith('.')]
+    reason,visible = f"{data/'train.csv'}: no such file",[o for o in data.iterdir() if not o.name.startswith('.')]
     if (data.parent/'train.csv').is_file(): return InputError(f"{reason}; there is one in {data.parent}")
-    if folders: return InputError(f"{reason}; from photos in a folder per category: fashion convert folders {data} NEW_FOLDER")
-    if any(data.iterdir()): return InputError(f"{reason}; from a table of another form: fashion convert table TABLE NEW_FOLDER")
-    return InputError(reason)
+    if any(o.is_dir() for o in visible):
+        return InputError(f"{reason}; from a folder of images per category: fashion convert folders {data} NEW_FOLDER")
+    if not visible: return InputError(reason)
+    return InputError(f"{reason}; from a table of another form: fashion convert table TABLE NEW_FOLDER")
 
 def read_tables(
     data:str|Path, # data folder with train.csv; val.csv and classes.txt are optional

@@ -23,7 +23,7 @@ ONNX_FILES = dict(fp32='model.onnx', int8='model_int8.onnx')
 
 def _what_it_is(folder):
     "What a folder without a model may be, and what to do"
-    if (folder/'settings.ini').is_file(): return 'this run is not finished; fashion train DATA --out RUN --resume continues it'
+    if (folder/'settings.ini').is_file(): return 'the run is not finished; fashion train … --resume continues it'
     if (folder/'train.csv').is_file(): return 'it is a data folder; name the folder of a finished run'
     runs = sorted(o.parent.name for name in CONFIG_FILES for o in folder.glob(f'*/{name}'))
     if runs: return f"it is a folder of runs; name one of them, such as {folder/runs[0]}"
@@ -36,8 +36,8 @@ def config_path(
     folder = Path(folder)
     if not folder.exists(): raise InputError(f"{folder}: no such model; it should be the folder of a finished run, or an exported one")
     path = next((folder/o for o in CONFIG_FILES if (folder/o).is_file()), None)
-    if path is None: raise InputError(f"{folder}: there is no config.json, and no model.json in this folder: {_what_it_is(folder)}")
-    return path
+    if path: return path
+    raise InputError(f"{folder}: there is no config.json, and no model.json in this folder: {_what_it_is(folder)}")
 
 # %% ../../nbs/63_folders.model.ipynb #977dcab4
 def read_json(

@@ -149,5 +149,6 @@ def serve_api(
         server = uvicorn.Server(uvicorn.Config(app, http=_bounded_protocol(), ws='none', log_level='warning',
             access_log=False, timeout_graceful_shutdown=None))
         url = f"http://{url_host(host)}:{listening.getsockname()[1]}"
-        print(f"the API of {model} is at {url}/docs (Ctrl-C ends it)\ntry: curl -F images=@photo.jpg {url}/predict", flush=True)
+        print(f"the API of {model} is at {url}/docs (Ctrl-C ends it)")
+        print(f"try: curl -F images=@image.jpg {url}/predict", flush=True)
         server.run(sockets=[listening])

@@ -62,7 +62,8 @@ def _read_images(request, body, is_json):
     "The images of a request whose body has arrived, as (name, function that reads it)"
     images = _json_images(body.read()) if is_json else _form_images(request, body)
     if not 0 < len(images) <= MAX_IMAGES:
-        raise Refused(400, f"the request has {len(images)} images; send 1 to {MAX_IMAGES} files in the field images, as in: curl -F images=@photo.jpg")
+        how = f"send 1 to {MAX_IMAGES} files in the field images, as in: curl -F images=@image.jpg"
+        raise Refused(400, f"the request has {len(images)} images; {how}")
     return images
 
 async def answer_request(
