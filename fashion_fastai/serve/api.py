@@ -149,6 +149,6 @@ def serve_api(
         server = uvicorn.Server(uvicorn.Config(app, http=_bounded_protocol(), ws='none', log_level='warning',
             access_log=False, timeout_graceful_shutdown=None))
         url = f"http://{url_host(host)}:{listening.getsockname()[1]}"
-        print(f"the API of {model} is at {url}/docs (Ctrl-C ends it)")
-        print(f"try: curl -F images=@image.jpg {url}/predict", flush=True)
+        how = f"curl -F images=@image.jpg {url}/predict; Ctrl-C ends it"
+        print(f"the API of {model} is at {url}/docs ({how})", flush=True)
         server.run(sockets=[listening])
