@@ -91,3 +91,16 @@ def test_files_of_a_model_folder(tmp_path):
     assert read_file(tmp_path, 'model.safetensors', dict(weights_sha256=file_hash(b'w'))) == b'w'
     with pytest.raises(InputError, match='is damaged, or does not belong to the model.json'): read_file(tmp_path, 'model.safetensors', {})
     with pytest.raises(InputError, match='cannot be read'): read_file(tmp_path, 'model_int8.onnx', {})
+
+def test_a_folder_of_another_kind_is_called_by_its_name(tmp_path):
+    runs,data,images = tmp_path/'runs',tmp_path/'data',tmp_path/'images'
+    for o in (runs/'done', runs/'begun', data/'train', images/'dress'): o.mkdir(parents=True)
+    (runs/'done'/'model.json').write_text('{}')
+    (runs/'begun'/'settings.ini').write_text('')
+    (data/'train.csv').write_text('')
+    for folder,reason in ((runs/'begun', 'the run is not finished; fashion train'), (data, 'it is a data folder; name'),
+        (runs, f"it is a folder of runs; name one of them, such as {runs/'done'}"), (images, 'name the folder of a finished run')):
+        with pytest.raises(InputError, match='there is no config.json') as caught: config_path(folder)
+        assert reason in str(caught.value)
+    for folder,reason in ((images, f'per category: fashion convert folders {images} '), (data/'train', f'there is one in {data}'), (runs/'done', 'fashion convert table')):
+        assert refused(run_inprocess('check', folder), reason)
