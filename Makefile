@@ -55,15 +55,16 @@ docs: .venv/ready    ## the site with tutorials and reference: open site/index.h
 	PYTHONWARNINGS=ignore $(BIN)/python docs/build.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f _proc/mkdocs.yml
 
-# uv takes a minute where pip takes four; it reads no pip.conf: where it fails, pip follows
+# uv takes two minutes where pip takes four, but reads no settings of pip's, such as another index: where there are some, pip installs
 DEV = -e '.[dev]' $(if $(LOCKED),-c requirements.lock)
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q uv
-	$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python $(DEV) || $(BIN)/python -m pip install -q $(DEV)
+	if [ -z "$$($(BIN)/python -m pip config list)" ] && $(BIN)/python -m pip install -q uv; \
+	then $(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python $(DEV); else $(BIN)/python -m pip install -q $(DEV); fi
 	touch $@
 
 lock: .venv/ready    ## requirements.lock, the versions that are tested: keeps those of .venv, for all versions of Python
+	$(BIN)/python -m pip install -q uv
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
 	$(BIN)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.10 --no-annotate --no-emit-index-url \
 	  --custom-compile-command 'make lock' -o requirements.lock

@@ -57,7 +57,7 @@ def line(points):
     return np.polyfit(np.log(points[:,0]), points[:,1], 1)
 
 def main():
-    args = arguments(__doc__, out='', stages='24x18:2 32x24:3', first=1000, step=200, steps=10, epochs=10, deciding=500)
+    args = arguments(__doc__, out='', stages='40x30:2 60x45:3', first=1000, step=200, steps=10, epochs=20, deciding=500)
     table,out,arms = read_labels(args.data),Path(args.out or tempfile.mkdtemp()),('random','suggest')
     out.mkdir(parents=True, exist_ok=True)
     rounds = {o: [] for o in arms}

@@ -1,6 +1,7 @@
 """Run the notebooks named on the command line in two processes, each of which imports the slow packages once: `python tests/run_notebooks.py [FILE …]`.
 
-A tutorial is run as its reader has it: the copy of `fashion tutorial`, in an empty folder, in which it leaves nothing behind."""
+A tutorial is run as its reader has it: the copy of `fashion tutorial`, with its slow cells, in an empty folder, in which it
+leaves nothing behind."""
 import sys,tempfile
 from concurrent.futures import ProcessPoolExecutor,as_completed
 from pathlib import Path

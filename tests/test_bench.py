@@ -11,10 +11,11 @@ SMALL = ['--rounds', '1', '--height', '32', '--width', '24']
 @pytest.mark.parametrize('name,options', [('loader', []), ('step', []), ('pack', ['--large', '10']), ('predict', []), ('memory', ['--short', '50', '--long', '100']),
     ('gpu', ['--device', 'cpu', '--arch', 'xresnet10', '--images', '200', '--batch-sizes', '16 32', '--workers', '1', '--minutes', '.1']),
     ('serving', ['--stages', '32x24:1']), ('curves', ['--stages', '24x18:1', '--sizes', '20,40,60,80']), ('scores', ['--repetitions', '2', '--sizes', '12 20']),
+    ('similar', ['--n', '2000', '--features', '32']),
     ('suggest', ['--stages', '24x18:1', '--first', '40', '--step', '10', '--steps', '2', '--epochs', '1', '--deciding', '10']),
     ('time_to_quality', ['--recipe', 'demo', '--overrides', 'epochs=1', '--epochs', '1'])])
 def test_bench(name, options, garments, tmp_path):
-    size = SMALL[:2] if name in ('time_to_quality','serving','scores','curves','suggest') else SMALL
+    size = SMALL[:2] if name in ('time_to_quality','serving','scores','curves','suggest','similar') else SMALL
     done = forked.run([sys.executable, '-W', 'ignore', BENCH/f'{name}.py', garments, *size, *options, '--results', tmp_path/'results'], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path/'results'/f'{name}.json').read_text())

@@ -27,18 +27,15 @@ class _Parser(argparse.ArgumentParser):
     "A parser whose errors are one line, without the usage before it, which some commands fill a screen with"
     def error(self, message): self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
-def _parse(argv):
-    "The options of a command line; words that its command does not know are its error, with the nearest of its options"
-    parser,commands = _parser(argv)
-    args,unknown = parser.parse_known_args(argv)
-    if not unknown: return args
-    command = commands.choices[args.command]
-    options = [o for action in command._actions for o in action.option_strings]
-    near = difflib.get_close_matches(unknown[0].split('=')[0], options, 1)
-    command.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {near[0]}?" if near else ''))
+    def parse_known_args(self, args=None, namespace=None):
+        "Words that nobody knows are the error of the innermost command, which names the nearest of its options"
+        namespace,unknown = super().parse_known_args(args, namespace)
+        if not unknown: return namespace,unknown
+        near = difflib.get_close_matches(unknown[0].split('=')[0], self._option_string_actions, 1)
+        self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {near[0]}?" if near else ''))
 
 def _parser(argv):
-    "The parser, and those of the commands; only the command in `argv` gets its options, since they may need imports"
+    "The parser; only the command in `argv` gets its options, since they may need imports"
     parser = _Parser(prog='fashion',
         description='Train a network that predicts the category and the attributes of garments, from scratch.',
         epilog='fashion COMMAND --help shows the options of a command.')
@@ -48,7 +45,7 @@ def _parser(argv):
     for name,command in COMMANDS.items():
         options = commands.add_parser(name, help=command.help, description=sentence(command.help), allow_abbrev=False)
         if name == given: command.add_options(options)
-    return parser,commands
+    return parser
 
 # a full or read-only disk, or missing permissions: not a bug
 _ENVIRONMENT_ERRORS = errno.ENOSPC,errno.EDQUOT,errno.EFBIG,errno.EROFS,errno.EACCES,errno.EPERM,errno.EIO
@@ -71,7 +68,7 @@ def _run(argv):
         warnings.filterwarnings('always', module='fashion_fastai')
         warnings.showwarning = show
         _check_names(argv)
-        args = _parse(argv)
+        args = _parser(argv).parse_args(argv)
         if 'processes' in args: args.words = argv # the command may start itself in several
         COMMANDS[args.command].run(args)
 

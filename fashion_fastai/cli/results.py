@@ -6,7 +6,7 @@
 __all__ = ['MERGE', 'EMBED', 'PREDICT', 'SERVE', 'EXPORT', 'REPORT', 'RUNS', 'SCORE']
 
 # %% ../../nbs/121_cli.results.ipynb #98f1074b
-import argparse,sys
+import argparse,math,sys
 from pathlib import Path
 from ..core import InputError,optional
 from .core import Command,add_engine_options,at_least,port_number,program_name
@@ -238,7 +238,7 @@ def _score(args):
     from fashion_fastai.outputs.score import require_equal_rows,submission_scores
     scores = submission_scores(args.labels, args.submission)
     for o in scores:
-        if o.value == o.value: print(o, flush=True) # of the rows that are there
+        if not math.isnan(o.value): print(o, flush=True) # some of its rows are those of the labels
     require_equal_rows(scores, args.labels)
 
 def _export_options(p):

@@ -17,7 +17,7 @@ from ..core import InputError,UNKNOWN,atomic_write,name_problem,usable_names
 from .files import ImageFolder
 from .paths import find_images,find_rows
 from .records import clean_name,decode_text,list_names
-from .source import SourceTable
+from .source import TABLE_SUFFIXES,SourceTable
 from .csvfile import CsvFile
 from .table import FLAGS,cell_text,label_frame,read_header,read_rows,reject_rows
 from .groups import complete_group,read_attribute_info
@@ -141,10 +141,10 @@ def _no_table(data):
     "The error of a data folder without train.csv, with what may be meant"
     reason,visible = f"{data/'train.csv'}: no such file",[o for o in data.iterdir() if not o.name.startswith('.')]
     if (data.parent/'train.csv').is_file(): return InputError(f"{reason}; there is one in {data.parent}")
-    if any(o.is_dir() for o in visible):
-        return InputError(f"{reason}; from a folder of images per category: fashion convert folders {data} NEW_FOLDER")
-    if not visible: return InputError(reason)
-    return InputError(f"{reason}; from a table of another form: fashion convert table TABLE NEW_FOLDER")
+    tables = [o for o in visible if o.suffix.lower() in (*TABLE_SUFFIXES, '.parquet')]
+    if tables: return InputError(f"{reason}; from a table of another form: fashion convert table {min(tables)} NEW_FOLDER")
+    if not any(o.is_dir() for o in visible): return InputError(reason)
+    return InputError(f"{reason}; from a folder of images per category: fashion convert folders {data} NEW_FOLDER")
 
 def read_tables(
     data:str|Path, # data folder with train.csv; val.csv and classes.txt are optional

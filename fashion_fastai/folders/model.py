@@ -23,10 +23,11 @@ ONNX_FILES = dict(fp32='model.onnx', int8='model_int8.onnx')
 
 def _what_it_is(folder):
     "What a folder without a model may be, and what to do"
-    if (folder/'settings.ini').is_file(): return 'the run is not finished; fashion train … --resume continues it'
     if (folder/'train.csv').is_file(): return 'it is a data folder; name the folder of a finished run'
     runs = sorted(o.parent.name for name in CONFIG_FILES for o in folder.glob(f'*/{name}'))
     if runs: return f"it is a folder of runs; name one of them, such as {folder/runs[0]}"
+    # a folder of one's own settings has it, too
+    if (folder/'settings.ini').is_file(): return 'if it is a run, it is not finished; fashion train … --resume continues it'
     return 'name the folder of a finished run, or an exported one'
 
 def config_path(
