@@ -1,7 +1,7 @@
 """Labels that `fashion suggest` saves: networks of images that it chose, beside networks of as many images at random.
 
-Every round of labelling trains from scratch, with as many steps as all others. Networks are kept in `--out`: a bench that
-was stopped resumes."""
+Every round of labelling trains from scratch, with as many steps as all others; at random, only every second round does.
+Networks are kept in `--out`: a bench that was stopped resumes."""
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ def more_rows(run, table, rows, n, seed):
     return others[suggested_rows(seen(run, table, others), n, images, [table.images[i] for i in rows], seed)]
 
 def rounds_of(arm, table, recipe, args, out):
-    "Number of labels, accuracy and Mean F1 of each round of one arm and seed"
+    "Number of labels, accuracy and Mean F1 of each round of one arm and seed; NaN where no network was trained"
     valid,found,before = np.flatnonzero(table.is_valid),[],None
     for i in range(args.steps + 1):
         run = out/(f'{arm}-{recipe.seed}-{i}' if i else f'first-{recipe.seed}')
@@ -45,8 +45,10 @@ def rounds_of(arm, table, recipe, args, out):
             chosen = more_rows(before if arm == 'suggest' else None, table, rows, args.step, recipe.seed)
             rows = np.concatenate([rows, chosen])
         np.save(rows_file, rows)
-        epochs = round(args.epochs*(args.first + args.steps*args.step)/len(rows))
-        train(table, rows, valid[:args.deciding], run, replace(recipe, epochs=epochs))
+        if arm == 'random' and i%2:
+            found.append((len(rows), np.nan, np.nan))
+            continue
+        train(table, rows, valid[:args.deciding], run, replace(recipe, epochs=round(args.seen/len(rows))))
         found.append((len(rows), *scores(run, table, valid[args.deciding:])))
         print(arm, recipe.seed, *found[-1], flush=True)
         before = run
@@ -54,10 +56,11 @@ def rounds_of(arm, table, recipe, args, out):
 
 def line(points):
     "(slope, start) of scores by the logarithm of the labels; rows of `points` are (labels, score)"
+    points = points[~np.isnan(points[:,1])]
     return np.polyfit(np.log(points[:,0]), points[:,1], 1)
 
 def main():
-    args = arguments(__doc__, out='', stages='40x30:2 60x45:3', first=1000, step=200, steps=10, epochs=20, deciding=500)
+    args = arguments(__doc__, out='', stages='24x18:2 40x30:3', first=1000, step=200, steps=10, seen=60_000, deciding=500)
     table,out,arms = read_labels(args.data),Path(args.out or tempfile.mkdtemp()),('random','suggest')
     out.mkdir(parents=True, exist_ok=True)
     rounds = {o: [] for o in arms}
@@ -69,10 +72,12 @@ def main():
     columns = [f'{score}, {arm}' for score in SCORES for arm in arms]
     rows = [['labels', *columns, *(f'difference in {o}' for o in SCORES)]]
     for a,b in zip(random.transpose(1, 0, 2), suggest.transpose(1, 0, 2)):
-        means = [o[:,k].mean() for k in (1, 2) for o in (a, b)]
-        gains = [b[:,k] - a[:,k] for k in (1, 2)]
-        spread = [f' ± {o.std(ddof=1)/len(o)**.5:.2f}' if len(o) > 1 else '' for o in gains]
-        rows.append([f'{a[0,0]:,.0f}', *means, *(f'{o.mean():+.2f}{text}' for o,text in zip(gains, spread))])
+        if np.isnan(a[0,1]): rows.append([f'{a[0,0]:,.0f}', '', b[:,1].mean(), '', b[:,2].mean(), '', ''])
+        else:
+            means = [o[:,k].mean() for k in (1, 2) for o in (a, b)]
+            gains = [b[:,k] - a[:,k] for k in (1, 2)]
+            spread = [f' ± {o.std(ddof=1)/len(o)**.5:.2f}' if len(o) > 1 else '' for o in gains]
+            rows.append([f'{a[0,0]:,.0f}', *means, *(f'{o.mean():+.2f}{text}' for o,text in zip(gains, spread))])
     figures,aim = {},args.first + args.steps*args.step//2
     for k,name in enumerate(SCORES, 1):
         (slope,start),(own_slope,own_start) = (line(o[...,[0,k]].reshape(-1, 2)) for o in (random, suggest))
