@@ -133,6 +133,8 @@ def test_health_metadata_and_description(server, folder): # noqa: F811
     assert found['categories'] == config['categories'] and found['scores']['accuracy'] == config['scores']['accuracy']
     described = json.loads(ask(server, '/openapi.json')[2])
     assert set(described['paths']) == {'/predict','/healthz','/metadata'} and set(described['paths']['/predict']['post']['requestBody']['content']) == {'multipart/form-data','application/json'}
+    status,headers,_ = ask(server, '/')
+    assert status == 307 and headers['location'] == 'docs'
     page = ask(server, '/docs')[2].decode()
     assert 'POST /predict' in page and not re.search(r'https?://(?!127\.0\.0\.1)', page)
 

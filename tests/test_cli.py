@@ -41,6 +41,12 @@ def test_an_error_in_the_command_line_imports_nothing_heavy(words):
     done,code,imported = imported_by(*words)
     assert code == 2 and 'fashion' in done.stderr and imported == []
 
+@pytest.mark.parametrize('words', ['train {} --out r', 'lr-find {}', 'tune {} --minutes 1', 'predict {} a.jpg', 'embed {} a.csv --out e.parquet', 'similar {} a.jpg --in e.parquet',
+    'suggest {} a.csv --out s.csv', 'export {} --out e', 'report {}'])
+def test_a_folder_that_is_none_is_an_error_before_the_imports_that_take_seconds(words, tmp_path):
+    done,code,imported = imported_by(*words.format(tmp_path/'nowhere').split())
+    assert code == 2 and 'nowhere: no such ' in done.stderr and not {'torch','fastai'} & set(imported)
+
 def test_the_first_line_of_a_demo_comes_before_the_slow_imports():
     code = ("import builtins,sys; from fashion_fastai.cli.main import main\n"
             f"def end(text, **kwargs): sys.exit(text + ' ' + str([o for o in {HEAVY} if o in sys.modules]))\n"

@@ -27,7 +27,7 @@ def table_of(data): return pd.concat([pd.read_csv(data/f'{o}.csv') for o in ('tr
 def test_deepfashion(deepfashion, tmp_path):
     done = run_inprocess('convert', 'deepfashion', deepfashion, tmp_path/'data', '--categories', 3, '--attributes', 5)
     assert done.returncode == 0 and done.stderr == '', done.stderr
-    assert not set('\r\x1b█') & set(done.stdout) and '0.0% of the test images show a product of the training set' in done.stdout
+    assert not set('\r\x1b█') & set(done.stdout) and '0.0% of the test images show a garment of the training set' in done.stdout
     table = table_of(tmp_path/'data')
     assert table.shape[1] == 2 + 5 and (table.iloc[:, 2:].sum(axis=1) > 0).all() and set(table.category_label) == {0,1,2}
     originals = [(tmp_path/o).resolve() for o in table.file_path]
@@ -107,7 +107,7 @@ def test_products_and_check(garments, tmp_path):
     (shop/'styles.csv').write_text('\n'.join(['id,gender,articleType,baseColour,usage,productDisplayName', *rows, 'copy,Men,Tees,Red,Casual,Another name', '5,Men'])+'\n')
     done = run_inprocess('convert', 'products', shop, tmp_path/'data', '--copy')
     assert done.returncode == 0 and done.stderr == '', done.stderr
-    assert '161 images of 160 products' in done.stdout and '1 lines have more cells' in done.stdout and '1 in lines with too few cells (the first: ' in done.stdout
+    assert '161 images of 160 garments' in done.stdout and '1 lines have more cells' in done.stdout and '1 in lines with too few cells (the first: ' in done.stdout
     table = table_of(tmp_path/'data')
     assert len(table) == 161 and not any((tmp_path/o).is_symlink() for o in table.file_path)
     done = run_inprocess('check', tmp_path/'data', '--strict', cwd=tmp_path)
@@ -190,7 +190,7 @@ def test_attributes_exclude_one_another_where_no_image_has_two():
     assert attribute_info(labels, ['red','blue','long'], ['']*3, ['shape']*3).type.tolist() == ['shape']*3
 
 def test_too_few_images_for_three_splits():
-    with pytest.raises(InputError, match='2 images of 1 products are too few for three splits'): random_splits(np.zeros(2), np.zeros(2))
+    with pytest.raises(InputError, match='2 images of 1 garments are too few for three splits'): random_splits(np.zeros(2), np.zeros(2))
 
 @pytest.mark.parametrize('group_size', [1, 2, 5])
 def test_random_splits_are_eight_one_and_one_tenths_of_every_category(group_size):

@@ -87,11 +87,11 @@ def test_a_conversion_writes_the_labels_splits_and_crops_of_its_folders():
     # products stay together; boxes crop
     make_images(*(f'nested/{kind}/p{p}/{i}.jpg' for kind in KINDS for p in range(20) for i in range(2)))
     summary = convert_folders('nested', 'products')
-    eq((summary.products, summary.shared), (60, 0))
+    eq((summary.garments, summary.shared), (60, 0))
     Path('boxes.csv').write_text('\n'.join(['file_path,x1,y1,x2,y2', *(f'{o},0,0,10,15' for o in find_folder_images('shop').names[:-1])]))
     summary = convert_folders('shop', 'cropped', attributes='boxes.csv', group_fn=lambda paths: [Path(o).name for o in paths])
     sizes = [Image.open(o).size for split in ('train','val','test') for o in pd.read_csv(f'cropped/{split}.csv').file_path]
-    eq((sizes.count((10,15)), sizes.count((20,30)), summary.products), (89, 1, 30))
+    eq((sizes.count((10,15)), sizes.count((20,30)), summary.garments), (89, 1, 30))
     Path('boxes.csv').write_text('file_path,x1,y1,x2,y2\ntee/00.jpg,20,0,30,15\n')
     for reason,kwargs in [("boxes.csv, line 2: the box '20,0,30,15' is outside of its image of 20x30 pixels", dict(attributes='boxes.csv')), ('has no columns x1,y1,x2,y2 to crop to', dict(crop=0.)),
                           ("there is no category 'cape'", dict(categories='cape')), ('no.csv: no such file', dict(attributes='no.csv'))]:

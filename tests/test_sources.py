@@ -87,7 +87,7 @@ def test_folders_that_cannot_be_converted(tmp_path):
     (tmp_path/'hollow'/'skirt').mkdir()
     assert refused(convert('hollow'), "the folder of the category 'skirt' has no images")
     image('few/tee/a.jpg')
-    assert refused(convert('few'), '1 images of 1 products are too few for three splits')
+    assert refused(convert('few'), '1 images of 1 garments are too few for three splits')
     assert refused(convert('few', '--crop', .1), 'has no columns x1,y1,x2,y2 to crop to')
     assert not (tmp_path/'data').exists()
 

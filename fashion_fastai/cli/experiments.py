@@ -88,6 +88,8 @@ def _tune_options(p):
 
 def _tune(args):
     recipe = read_command_recipe(args)
+    from fashion_fastai.data.labels import require_data_folder
+    require_data_folder(args.data)
     from fashion_fastai.recipes.settings import SHIPPED,add_recipe,read_recorded_recipe
     from fashion_fastai.train.tune import tune
     out = Path(args.out or f'{Path(args.data).resolve().name}-tune')

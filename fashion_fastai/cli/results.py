@@ -9,7 +9,7 @@ __all__ = ['MERGE', 'EMBED', 'PREDICT', 'SERVE', 'EXPORT', 'REPORT', 'RUNS', 'SC
 import argparse,math,sys
 from pathlib import Path
 from ..core import InputError,optional
-from .core import Command,add_engine_options,at_least,port_number,program_name
+from .core import Command,add_engine_options,at_least,port_number,program_name,require_model
 
 # %% ../../nbs/121_cli.results.ipynb #927d780a
 _ON_RAY = '--on ray'
@@ -136,6 +136,7 @@ def _check_options(args):
 def _predict(args):
     _use_old_spelling(args)
     _check_options(args)
+    require_model(args.model, *args.others)
     if args.shard: _predict_part(args)
     elif args.on: _predict_by_ray(args)
     else: _predict_here(args)
@@ -152,6 +153,7 @@ def _embed_options(p):
 
 def _embed(args):
     _check_options(args)
+    require_model(args.model)
     if args.shard: return _predict_part(args)
     if args.on: return _predict_by_ray(args)
     with optional('parquet', 'fashion embed'): from fashion_fastai.similar.embed import write_embeddings
@@ -213,6 +215,8 @@ def _report_options(p):
     p.add_argument('--map', action='store_true', help='also draw a map of the validation images, on which similar ones are near each other')
 
 def _report(args):
+    from fashion_fastai.folders.run import read_run
+    read_run(args.run) # before the imports, which take seconds
     from fashion_fastai.report.page import write_report
     print(write_report(args.run, with_map=args.map))
 
@@ -251,6 +255,7 @@ def _export_options(p):
     p.add_argument('--license', metavar='ID', default='other', help='identifier of the licence, for the card (default: other)')
 
 def _export(args):
+    require_model(args.run)
     from fashion_fastai.export.package import export_folder
     check = export_folder(args.run, args.out, args.onnx, args.int8, args.card, args.license)
     if check: print(check)

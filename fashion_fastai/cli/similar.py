@@ -9,7 +9,7 @@ __all__ = ['SIMILAR', 'SUGGEST', 'LABEL']
 import json
 from pathlib import Path
 from ..core import InputError,optional
-from .core import Command,add_engine_options,at_least,port_number,program_name
+from .core import Command,add_engine_options,at_least,port_number,program_name,require_model
 
 # %% ../../nbs/123_cli.similar.ipynb #6418d877
 def _similar_options(p):
@@ -22,6 +22,7 @@ def _similar_options(p):
     add_engine_options(p)
 
 def _similar(args):
+    require_model(args.model)
     from fashion_fastai.predict.onnx import load_engine
     with optional('parquet', 'fashion similar'): from fashion_fastai.similar.search import SimilarItems,similar_lines
     missing = next((o for o in args.images if not Path(o).is_file()), None)
@@ -64,6 +65,7 @@ def _training_data(args):
 
 def _suggest(args):
     if args.url and not args.label_studio: raise InputError('--url needs --label-studio FILE')
+    require_model(args.model)
     from fashion_fastai.core import atomic_write
     from fashion_fastai.predict.onnx import load_engine
     with optional('parquet', 'fashion suggest'): from fashion_fastai.similar.suggest import suggest_images

@@ -158,6 +158,8 @@ def _recorded_folds(args):
 def _train(args):
     _use_recorded_settings(args)
     recipe = read_command_recipe(args)
+    from fashion_fastai.data.labels import require_data_folder
+    require_data_folder(args.data)
     args.folds = _recorded_folds(args)
     if args.fold and not args.folds: raise InputError(f"--fold {args.fold} needs --folds, the number of folds")
     if args.folds:
@@ -187,6 +189,8 @@ def _lr_find_options(p):
 
 def _lr_find(args):
     recipe = read_command_recipe(args)
+    from fashion_fastai.data.labels import require_data_folder
+    require_data_folder(args.data)
     from fashion_fastai.train.core import lr_find_run
     with _processes(args, recipe) as processes: suggestion = lr_find_run(args.data, recipe, args.out, processes)
     if not processes.is_first: return

@@ -61,8 +61,8 @@ class ConversionSummary(NamedTuple):
     categories:dict # name -> images
     attributes:dict # name -> images
     left_out:dict # reason -> images, or rows of a table
-    products:int # number of products
-    shared:float # fraction of the test images whose product is in the training set
+    garments:int # groups of images of one garment, or near-duplicates
+    shared:float # fraction of the test images whose garment is in the training set
     uncropped:int # images that cannot be read, and were copied as they are
     unknown:dict={} # category and attributes -> fraction of unknown labels, where there are any
     constant:tuple=() # names of the attributes that hold wherever they are known, which is not everywhere
@@ -73,8 +73,8 @@ class ConversionSummary(NamedTuple):
     def __str__(self):
         def listed(counts): return ', '.join(f'{name} {n:,}' for name,n in counts.items())
         n_images = sum(self.splits.values())
-        products = '' if self.products == n_images else f' of {self.products:,} products'
-        lines = [f"{n_images:,} images{products}: {listed(self.splits)}"]
+        garments = '' if self.garments == n_images else f' of {self.garments:,} garments'
+        lines = [f"{n_images:,} images{garments}: {listed(self.splits)}"]
         for what,counts in (('categories', self.categories), ('attributes', self.attributes)):
             if counts: lines.append(f"{what}: {listed(counts)}")
         unknown = ', '.join(f'{o:.1%} of the {what}' for what,o in self.unknown.items())
@@ -90,7 +90,7 @@ class ConversionSummary(NamedTuple):
             n_out = sum(self.left_out.values())
             reasons = f": {left_out}" if n_out else ''
             lines.append(f"{self.n_rows:,} rows = {n_images + self.n_joined:,} used{joined} + {n_out:,} left out{reasons}")
-        if products: lines.append(f"{self.shared:.1%} of the test images show a product of the training set")
+        if garments: lines.append(f"{self.shared:.1%} of the test images show a garment of the training set")
         if self.uncropped: lines.append(f"{self.uncropped:,} images cannot be read, and were copied as they are")
         return '\n'.join(lines)
 
@@ -150,7 +150,7 @@ def random_splits(
         rest = np.flatnonzero(splits == 'train')
         splits[rest[grouped_split(categories[rest], groups[rest], pct, seed)]] = name
         if name not in splits:
-            raise InputError(f"{len(categories)} images of {len(np.unique(groups))} products are too few for "
+            raise InputError(f"{len(categories)} images of {len(np.unique(groups))} garments are too few for "
                              "three splits")
     return splits
 

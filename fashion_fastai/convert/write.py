@@ -144,7 +144,7 @@ def _summary(images, rows, categories, attributes, left_out, n_uncropped):
     shared = np.isin(groups[is_test], groups[splits == 'train'])
     return ConversionSummary(splits={o: int((splits == o).sum()) for o in SPLITS},
         categories=dict(zip(categories, counts)), attributes=dict(zip(attributes, attribute_counts)),
-        left_out={k: int(n) for k,n in left_out.items()}, products=len(pd.unique(groups)),
+        left_out={k: int(n) for k,n in left_out.items()}, garments=len(pd.unique(groups)),
         shared=float(shared.mean()) if len(shared) else 0., uncropped=n_uncropped,
         unknown={k: o for k,o in unknown.items() if o}, constant=constant)
 

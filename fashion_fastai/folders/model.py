@@ -23,6 +23,8 @@ ONNX_FILES = dict(fp32='model.onnx', int8='model_int8.onnx')
 
 def _what_it_is(folder):
     "What a folder without a model may be, and what to do"
+    if (folder/'export.pkl').is_file(): return 'export.pkl is a pickle; name it if you trust it'
+    if (folder/'fold_1'/CONFIG_FILES[1]).is_file(): return 'name one of its folds, such as fold_1'
     if (folder/'train.csv').is_file(): return 'it is a data folder; name the folder of a finished run'
     runs = sorted(o.parent.name for name in CONFIG_FILES for o in folder.glob(f'*/{name}'))
     if runs: return f"it is a folder of runs; name one of them, such as {folder/runs[0]}"

@@ -164,12 +164,6 @@ def load_model(
     path = Path(model)
     if path.name in (*CONFIG_FILES, WEIGHTS_FILE): path = path.parent
     if path.is_file(): return _in_precision(_load_pickle(path), precision)
-    if not path.is_dir(): raise InputError(f"{path}: no such model; it should be the folder of a finished run, or an exported learner")
-    if not any((path/o).is_file() for o in CONFIG_FILES):
-        advice = ''
-        if (path/'export.pkl').is_file(): advice = "; export.pkl is a pickle: name it if you trust it"
-        if (path/'fold_1'/'model.json').is_file(): advice = "; name one of its folds, such as fold_1"
-        if advice: raise InputError(f"{path}: there is no model.json in this folder{advice}")
     return load_folder(path, precision)
 
 # %% ../../nbs/71_predict.model.ipynb #13243864

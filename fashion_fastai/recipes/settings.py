@@ -137,7 +137,9 @@ def write_recipe(
     ini = _parser()
     ini[recipe.name] = {key: _text(value) for key,value in recipe.settings.items()}
     with atomic_write(path) as f:
-        with f.open('w', encoding='utf-8') as file: ini.write(file)
+        with f.open('w', encoding='utf-8') as file:
+            if not recipe.minutes: file.write('# minutes is 0: what a plan chose is here; plan.json has its minutes\n')
+            ini.write(file)
 
 def add_recipe(
     recipe:Recipe, # hyperparameters and settings

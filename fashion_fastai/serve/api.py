@@ -60,7 +60,7 @@ def api_app(
 ): # `FastAPI`; raises `InputError` if it is not installed
     "The application: /predict, /similar if there is a catalogue, /healthz, /metadata, /docs and /openapi.json"
     fastapi = _fastapi()
-    from fastapi.responses import HTMLResponse,JSONResponse
+    from fastapi.responses import HTMLResponse,JSONResponse,RedirectResponse
     from starlette.requests import ClientDisconnect
 
     @asynccontextmanager
@@ -97,6 +97,9 @@ def api_app(
 
     @app.get('/metadata', summary='What the model predicts, and how well')
     async def metadata(): return dict(name=name, **{o: description[o] for o in _DESCRIBED if o in description})
+
+    @app.get('/', include_in_schema=False)
+    async def start(): return RedirectResponse('docs')
 
     @app.get('/docs', response_class=HTMLResponse, include_in_schema=False)
     async def docs(): return _docs_page(app.openapi())

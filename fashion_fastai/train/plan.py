@@ -91,6 +91,9 @@ class Plan(NamedTuple):
         batches = '' if recipe.batch_size == 64 else f", batches of {recipe.batch_size}"
         print(f"plan: {recipe.arch} × {recipe.width:g}, {stages}{batches}, {self.minutes:.1f} of {minutes:g} minutes\n"
               f"      {self.reason}", flush=True)
+        if len(recipe.sizes) > 1:
+            size = fmt_size(recipe.size)
+            print(f"      validation images are {size} in all epochs: scores are low until the training's are", flush=True)
         return recipe
 
 class _Network(NamedTuple):
