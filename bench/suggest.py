@@ -60,7 +60,8 @@ def line(points):
     return np.polyfit(np.log(points[:,0]), points[:,1], 1)
 
 def main():
-    args = arguments(__doc__, out='', stages='24x18:2 40x30:3', first=1000, step=200, steps=10, seen=60_000, deciding=500)
+    args = arguments(__doc__, out='', stages='24x18:2 40x30:3', first=1000, step=200, steps=10, seen=60_000, deciding=500,
+        aim=2000) # random labels, with whose score those of the suggestions are compared
     table,out,arms = read_labels(args.data),Path(args.out or tempfile.mkdtemp()),('random','suggest')
     out.mkdir(parents=True, exist_ok=True)
     rounds = {o: [] for o in arms}
@@ -78,11 +79,11 @@ def main():
             gains = [b[:,k] - a[:,k] for k in (1, 2)]
             spread = [f' ± {o.std(ddof=1)/len(o)**.5:.2f}' if len(o) > 1 else '' for o in gains]
             rows.append([f'{a[0,0]:,.0f}', *means, *(f'{o.mean():+.2f}{text}' for o,text in zip(gains, spread))])
-    figures,aim = {},args.first + args.steps*args.step//2
+    figures = {}
     for k,name in enumerate(SCORES, 1):
         (slope,start),(own_slope,own_start) = (line(o[...,[0,k]].reshape(-1, 2)) for o in (random, suggest))
-        needed = np.exp((slope*np.log(aim) + start - own_start)/own_slope)
-        figures[f'% of labels saved at the {name} of {aim:,} at random'] = float(100*(1 - needed/aim)),None
+        needed = np.exp((slope*np.log(args.aim) + start - own_start)/own_slope)
+        figures[f'% of labels saved at the {name} of {args.aim:,} at random'] = float(100*(1 - needed/args.aim)),None
     save('suggest', args, rows, figures)
 
 if __name__ == '__main__': main()

@@ -12,7 +12,7 @@ SMALL = ['--rounds', '1', '--height', '32', '--width', '24']
     ('gpu', ['--device', 'cpu', '--arch', 'xresnet10', '--images', '200', '--batch-sizes', '16 32', '--workers', '1', '--minutes', '.1']),
     ('serving', ['--stages', '32x24:1']), ('curves', ['--stages', '24x18:1', '--sizes', '20,40,60,80']), ('scores', ['--repetitions', '2', '--sizes', '12 20']),
     ('similar', ['--n', '2000', '--features', '32']),
-    ('suggest', ['--stages', '24x18:1', '--first', '40', '--step', '10', '--steps', '2', '--seen', '60', '--deciding', '10']),
+    ('suggest', ['--stages', '24x18:1', '--first', '40', '--step', '10', '--steps', '2', '--seen', '60', '--deciding', '10', '--aim', '50']),
     ('time_to_quality', ['--recipe', 'demo', '--overrides', 'epochs=1', '--epochs', '1'])])
 def test_bench(name, options, garments, tmp_path):
     size = SMALL[:2] if name in ('time_to_quality','serving','scores','curves','suggest','similar') else SMALL
