@@ -287,5 +287,6 @@ class Catalogue:
             for row,o in enumerate(frame.file_path, rows.start + 1): self._check_name(row, str(o))
             images = [StoredImage(f'row {row}', lambda: None) if o is None else o for row,o in zip(rows, frame.image)]
             return ImageList(frame.file_path.tolist(), images, set())
-        paths = self.parquet.paths(rows) if self.parquet else (o for i,o in enumerate(self.paths()) if i in rows)
-        return image_list(self._frame(list(paths)), self.test)
+        paths = list(self.parquet.paths(rows) if self.parquet else (o for i,o in enumerate(self.paths()) if i in rows))
+        for row,o in enumerate(paths, rows.start + 1): self._check_name(row, o)
+        return image_list(self._frame(paths), self.test)
