@@ -269,6 +269,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fashion_fastai/cli/core.py'),
                                          'fashion_fastai.cli.core.require_model': ( 'cli.core.html#require_model',
                                                                                     'fashion_fastai/cli/core.py'),
+                                         'fashion_fastai.cli.core.require_replaceable': ( 'cli.core.html#require_replaceable',
+                                                                                          'fashion_fastai/cli/core.py'),
                                          'fashion_fastai.cli.core.sentence': ('cli.core.html#sentence', 'fashion_fastai/cli/core.py')},
             'fashion_fastai.cli.data': { 'fashion_fastai.cli.data._cell_options': ( 'cli.data.html#_cell_options',
                                                                                     'fashion_fastai/cli/data.py'),
