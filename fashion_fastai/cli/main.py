@@ -53,7 +53,8 @@ _ENVIRONMENT_ERRORS = errno.ENOSPC,errno.EDQUOT,errno.EFBIG,errno.EROFS,errno.EA
 def _check_names(argv):
     "Refuse empty words, which would name the working directory, and names that no table, page or settings file can hold"
     empty = next((o for o in argv if not o or re.fullmatch('--[a-z0-9-]+=', o)), None)
-    if empty is not None: raise InputError(f"an argument is empty ('{empty}'), as of a variable that is not set; write its value, or leave it out")
+    advice = 'as of a variable that is not set; write its value, or leave it out'
+    if empty is not None: raise InputError(f"an argument is empty ('{empty}'), {advice}")
     # what is no text in UTF-8
     names = [*argv, *map(os.path.realpath, filter(os.path.exists, argv))]
     with suppress(FileNotFoundError): names.append(os.getcwd())

@@ -68,7 +68,8 @@ class _ParquetList:
             raise InputError(f"{test}: has no column with {expected}; it has {', '.join(schema.names)}")
         for name,o in schemas.items():
             lacking = next((k for k in (self.bytes, self.path) if k and k not in o.names), None)
-            if lacking: raise InputError(f"{self.store.place(name)}: has no column {lacking}, as {names[-1]} beside it has; they are no list")
+            if not lacking: continue
+            raise InputError(f"{self.store.place(name)}: has no column {lacking}, as {names[-1]} beside it has; they are no list")
         self.n_without_bytes,self.group_rows = sum(map(self._n_empty, groups)),[o.num_rows for o in groups]
 
     def _n_empty(self, group):
