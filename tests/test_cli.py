@@ -401,3 +401,34 @@ def test_arguments_and_folders_that_are_not_utf8_are_refused(garments, run, tmp_
     shutil.copytree(run, tmp_path/'runs'/os.path.basename(folder))
     done = run_inprocess('runs', tmp_path/'runs', '--csv', tmp_path/'runs.csv')
     assert done.returncode == 0 and r'caf\udce9' in done.stdout and pd.read_csv(tmp_path/'runs.csv').run[0] == r'caf\udce9', done.stderr
+
+def test_outputs_do_not_replace_what_the_user_would_miss(run, garments, tmp_path):
+    pytest.importorskip('pyarrow')
+    images = [str(garments.parent/o) for o in pd.read_csv(garments/'test.csv').file_path]
+    pd.DataFrame(dict(file_path=images)).to_csv(tmp_path/'list.csv', index=False)
+    pd.DataFrame(dict(file_path=images)).to_parquet(tmp_path/'list.parquet')
+    shutil.copy(garments/'train.csv', tmp_path/'train.csv')
+    table,parquet = tmp_path/'list.csv',tmp_path/'list.parquet'
+    for out,command in (('list.csv', ['suggest', run, table, '--out']), ('train.csv', ['suggest', run, table, '--out']),
+            ('list.parquet', ['embed', run, parquet, '--out']), ('train.csv', ['runs', run.parent, '--csv']), ('train.csv', ['check', garments, '--out'])):
+        before = (tmp_path/out).read_bytes()
+        reason = 'is read, and would be replaced' if 'list' in out else 'exists, and was not written by this command'
+        assert refused(run_inprocess(*command, tmp_path/out), f'{out}: {reason}; choose another name, or remove it first')
+        assert (tmp_path/out).read_bytes() == before
+    for _ in range(2): # its own file is replaced
+        assert run_inprocess('runs', run.parent, '--csv', tmp_path/'runs.csv').returncode == 0
+        assert run_inprocess('suggest', run, table, '--n', 2, '--out', tmp_path/'next.csv').returncode == 0
+        assert run_inprocess('check', garments, '--out', tmp_path/'card.html').returncode == 0
+    assert refused(run_inprocess('predict', run, table, '--out', run), 'is a run, whose bad_images.csv would be replaced')
+
+def test_an_empty_word_is_not_the_working_directory(run, garments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (['train', garments, '--out', '', *SHORT], ['train', garments, '--out=', *SHORT], ['predict', run, ''], ['predict', '', garments/'test']):
+        assert refused(run_inprocess(*words), 'as of a variable that is not set; write its value, or leave it out')
+    assert not list(tmp_path.iterdir())
+
+def test_parquet_files_that_are_no_list_together_are_refused(run, garments, tmp_path):
+    pytest.importorskip('pyarrow')
+    pd.DataFrame(dict(file_path=['a.jpg'])).to_parquet(tmp_path/'b.parquet')
+    pd.DataFrame(dict(other=[1])).to_parquet(tmp_path/'a.parquet')
+    assert refused(run_inprocess('predict', run, tmp_path), 'a.parquet: has no column file_path, as b.parquet beside it has; they are no list')

@@ -5,7 +5,7 @@ from conftest import refused,run_inprocess
 from fashion_fastai.cli.core import at_least,port_number
 from fashion_fastai.cli.main import main
 from fashion_fastai.core import InputError
-from fashion_fastai.folders.model import (are_temperatures,check_values,config_path,file_hash,is_number,is_plain_name,is_rule,read_config,
+from fashion_fastai.folders.model import (are_names,are_temperatures,check_values,config_path,file_hash,is_number,is_plain_name,is_rule,read_config,
     read_file,read_json)
 from fashion_fastai.recipes.settings import recipe_defaults
 
@@ -107,3 +107,6 @@ def test_a_folder_of_another_kind_is_called_by_its_name(tmp_path):
         assert reason in str(caught.value)
     for folder,reason in ((images, f'per category: fashion convert folders {images} '), (data/'train', f'there is one in {data}'), (tables, f"fashion convert table {tables/'list.parquet'}"), (runs/'done', 'train.csv: no such file')):
         assert refused(run_inprocess('check', folder), reason)
+
+def test_names_of_a_stranger_do_not_command_the_terminal():
+    assert are_names(['Kleid','日本','a,b','']) and not any(are_names(['dress', o]) for o in ('\x1b[2J','a\nb','\x9b2J','\u2028','dress'))

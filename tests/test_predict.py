@@ -13,7 +13,7 @@ from fashion_fastai.data.labels import LabelTable,Vocab,read_test_list
 from fashion_fastai.examples import example_table,tiny_learner
 from fashion_fastai.outputs.submission import ImageList,read_image_list,write_submission
 from fashion_fastai.predict.catalogue import Catalogue,import_pyarrow
-from fashion_fastai.predict.core import predict_batches,predict_image,predict_images
+from fashion_fastai.predict.core import as_predictor,predict_batches,predict_image,predict_images,predict_run
 from fashion_fastai.decision.core import Decision
 from fashion_fastai.predict.ensemble import load_ensemble,save_ensemble
 from fashion_fastai.predict.inputs import read_garments,read_inputs
@@ -231,6 +231,36 @@ def test_the_images_of_a_garment_are_averaged_before_the_decision(run, garments,
 def load_tensor(values):
     import torch
     return torch.tensor(np.asarray(values, np.float32))[None]
+
+def test_an_image_counts_once_for_one_garment(learn, images, tmp_path):
+    names,predictor = [o.name for o in images],as_predictor(learn)
+    single = predict_images(predictor, ImageList(names, [str(o) for o in images], set())).category_probabilities
+    for o in images: shutil.copy(o, tmp_path)
+    def written(frame, name):
+        frame.to_csv(tmp_path/name, index=False) if name.endswith('.csv') else frame.to_parquet(tmp_path/name)
+        test = read_inputs([tmp_path/name])
+        predict_run(predictor, test, tmp_path/'out', groups=read_garments(tmp_path/name, 'product'))
+        return pd.read_csv(tmp_path/'out'/'garments.csv', dtype=dict(garment=str)).set_index('garment')
+    twice = pd.DataFrame(dict(file_path=[*names[:2], names[0], *names[2:]], product=[1., 1., 1., 2., None]))
+    for name in ('twice.csv','twice.parquet'):
+        garments = written(twice, name)
+        assert garments.images.to_dict() == {'1': 2, '2': 1}
+        assert abs(garments.category_probability['1'] - single[:2].mean(0).max()) < 1e-4
+    for name,place in (('both.csv', 'line 4'), ('both.parquet', 'row 3')):
+        with pytest.raises(InputError, match=f"{name}, {place}: {names[0]} is an image of two garments, '1' and '2'"):
+            written(twice.assign(product=[1, 1, 2, 2, 2]), name)
+    twice[['file_path']].to_csv(tmp_path/'list.csv', index=False)
+    (tmp_path/'groups.csv').write_text(f'file_path,group\n{names[0]},a\n./{names[0]},b\n')
+    with pytest.raises(InputError, match=f"groups.csv, line 3: {names[0]} is an image of two garments, 'a' and 'b'"):
+        read_garments(tmp_path/'list.csv')
+
+def test_names_that_no_table_can_hold_are_refused_in_any_list(learn, images, tmp_path):
+    for name in ('a\nb.jpg','a\tb.jpg'):
+        pd.DataFrame(dict(image=[*map(str, images), name])).to_parquet(tmp_path/'list.parquet')
+        pd.DataFrame(dict(image=[*map(str, images), name])).to_json(tmp_path/'list.jsonl', orient='records', lines=True)
+        for o in ('list.parquet','list.jsonl'):
+            with pytest.raises(InputError, match=f"{o}, (row|line) 5: .*has a control character; rename it"):
+                predict_run(learn, read_inputs([tmp_path/o]), tmp_path/'out')
 
 def test_options_that_do_not_fit_together_are_refused(run, garments, tmp_path):
     test = garments/'test.csv'

@@ -6,7 +6,8 @@ from conftest import SHORT,refused,run_inprocess,run_python
 from test_serving import WITHOUT_TORCH,folder # noqa: F401 - a fixture
 from fashion_fastai.core import InputError,UNKNOWN
 from fashion_fastai.data.image import open_image
-from fashion_fastai.data.labels import read_tables
+from fashion_fastai.data.labels import Vocab,read_labels,read_tables
+from fashion_fastai.data.listed import LabelFile,add_labels,read_list_labels
 from fashion_fastai.data.stats import read_stats
 from fashion_fastai.predict.core import predict_images
 from fashion_fastai.predict.model import load_model
@@ -363,3 +364,42 @@ def test_labels_that_files_give_away_are_named(garments, tmp_path):
         with open(tmp_path/path, 'ab') as file: file.write(bytes(20_000)) # another program wrote these
     issues = [o for o in find_issues(read_stats(data, progress=None)) if 'can be told' in o.text]
     assert [o.fix for o in issues] == [True] and "'belted' can be told from the size of the file alone" in issues[0].text
+
+def test_categories_whose_names_are_numbers_keep_their_labels(tmp_path):
+    for names in (('0','1','10','11','2','3'), ('10','20','30'), ('2','0','1'), ('007','7','x')):
+        vocab = Vocab(names, ('red',))
+        file = LabelFile(tmp_path/f"{'-'.join(names)}.csv", vocab)
+        for i in range(len(names)): file.add({f'/images/{i}.jpg': (i, np.array([1], np.int8))})
+        assert [label for label,_ in LabelFile(file.path, vocab).labels.values()] == list(range(len(names)))
+    table = tmp_path/'names.csv'
+    table.write_text('file_path,category_label\na.jpg,20\n')
+    assert read_list_labels(table, Vocab(('10','20','30'), ()))[0].tolist() == [1] # a name, since no category has this number
+    with pytest.raises(InputError, match="category_label is '20', but should be a number from 0 to 2, or empty"):
+        read_list_labels(table, Vocab(('1','20','2'), ()))
+
+def test_further_labels_are_checked_as_those_of_a_data_folder(garments, tmp_path):
+    data = tmp_path/'data'
+    shutil.copytree(garments, data)
+    (data/'attributes.csv').write_text('attribute,group,exactly_one\nstriped,pattern,0\ndotted,pattern,0\n')
+    table,labels = read_labels(data),pd.read_csv(data/'test_labels.csv', dtype=object)
+    labels['file_path'] = [str(tmp_path/'data'/o.split('/', 1)[1]) for o in labels.file_path]
+    def added(frame, name='more.csv'):
+        frame.to_csv(tmp_path/name, index=False)
+        return add_labels(table, tmp_path/name)
+    only_striped = labels[['file_path']].assign(striped='1')
+    assert added(only_striped).frame.dotted.values[-len(labels):].tolist() == [0]*len(labels) # it follows from the group
+    for other in (labels[:1], labels[:1].assign(category_label='9'), labels[:1].assign(file_path=lambda o: o.file_path.str.replace('/data/', '/data/./'))):
+        with pytest.raises(InputError, match=f'more.csv, line {len(labels)+2}: file_path .* has occurred before'):
+            added(pd.concat([labels, other]))
+    with pytest.raises(InputError, match="more.csv, line 3: is striped and dotted, but group 'pattern' of attributes.csv allows at most one"):
+        added(pd.concat([labels[:1], labels[1:2].assign(striped='1', dotted='1')]))
+
+def test_attributes_of_an_item_are_its_labels_where_they_are_known(run, garments, tmp_path):
+    vocab,paths = read_tables(garments).vocab,pd.read_csv(garments/'train.csv').file_path[:6]
+    flags = {name: '' for name in vocab.attributes} | dict(red='0', blue='1')
+    (listed := pd.DataFrame(dict(file_path=[str(garments.parent/o) for o in paths])).assign(**flags)).to_csv(tmp_path/'some.csv', index=False)
+    write_embeddings(run, tmp_path/'some.csv', tmp_path/'E.parquet')
+    predictions = predict_images(run, tmp_path/'some.csv').attributes
+    for item in SimilarItems(run, tmp_path/'E.parquet').find(listed.file_path[0], 6):
+        predicted = [name for name,holds in zip(vocab.attributes, predictions[item.row]) if holds and name not in ('red','blue')]
+        assert item.attributes == [o for o in vocab.attributes if o == 'blue' or o in predicted]

@@ -8,7 +8,7 @@ __all__ = ['CONVERT', 'REVIEW', 'CHECK', 'TUTORIAL']
 # %% ../../nbs/119_cli.data.ipynb #6ddc71e4
 from importlib import import_module
 from ..core import InputError
-from .core import Command,at_least,port_number,program_name,sentence
+from .core import Command,at_least,port_number,program_name,require_replaceable,sentence
 
 # %% ../../nbs/119_cli.data.ipynb #4c3ece89
 _CATEGORIES = 'number of categories, the most frequent ones; or names separated by commas'
@@ -146,6 +146,7 @@ def _check(args):
     from pathlib import Path
     from fashion_fastai.report.dataset import check_data
     if args.against and not args.run: raise InputError('--against needs --with RUN, a network that looks at the images')
+    if args.out: require_replaceable(args.out, b'<!doctype html')
     if not args.run: return check_data(args.data, args.out, args.strict, args.workers)
     from fashion_fastai.report.suspects import find_suspects,write_suspects
     suspects,file = find_suspects(args.data, args.run),Path(args.out or '').parent/'suspects.csv'

@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'main']
 
 # %% ../../nbs/124_cli.main.ipynb #fae0ee42
-import argparse,difflib,errno,os,select,sys,warnings
+import argparse,difflib,errno,os,re,select,sys,warnings
 from contextlib import suppress
 from .. import __version__
 from ..core import InputError,Terminated,stopped_by_signals
@@ -51,7 +51,11 @@ def _parser(argv):
 _ENVIRONMENT_ERRORS = errno.ENOSPC,errno.EDQUOT,errno.EFBIG,errno.EROFS,errno.EACCES,errno.EPERM,errno.EIO
 
 def _check_names(argv):
-    "Refuse names that are not UTF-8, which no table, page or settings file can hold"
+    "Refuse empty words, which would name the working directory, and names that no table, page or settings file can hold"
+    empty = next((o for o in argv if not o or re.fullmatch('--[a-z0-9-]+=', o)), None)
+    advice = 'as of a variable that is not set; write its value, or leave it out'
+    if empty is not None: raise InputError(f"an argument is empty ('{empty}'), {advice}")
+    # what is no text in UTF-8
     names = [*argv, *map(os.path.realpath, filter(os.path.exists, argv))]
     with suppress(FileNotFoundError): names.append(os.getcwd())
     for name in names:

@@ -9,7 +9,7 @@ __all__ = ['MERGE', 'EMBED', 'PREDICT', 'SERVE', 'EXPORT', 'REPORT', 'RUNS', 'SC
 import argparse,math,sys
 from pathlib import Path
 from ..core import InputError,optional
-from .core import Command,add_engine_options,at_least,port_number,program_name,require_model
+from .core import Command,add_engine_options,at_least,port_number,program_name,require_model,require_replaceable
 
 # %% ../../nbs/121_cli.results.ipynb #927d780a
 _ON_RAY = '--on ray'
@@ -92,6 +92,7 @@ def _load_predictor(args):
 def _predict_here(args):
     "Predict in this process"
     from fashion_fastai.core import batch_advice,oom_hint
+    from fashion_fastai.folders.run import is_run
     from fashion_fastai.predict.core import predict_batches,predict_run
     from fashion_fastai.predict.inputs import prediction_lines,read_garments,read_inputs
     images = read_inputs(args.test)
@@ -100,6 +101,7 @@ def _predict_here(args):
         raise InputError(f"--cache cannot be combined with {args.test[0]}: it needs a CSV list or a folder")
     options = dict(batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict)
     if args.out:
+        if is_run(args.out): raise InputError(f"{args.out}: is a run, whose bad_images.csv would be replaced; choose another folder")
         groups = read_garments(args.test[0], args.group) if args.group or is_list else {}
         n = predict_run(_load_predictor(args), images, args.out, groups=groups, **options)
         return print(_written(n, Path(args.out)))
@@ -156,6 +158,7 @@ def _embed(args):
     require_model(args.model)
     if args.shard: return _predict_part(args)
     if args.on: return _predict_by_ray(args)
+    require_replaceable(args.out, b'PAR1', *args.test)
     with optional('parquet', 'fashion embed'): from fashion_fastai.similar.embed import write_embeddings
     n = write_embeddings(_load_predictor(args), args.test[0], args.out, batch_size=args.batch_size, workers=args.workers,
         cache=args.cache, strict=args.strict)
@@ -227,6 +230,7 @@ def _runs_options(p):
 def _runs(args):
     from fashion_fastai.core import atomic_write
     from fashion_fastai.report.tables import compare_runs,format_runs
+    if args.csv: require_replaceable(args.csv, b'run,')
     table = compare_runs(args.folder)
     if args.csv:
         with atomic_write(args.csv) as f: table.to_csv(f, index=False)

@@ -9,7 +9,7 @@ __all__ = ['SIMILAR', 'SUGGEST', 'LABEL']
 import json
 from pathlib import Path
 from ..core import InputError,optional
-from .core import Command,add_engine_options,at_least,port_number,program_name,require_model
+from .core import Command,add_engine_options,at_least,port_number,program_name,require_model,require_replaceable
 
 # %% ../../nbs/123_cli.similar.ipynb #6418d877
 def _similar_options(p):
@@ -66,6 +66,8 @@ def _training_data(args):
 def _suggest(args):
     if args.url and not args.label_studio: raise InputError('--url needs --label-studio FILE')
     require_model(args.model)
+    require_replaceable(args.out, b'file_path,image,uncertainty,', args.test)
+    if args.label_studio: require_replaceable(args.label_studio, b'[', args.test)
     from fashion_fastai.core import atomic_write
     from fashion_fastai.predict.onnx import load_engine
     with optional('parquet', 'fashion suggest'): from fashion_fastai.similar.suggest import suggest_images

@@ -12,21 +12,29 @@ from pathlib import Path
 import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN,atomic_write,locked
 from .csvfile import CsvFile
+from .groups import complete_group
 from .labels import LabelTable,Vocab,read_test_list
 from .source import SourceTable
-from .table import FLAGS,INVALID,cell_text,read_header,read_rows
+from .table import FLAGS,INVALID,cell_text,read_header,read_rows,reject_rows
 
 # %% ../../nbs/31_data.listed.ipynb #ade561bd
 def _wrong_label(place, column, text, expected):
     return InputError(f"{place}: {column} is '{text}', but should be {expected}, or empty")
 
+def _is_number(text, n): return text.isdecimal() and len(text) < 10 and int(text) < n
+
+def _has_misleading_names(categories):
+    "Whether some name is the number of another category, such as those of folders 1, 10 and 2"
+    return any(_is_number(o, len(categories)) and o == str(int(o)) != str(k) for k,o in enumerate(categories))
+
 def _category_number(text, vocab, place):
-    "The label that a cell means"
+    "The label that a cell means: its name or its number; its number where both could be meant, as in train.csv"
+    names,n = vocab.categories,len(vocab.categories)
     if not text: return UNKNOWN
-    if text in vocab.categories: return vocab.categories.index(text)
-    if text.isdecimal() and len(text) < 10 and int(text) < len(vocab.categories): return int(text)
-    names = ', '.join(vocab.categories[:3])
-    expected = f"a number from 0 to {len(vocab.categories)-1}, or a name such as {names}"
+    is_misleading = text.isdecimal() and _has_misleading_names(names)
+    if text in names and not is_misleading: return names.index(text)
+    if _is_number(text, n): return int(text)
+    expected = f"a number from 0 to {n-1}" + ('' if is_misleading else f", or a name such as {', '.join(names[:3])}")
     raise _wrong_label(place, 'category_label', text, expected)
 
 def _csv_labels(test, vocab, columns):
@@ -108,10 +116,18 @@ class LabelFile:
             with atomic_write(self.path) as f: frame.astype(object).mask(frame == UNKNOWN, '').to_csv(f, index=False)
 
 # %% ../../nbs/31_data.listed.ipynb #16d614bb
+def _lines(path, n):
+    "Line numbers of the `n` rows of a table, for errors"
+    table = SourceTable(path)
+    for _ in table.batches(table.columns[:1]): pass
+    file = table.files[0]
+    lines = getattr(file, 'lines', None) or getattr(file, 'numbers', range(1, n+1)) # of CSV, or of JSON or a spreadsheet
+    return np.array(lines)
+
 def add_labels(
     table:LabelTable, # labelled images; not modified
     path:str|Path, # table with file_path, and category_label, attribute columns, or both
-)->LabelTable: # raises `InputError` for invalid labels, missing images, and images that `table` has
+)->LabelTable: # raises `InputError` for invalid labels, missing or repeated images, and images that `table` has
     "The table with the images of another as training images"
     path,vocab = Path(path),table.vocab
     if not path.is_file(): raise InputError(f"{path}: cannot be read: there is no such file; fashion label writes one")
@@ -130,7 +146,13 @@ def add_labels(
         raise InputError(f"{path}: {len(repeated):,} images are {where}; correct their labels there")
     rows = np.flatnonzero(is_known)
     if not len(rows): raise InputError(f"{path}: no image in it has a label")
+    places,names = [(path, _lines(path, len(listed))[rows])],listed.file_path.values[rows]
+    is_repeated = pd.Series(list(map(os.path.realpath, listed.image.iloc[rows]))).duplicated().values
+    reject_rows(places, is_repeated, lambda i: f"file_path {names[i]} has occurred before")
     added = pd.DataFrame(labels[1][rows], columns=list(vocab.attributes))
+    for group in vocab.groups:
+        members = [vocab.attributes[k] for k in group.members]
+        added[members] = complete_group(added[members].values, group, members, places)
     added.insert(0, 'file_path', listed.file_path.values[rows])
     added.insert(1, 'category_label', labels[0][rows])
     frame = pd.concat([table.frame, added.assign(is_valid=False)], ignore_index=True)

@@ -11,7 +11,7 @@ __all__ = ['FORMAT', 'CONFIG_FILES', 'WEIGHTS_FILE', 'PARTS', 'FEATURES', 'ONNX_
 import hashlib,json,re,reprlib
 from pathlib import Path
 from typing import Callable
-from ..core import InputError,MAX_SIDE,STEMS,atomic_write,read_regular
+from ..core import InputError,MAX_SIDE,STEMS,atomic_write,name_problem,read_regular
 
 # %% ../../nbs/63_folders.model.ipynb #80c10ea0
 FORMAT = 1 # of the description; others are refused
@@ -102,8 +102,8 @@ def is_dict_of(
 def are_names(
     value, # from a JSON file
 )->bool:
-    "Whether a value is a list of texts, each once"
-    return is_list_of(value, is_text) and len(set(value)) == len(value)
+    "Whether a value is a list of texts, each once, without characters that command a terminal"
+    return is_list_of(value, is_text) and len(set(value)) == len(value) and not any(map(name_problem, value))
 
 def is_plain_name(
     name, # from a JSON file

@@ -48,7 +48,7 @@ class _ParquetList:
             parent,name = split_url(test)
             folder,names = Store(parent),[name]
         self.store,self.names,self.test,groups = folder,names,test,[]
-        self.n_rows,digest = [],hashlib.sha256()
+        self.n_rows,digest,schemas = [],hashlib.sha256(),{}
         for name in names:
             file = self._open(name)
             self.n_rows.append(file.metadata.num_rows)
@@ -56,7 +56,7 @@ class _ParquetList:
             footer = io.BytesIO() # has sizes and extremes of all columns
             file.metadata.write_metadata_file(footer)
             digest.update(footer.getvalue())
-            self.schema = schema = file.schema_arrow
+            self.schema = schemas[name] = schema = file.schema_arrow
         self.footers = digest.digest()
         def is_bytes(o):
             kind = schema.field(o).type
@@ -66,6 +66,10 @@ class _ParquetList:
         if not (self.bytes or self.path):
             expected = f"a path ({', '.join(PATH_COLUMNS)}) or bytes ({', '.join(_BYTES_COLUMNS)})"
             raise InputError(f"{test}: has no column with {expected}; it has {', '.join(schema.names)}")
+        for name,o in schemas.items():
+            lacking = next((k for k in (self.bytes, self.path) if k and k not in o.names), None)
+            if not lacking: continue
+            raise InputError(f"{self.store.place(name)}: has no column {lacking}, as {names[-1]} beside it has; they are no list")
         self.n_without_bytes,self.group_rows = sum(map(self._n_empty, groups)),[o.num_rows for o in groups]
 
     def _n_empty(self, group):
@@ -287,5 +291,6 @@ class Catalogue:
             for row,o in enumerate(frame.file_path, rows.start + 1): self._check_name(row, str(o))
             images = [StoredImage(f'row {row}', lambda: None) if o is None else o for row,o in zip(rows, frame.image)]
             return ImageList(frame.file_path.tolist(), images, set())
-        paths = self.parquet.paths(rows) if self.parquet else (o for i,o in enumerate(self.paths()) if i in rows)
-        return image_list(self._frame(list(paths)), self.test)
+        paths = list(self.parquet.paths(rows) if self.parquet else (o for i,o in enumerate(self.paths()) if i in rows))
+        for row,o in enumerate(paths, rows.start + 1): self._check_name(row, o)
+        return image_list(self._frame(paths), self.test)

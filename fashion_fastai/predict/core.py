@@ -138,7 +138,9 @@ class GarmentMeans:
         batches:Iterable, # of `Predictions`
         predictor, # that decides
         groups:dict, # `file_path` of an image -> name of its garment; other images are left out
-    ): self.batches,self.predictor,self.groups,self.sums,self.n = batches,predictor,groups,{},0
+    ):
+        self.batches,self.predictor,self.groups,self.sums,self.n = batches,predictor,groups,{},0
+        self.waiting = dict(groups) # an image that a list has twice counts once
 
     def __iter__(self):
         for batch in self.batches:
@@ -149,8 +151,8 @@ class GarmentMeans:
     def _add(self, batch):
         rows = zip(batch.file_paths, batch.category_probabilities, batch.attribute_probabilities)
         for i,(file_path,p,q) in enumerate(rows):
-            name = self.groups.get(file_path)
-            if name is None or i in batch.bad: continue
+            name = None if i in batch.bad else self.waiting.pop(file_path, None)
+            if name is None: continue
             n,sum_p,sum_q = self.sums.get(name, (0, 0., 0.))
             self.sums[name] = n + 1,sum_p + p.astype(np.float64),sum_q + q.astype(np.float64)
 

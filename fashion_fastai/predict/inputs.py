@@ -10,7 +10,7 @@ import json,warnings,zipfile,zlib
 from functools import partial
 from pathlib import Path
 from typing import Iterable
-import pandas as pd
+import numpy as np,pandas as pd
 from ..core import InputError,name_problem,usable_names
 from ..data.files import HEAD,ImageFiles,image_suffixes,kind_of
 from .store import MAX_FETCHED,StoredImage,fetch_from_web,is_remote,is_web
@@ -154,6 +154,15 @@ def read_inputs(
     return catalogue
 
 # %% ../../nbs/77_predict.inputs.ipynb #7e85d394
+def _group_of_each(file_paths, names, place):
+    "Image -> garment, without images of none; refuses an image of two. `place`: number of a row to where it is"
+    groups = {}
+    for i,(file_path,name) in enumerate(zip(file_paths, names)):
+        if name and groups.setdefault(file_path, name) != name:
+            both = f"'{groups[file_path]}' and '{name}'"
+            raise InputError(f"{place(i)}: {file_path} is an image of two garments, {both}; leave it in one of them")
+    return groups
+
 def _column_groups(test, column):
     "The groups in a column of a list"
     test = Path(test)
@@ -164,27 +173,29 @@ def _column_groups(test, column):
             raise InputError(f"{test}: has no column {column}; it has {', '.join(parquet.schema.names[:10])}")
         if not parquet.path: raise InputError(f"{test}: has no column of paths, which name the images of a garment")
         rows = range(sum(parquet.n_rows))
-        names = [o for table in parquet.tables(rows, [column]) for o in table[column].to_pylist()]
-        return dict(zip(parquet.paths(rows), ['' if o is None else str(o) for o in names]))
+        names = [cell_text(o) for table in parquet.tables(rows, [column]) for o in table[column].to_pylist()]
+        return _group_of_each(parquet.paths(rows), names, lambda i: f'{test}, row {i+1}')
     if input_kind(test) not in ('table','list'): raise InputError(f"{test}: has no column {column}; --group needs a list with columns")
     table = SourceTable(test)
     table.require(column, 'group')
-    path = table.path_column()
-    if path is None: raise InputError(f"{test}: has no column file_path")
-    return {cell_text(o): cell_text(name) for _,batch in table.batches([path, column]) for o,name in zip(batch[path], batch[column])}
+    file_paths = listed_paths(test) # as they are predicted
+    names = [cell_text(o) for _,batch in table.batches([column]) for o in batch[column]]
+    return _group_of_each(file_paths, names, table.where)
 
 def read_garments(
     test:str|Path, # list, or folder of images
     column:str|None=None, # of the list; None for groups.csv beside it, or in the folder
-)->dict: # `file_path` -> name of the garment; empty without groups; raises `InputError` if there is no such column
+)->dict: # `file_path` -> name of the garment; empty without groups; raises `InputError` if there is no such column, or an image has two
     "Which images of a list show one garment"
-    if column: return {k: o for k,o in _column_groups(test, column).items() if o}
+    if column: return _column_groups(test, column)
     test = Path(test)
     path = (test if test.is_dir() else test.parent)/'groups.csv'
     if is_remote(test) or not path.is_file() or input_kind(test) not in ('table','list','folder'): return {}
     rows,images = read_rows(path, ['file_path','group']),read_image_list(test)
     listed = find_rows(rows.texts['file_path'], images.file_paths, images.paths, path)
-    return {images.file_paths[i]: group for i,group in zip(listed, rows.texts.get('group', [])) if i >= 0 and group}
+    names,is_listed = rows.texts.get('group', np.array([])),listed >= 0
+    file_paths,lines = [images.file_paths[i] for i in listed[is_listed]],rows.lines[is_listed]
+    return _group_of_each(file_paths, names[is_listed], lambda i: f'{path}, line {lines[i]}') if len(names) else {}
 
 # %% ../../nbs/77_predict.inputs.ipynb #9f337063
 def prediction_lines(

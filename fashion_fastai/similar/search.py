@@ -132,7 +132,7 @@ class SimilarItem(NamedTuple):
     file_path:str # as in the list
     similarity:float # cosine of the angle, 1 for the same image
     category:str # label, or else prediction; '' without categories
-    attributes:list # names: labels, or else predictions
+    attributes:list # names: of each the label, or else the prediction
 
     def values(self)->dict:
         "As JSON-compatible values"
@@ -180,8 +180,8 @@ class SimilarItems:
         vocab = self.files.vocab
         for row,o,cosine in zip(rows.tolist(), self.table.take(rows).to_pylist(), cosines.tolist()):
             label = o['category_label'] if o['category_label'] != UNKNOWN else o.get('category', UNKNOWN)
-            known = o.get('attribute_labels', [])
-            attributes = o.get('attributes', []) if UNKNOWN in known else [k for k,holds in enumerate(known) if holds]
+            labels,predicted = o.get('attribute_labels', []),o.get('attributes', [])
+            attributes = [k for k,holds in enumerate(labels) if holds == 1 or holds == UNKNOWN and k in predicted]
             category = vocab.categories[label] if vocab.categories else ''
             yield SimilarItem(row, o['file_path'], cosine, category, [vocab.attributes[k] for k in attributes])
 
