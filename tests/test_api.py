@@ -135,6 +135,7 @@ def test_health_metadata_and_description(server, folder): # noqa: F811
     assert set(described['paths']) == {'/predict','/healthz','/metadata'} and set(described['paths']['/predict']['post']['requestBody']['content']) == {'multipart/form-data','application/json'}
     status,headers,_ = ask(server, '/')
     assert status == 307 and headers['location'] == 'docs'
+    assert ask(server, '/healthz', method='HEAD')[0] == 200
     page = ask(server, '/docs')[2].decode()
     assert 'POST /predict' in page and not re.search(r'https?://(?!127\.0\.0\.1)', page)
 

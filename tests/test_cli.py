@@ -420,6 +420,12 @@ def test_outputs_do_not_replace_what_the_user_would_miss(run, garments, tmp_path
         assert run_inprocess('suggest', run, table, '--n', 2, '--out', tmp_path/'next.csv').returncode == 0
         assert run_inprocess('check', garments, '--out', tmp_path/'card.html').returncode == 0
     assert refused(run_inprocess('predict', run, table, '--out', run), 'is a run, whose bad_images.csv would be replaced')
+    for folds in ([], ['--folds', 2]):
+        assert refused(run_inprocess('train', garments, '--out', garments, '--overwrite', *folds), 'is a data folder; choose another folder for the run')
+    parts = tmp_path/'parts'
+    assert run_inprocess('embed', run, table, '--shard', '1/1', '--out', parts).returncode == 0
+    part = next(parts.glob('*.parquet'))
+    assert refused(run_inprocess('merge', parts, '--out', part), 'is read, and would be replaced')
 
 def test_an_empty_word_is_not_the_working_directory(run, garments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

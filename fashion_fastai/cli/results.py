@@ -204,7 +204,9 @@ def _merge_options(p):
 
 def _merge(args):
     from fashion_fastai.predict.parts import merge_parts
-    if args.out.endswith('.parquet'): return print(f"{merge_parts(args.parts, args.out):,} images: {args.out}")
+    if args.out.endswith('.parquet'):
+        require_replaceable(args.out, b'PAR1', *Path(args.parts).glob('*.parquet'))
+        return print(f"{merge_parts(args.parts, args.out):,} images: {args.out}")
     print(_written(merge_parts(args.parts, args.out), Path(args.out)))
 
 MERGE = Command('join the parts of a prediction into the submission files, or of embeddings into one file', _merge_options, _merge)

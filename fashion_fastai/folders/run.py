@@ -58,6 +58,7 @@ def check_folder(
     in_folds:bool=False, # it is for a training in folds
 )->bool: # raises `InputError` for a run that is neither to be replaced nor to be continued
     "Whether there is a run to continue in `out`"
+    if (out/'train.csv').is_file(): raise InputError(f"{out}: is a data folder; choose another folder for the run")
     first = FOLDS_FILE if in_folds else 'settings.ini' # the file with which a run begins
     if not in_folds and (out/FOLDS_FILE).exists(): raise InputError(f"{out}: contains a training in folds; choose another folder")
     if overwrite: return False

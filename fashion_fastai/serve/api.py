@@ -92,6 +92,7 @@ def api_app(
             if not 1 <= top <= MAX_SIMILAR: raise Refused(400, f"top is {top}, but should be from 1 to {MAX_SIMILAR}")
             return JSONResponse(dict(similar=await answer_request(request, queue, partial(queue.similar, n=top))))
 
+    @app.head('/healthz', include_in_schema=False) # which some load balancers ask for
     @app.get('/healthz', summary='Whether the server runs')
     async def healthz(): return dict(status='ok', waiting=queue.n, limit=queue.size)
 
