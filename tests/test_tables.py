@@ -345,7 +345,7 @@ def rows_of(raw):
     "The stripped cells of a table that are not empty, as Python's own reader finds them, by the separator that gives most columns"
     text = raw.decode('utf-8-sig')
     def read(separator): return [[o.strip() for o in row] for row in csv.reader(io.StringIO(text, newline=''), delimiter=separator, skipinitialspace=True)]
-    def width(separator): return len(next(csv.reader([text.splitlines()[0]], delimiter=separator, skipinitialspace=True)))
+    def width(separator): return len(next(csv.reader([text.lstrip().splitlines()[0]], delimiter=separator, skipinitialspace=True)))
     return [row for row in read(max(',;\t', key=width)) if any(row)]
 
 def says(raw):
@@ -358,7 +358,7 @@ def says(raw):
     header,*rows = rows_of(raw)
     header = [o.replace('\ufeff', '') for o in header] # which nobody sees
     named = [dict(zip(header, row)) for row in rows]
-    attributes = [o for o in header if o not in ('file_path','category_label')]
+    attributes = [o for o in header if o and o not in ('file_path','category_label')]
     return {o['file_path']: [number(o.get('category_label', '')), *(number(o.get(a, 'missing')) for a in attributes)] for o in named}
 
 CELLS = st.sampled_from(['', ' ', '0', '1', '2', '3', '-1', '1.0', '1e0', 'nan', 'NaN', 'None', 'True', '01', '+1', '１', '²', '"', "'", '1,', '0x1', '99999999999', 'garments/train/0.jpg', '../garments/train/5.jpg', 'ünï', '\x00', '\ufeff1', '1\n', '\r']) | st.text(max_size=4)
