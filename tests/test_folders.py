@@ -59,7 +59,7 @@ def test_attributes_are_read_for_each_image_and_errors_name_the_line():
     eq((boxed.multi_hot, boxed.boxes, boxed.where(1)), (None, [[0,0,0,0], [1,2,3,4], [0,0,0,0]], 'bad.csv, line 2'))
     for text,reason in [('name,red\na,1\n', 'has no column file_path or filename; it has name, red'), ('file_path\na.jpg\n', 'has no columns of attributes'),
                         ('file_path,red\nb.jpg,2\n', "line 2: attribute 'red' is '2', neither 0 nor 1"), ('file_path,red\na.jpg,1\n', "line 2: 'a.jpg' is the name of several images, such as train/tee/a.jpg and val/tee/a.jpg; name the folder, too"),
-                        ('file_path,red\nb.jpg,1\ntee/b.jpg,0\n', "line 3: 'tee/b.jpg' has a row before, bad.csv, line 2"), ('file_path,red\nc.jpg,1\n', 'no row names an image; file_path should be such as train/tee/a.jpg'),
+                        ('file_path,red\nb.jpg,1\ntee/b.jpg,0\n', "line 3: 'tee/b.jpg' has a row before, bad.csv, line 2"), ('file_path,red\nc.jpg,1\n', "no row names an image, the first being 'c.jpg'; file_path should be such as train/tee/a.jpg"),
                         ('file_path,is_valid\nb.jpg,1\n', "'is_valid' cannot be the name"), ('file_path,red\n', 'no row names an image'),
                         ('file_path,x1,y1,x2,y2\nb.jpg,1,1,1,1\n', "line 2: the box '1,1,1,1' is empty")]:
         fails(lambda: read(text), exc=InputError, contains=reason)

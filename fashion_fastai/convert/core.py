@@ -13,6 +13,7 @@ from typing import Callable,Iterable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError
 from ..data.records import list_names
+from ..data.table import cell_text
 from ..data.split import grouped_split,join_groups
 from ..data.image import image_file
 
@@ -150,8 +151,10 @@ def random_splits(
         rest = np.flatnonzero(splits == 'train')
         splits[rest[grouped_split(categories[rest], groups[rest], pct, seed)]] = name
         if name not in splits:
-            raise InputError(f"{len(categories)} images of {len(np.unique(groups))} garments are too few for "
-                             "three splits")
+            n_categories = len(np.unique(categories))
+            single = ', each the only one of its category' if len(categories) == n_categories > 1 else ''
+            counts = f"{len(categories)} images of {len(np.unique(groups))} garments"
+            raise InputError(f"{counts} are too few for three splits{single}; add images")
     return splits
 
 # %% ../../nbs/52_convert.core.ipynb #c9357c79
@@ -179,7 +182,7 @@ def parse_boxes(
 )->np.ndarray: # shape (n, 4); zeros where all four cells are empty; raises `InputError` for what is no box
     "The boxes of a table"
     cells = pd.DataFrame(dict(zip(BOX, columns)), dtype=object)
-    cells = cells.where(cells.notna() & (cells != ''), np.nan)
+    cells = cells.where(cells.map(lambda o: cell_text(o) != ''), np.nan)
     boxes = cells.apply(pd.to_numeric, errors='coerce').to_numpy(dtype=float)
     is_empty = cells.isna().all(axis=1).to_numpy()
     def reject(is_bad, reason):

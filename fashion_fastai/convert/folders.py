@@ -102,14 +102,21 @@ def _are_inside(level):
     splits = {split_of(o[1]) if len(o) > 2 else None: '/'.join(o) for o in inside if len(o) > 1}
     if 'train' in splits and None in splits:
         raise InputError(f"{level}: {splits['train']} is in a folder of a split, but {splits[None]} is not; move it into one, too")
-    if 'train' not in splits: _tell_of_folders_inside(level, inside)
+    if 'train' not in splits: _tell_of_folders_inside(level)
     return 'train' in splits
 
-def _tell_of_folders_inside(level, inside):
-    "Print a line if folders of the same names are in several categories: they may be the categories"
+def _tell_of_folders_inside(level):
+    "Print a line if folders of the same names are in several categories, or in one alone: they may be the categories"
+    inside = [o[len(level.path):].split('/') for o in level.names]
     folders = {(o[0], o[1]) for o in inside if len(o) > 2}
     repeated = [name for name,n in Counter(name for _,name in folders).items() if n > 1]
-    if len(repeated) > 1:
+    flat = {o[0] for o in inside if len(o) == 2}
+    mixed = sorted({o[0] for o in inside if len(o) > 2} - flat) # beside categories of images without folders
+    if len(repeated) <= 1 and flat and mixed:
+        example = next('/'.join(o) for o in inside if o[0] == mixed[0])
+        print(f"{level}: the category '{mixed[0]}' has its images in folders, such as {example}; "
+              f"if these are the categories, name {level.below(mixed[0])}", flush=True)
+    if len(repeated) > 1 or len(repeated) == 1 and not flat:
         print(f"{level}: the categories are {list_names(sorted({o[0] for o in inside if len(o) > 1}), 5)}; the folders in them, "
               f"{list_names(sorted(repeated), 5)}, are not told apart", flush=True)
 
@@ -127,6 +134,7 @@ def find_folder_images(
         if empty is not None and split in (None,'train'):
             raise InputError(f"{level}: the folder of the category '{empty}' has no images; remove it, or add some{files.excuse}")
         is_inside = split is None and _are_inside(level)
+        if split == 'train': _tell_of_folders_inside(level)
         for name in level.names:
             if category_of and name in level.loose: continue
             inside = name[len(level.path):].split('/')
@@ -175,8 +183,10 @@ def read_folder_attributes(
     flags = [AttributeColumn(o, is_flag=True) for o in table.columns if o not in (column, *boxes)]
     if not (flags or boxes): raise InputError(f"{path}: has no columns of attributes beside {column}")
     index,row_of,numbers,cells = _index_names(names),{},[],{o: [] for o in boxes}
+    first_name = ''
     for start,batch in table.batches(table.columns):
         def place(i): return table.where(start + i)
+        first_name = first_name or cell_text(batch[column][0])
         for i,text in enumerate(map(cell_text, batch[column])):
             number = index.get(text.removeprefix('./').replace('\\', '/'))
             if isinstance(number, tuple):
@@ -189,7 +199,9 @@ def read_folder_attributes(
         for o in boxes: cells[o] += batch[o]
     numbers = np.array(numbers)
     used = np.flatnonzero(numbers >= 0)
-    if not len(used): raise InputError(f"{path}: no row names an image; file_path should be such as {names[0]}")
+    if not len(used):
+        sought = f", the first being '{first_name}'" if first_name else ''
+        raise InputError(f"{path}: no row names an image{sought}; file_path should be such as {names[0]}")
     multi_hot,box_values = None,None
     if flags:
         values,*_ = join_attributes(flags, path)

@@ -17,8 +17,9 @@ from ..data.paths import ImageNames,example_image,find_images
 from ..data.records import list_names
 from ..data.source import SourceTable
 from ..data.split import split_of
+from ..data.table import FLAGS
 from .core import BOX,Selection,image_suffix,parse_boxes
-from .columns import column_texts
+from .columns import column_texts,read_cell
 
 # %% ../../nbs/56_convert.rows.ipynb #8ebaf9c5
 def image_column(
@@ -54,11 +55,14 @@ class TableRows:
         only:list=(), # conditions such as `masterCategory=Apparel|Footwear`, all of which must hold
     ): # raises `InputError` for a missing column, what is no class or no box, and if there are no rows
         conditions,boxes = _conditions(table, only),list(BOX) if set(BOX) <= set(table.columns) else []
+        self.column_of = columns
         self.table,self.texts,self.n,cells,selected = table,{what: [] for what in columns},0,{o: [] for o in boxes},[]
         names = dict.fromkeys([*columns.values(), *(o.column for o in attributes), *boxes, *conditions])
         for start,batch in table.batches(list(names) or table.columns[:1]):
             def place(i): return table.where(start + i)
-            for what,o in columns.items(): self.texts[what] += column_texts(batch[o], table.class_names.get(o), place, o)
+            for what,o in columns.items():
+                values = list(map(read_cell, batch[o])) if what == 'category' else batch[o]
+                self.texts[what] += column_texts(values, table.class_names.get(o), place, o)
             for o in attributes: o.add(batch[o.column], place)
             for o in boxes: cells[o] += batch[o]
             rows = [True]*len(next(iter(batch.values())))
@@ -80,11 +84,13 @@ class TableRows:
             found = [split_of(o.name.split('-')[0].split('.')[0]) or split_of(o.parent.name) for o in files]
             if None in found or len(set(found)) < 2: return None
             return np.repeat(np.array(found, dtype='<U5'), np.diff([*self.table.starts, self.n]))
-        splits = list(map(split_of, self.texts['split']))
+        is_flag = self.column_of['split'].lower() == 'is_valid' # as in fastai
+        def read(text): return {0: 'train', 1: 'val'}.get(FLAGS.get(text.lower())) if is_flag else split_of(text)
+        splits = list(map(read, self.texts['split']))
         if None not in splits: return np.array(splits, dtype='<U5')
         i = splits.index(None)
-        raise InputError(f"{self.table.where(i)}: the split is '{self.texts['split'][i]}', but should be train, "
-                         "val or test")
+        wanted = '0 or 1' if is_flag else 'train, val or test'
+        raise InputError(f"{self.table.where(i)}: the split is '{self.texts['split'][i]}', but should be {wanted}")
 
 # %% ../../nbs/56_convert.rows.ipynb #98151342
 def find_row_images(

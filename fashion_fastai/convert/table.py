@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 from fastcore.meta import delegates
 import numpy as np
-from ..core import InputError,require_empty
+from ..core import InputError,UNKNOWN,require_empty
 from ..data.records import list_names
 from ..data.source import SourceTable
 from fashion_fastai.convert.core import (BOX,ConversionSummary,Selection,SourceImages,attribute_info,check_margin,group_rows,
@@ -33,6 +33,20 @@ def _label_columns(table, image, category, attributes):
     raise InputError(f"{table.path}: name a column with --category, or columns with --attributes: "
                      f"{list_names(table.columns)}")
 
+_OTHER_BOX = ('xmin','ymin','xmax','ymax'),BOX,('x','y','width','height'),('x','y','w','h'),('bbox',)
+
+def _tell_of_unused(table, used, split):
+    "Print a line for columns that look like a split or boxes, and are not used"
+    lower = {o.lower(): o for o in table.columns if o not in used}
+    names = () if split else ('split','is_valid','subset','partition','fold','set')
+    if column := next((lower[o] for o in names if o in lower), None):
+        print(f"{table.path}: the column '{column}' is not used; --split {column} keeps a split", flush=True)
+    if set(BOX) <= set(table.columns): return
+    if box := next((names for names in _OTHER_BOX if set(names) <= lower.keys()), None):
+        written = ','.join(lower[o] for o in box)
+        advice = f"for crops write the corners in pixels as {','.join(BOX)}"
+        print(f"{table.path}: {written} are not used; {advice}", flush=True)
+
 class _ChosenLabels(NamedTuple):
     "The labels of the rows that are used, n of them"
     rows:np.ndarray # their numbers
@@ -42,18 +56,36 @@ class _ChosenLabels(NamedTuple):
     attribute_names:list
     attribute_columns:list # the column of each attribute that is a value of a column, '' for a flag
 
+def _check_categories(labels, names, category, path):
+    "Refuse categories of which nearly every image has its own; print a line if there is only one"
+    counts = np.bincount(labels[labels >= 0], minlength=len(names))
+    n_names,n_rows = (counts > 0).sum(),counts.sum()
+    example = names[counts.argmax()]
+    if n_names == 1: print(f"{path}: all images are of one category, '{example}'", flush=True)
+    if n_names > max(50, n_rows/2):
+        seen = f"column '{category}' has {n_names:,} different values in {n_rows:,} rows, such as '{example}'"
+        raise InputError(f"{path}: {seen}; is this the category? --categories 20 takes the 20 most frequent ones")
+
 def _choose_labels(found, selection, category, categories, collectors, splits, complete):
     "Choose and count the labels among the rows that have an image, and drop the rows without any"
     labels,names,path = None,[],found.table.path
     if category:
         kept,labels = np.flatnonzero(selection.keep),np.full(found.n, -1)
         texts = [found.texts['category'][i] for i in kept]
+        if not any(texts):
+            reason = f"column '{category}' is empty in all {len(kept):,} rows"
+            raise InputError(f"{path}: {reason}; name another with --category")
         labels[kept],names = encode_categories(texts, categories, found.table.class_names.get(category), path)
         selection.drop(labels == -2, 'of other categories')
         if complete: selection.drop(labels == -1, 'without a category')
     kept,multi_hot,attribute_names,groups = np.flatnonzero(selection.keep),None,[],[]
     if collectors:
         multi_hot,attribute_names,groups = join_attributes(collectors, path, kept)
+        is_empty = (multi_hot == UNKNOWN).all(0)
+        if is_empty.any() and not complete:
+            name = attribute_names[is_empty.argmax()]
+            reason = f"attribute '{name}' is empty in all {len(kept):,} rows"
+            raise InputError(f"{path}: {reason}; leave its column out of --attributes")
         if complete: multi_hot = (multi_hot == 1).astype(np.int8)
     is_used = is_labelled(None if labels is None else labels[kept], multi_hot)
     if splits is not None: is_used |= splits[kept] == 'test' # which needs no label
@@ -62,6 +94,7 @@ def _choose_labels(found, selection, category, categories, collectors, splits, c
     is_bad[kept] = ~is_used
     selection.drop(is_bad, 'without one of the attributes' if complete else 'without a label')
     selection.require_some(path)
+    if labels is not None and not collectors: _check_categories(labels[kept[is_used]], names, category, path)
     kept,multi_hot = kept[is_used],None if multi_hot is None else multi_hot[is_used]
     return _ChosenLabels(kept, None if labels is None else labels[kept], multi_hot, names, attribute_names, groups)
 
@@ -103,6 +136,7 @@ def convert_table(
         raise InputError(f"{table.path}: images that are bytes in a table have no names to keep")
     print(f"reading {table.path}", flush=True)
     collectors = attribute_columns(table, attributes or '', separator)
+    _tell_of_unused(table, [*columns.values(), *(o.column for o in collectors)], split)
     found = TableRows(table, columns, collectors, only)
     splits,selection = found.splits(),Selection(found.n, table.where)
     if found.n_short: selection.add('in lines with too few cells', found.n_short, found.first_short)

@@ -54,9 +54,11 @@ class CsvFile:
         try:
             with io.TextIOWrapper(file, self.encoding, newline='') as text:
                 first = text.readline()
+                while first and not first.strip(): # empty lines above the header
+                    first,shift,line = text.readline(),shift + 1,line + 1
                 self.separator = _separator(first)
                 if re.fullmatch(r'sep=.[\r\n]*', first, re.I): # as Excel writes it
-                    self.separator,first,shift,line = first[4],'',1,2
+                    self.separator,first,shift,line = first[4],'',shift + 1,line + 1
                 lines = chain([first] if first else [], text)
                 reader = csv.reader(lines, delimiter=self.separator, skipinitialspace=True, strict=True)
                 for row in reader:
@@ -130,6 +132,8 @@ class CsvFile:
             if not needed <= len(cells) <= width:
                 if not self.lenient:
                     advice = '; a cell with a comma needs quotation marks' if len(cells) > width else ''
+                    if len(cells) == width + 1 and not self.lines:
+                        advice += ', and a column of row names a name in the header'
                     raise InputError(f"{self.path}, line {line}: has {len(cells)} cells, and the header "
                                      f"{width}{advice}")
                 if len(cells) < needed:

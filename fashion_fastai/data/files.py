@@ -42,7 +42,8 @@ _SIGNATURES = { # first bytes -> what begins with them
     b'\x1f\x8b': 'a gzip file', b'BZh': 'a bzip2 file', b'\xfd7zXZ\0': 'an xz file', b'(\xb5/\xfd': 'a zstd file',
     b'\xff\xd8\xff': 'an image', b'\x89PNG': 'an image', b'GIF8': 'an image', # damaged ones
     b'PAR1': 'a Parquet file', b'ARROW1': 'an Arrow file', b'\x93NUMPY': 'a NumPy array', b'\x89HDF': 'an HDF5 file',
-    b'\x80\4': 'a pickle', b'\x80\5': 'a pickle', b'SQLite format 3': 'an SQLite database',
+    **dict.fromkeys((b'\x80\2',b'\x80\3',b'\x80\4',b'\x80\5'), 'a pickle'), b'ORC': 'an ORC file',
+    b'SQLite format 3': 'an SQLite database',
     b'\xd0\xcf\x11\xe0': 'an old spreadsheet or document (save a table as .xlsx)', b'%PDF': 'a PDF document',
     b'%!PS': 'a PostScript file', b'\xc5\xd0\xd3\xc6': 'a PostScript file', b'8BPS': 'a Photoshop file', b'\0\0\1\0': 'an icon',
     b'version https://git-lfs': 'a pointer of Git LFS, whose content was not fetched', b'\0\5\x16\7': 'a shadow file of macOS'}
@@ -109,6 +110,7 @@ def shown(
     name:str, # of a file
 )->str: # in quotes, with escapes, if it cannot be printed
     "A file name for a message"
+    if len(name) > 200: name = name[:99] + '…' # an image as text
     return name if name.isprintable() and not name_problem(name) else repr(name)
 
 class LeftOut(NamedTuple):

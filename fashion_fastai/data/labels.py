@@ -7,7 +7,7 @@ __all__ = ['Vocab', 'LabelRow', 'LabelTable', 'LabelFiles', 'require_data_folder
            'write_labels', 'listed_paths', 'read_test_list']
 
 # %% ../../nbs/22_data.labels.ipynb #e57b27b3
-import warnings
+import os,re,warnings
 from difflib import get_close_matches
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +97,22 @@ class LabelTable:
         return LabelTable(self.frame[keep].reset_index(drop=True), self.vocab, self.data, images, groups)
 
 # %% ../../nbs/22_data.labels.ipynb #8627747d
+def _refuse_numbered(names, path):
+    "Refuse names with their numbers, and a first line that is no name: labels would be called by the wrong names"
+    advice = 'line k is the name of label k alone, from 0'
+    if len(names) > 1 and (names[0].startswith('#') > names[1].startswith('#') or names[0] == str(len(names)-1)):
+        raise InputError(f"{path}, line 1: '{names[0]}' is no name of a category; remove the line: {advice}")
+    number_first = r'(?P<number>\d+)(?: *[.:,;)=\t-] *| )(?P<name>.*\D.*)'
+    number_last = r'(?P<name>.*\D.*?)(?: *[:,;=\t] *| )(?P<number>\d+)'
+    for pattern in (number_first, number_last):
+        for start in (0, 1): # a header
+            found = [re.fullmatch(pattern, o) for o in names[start:]]
+            if len(found) < 2 or not all(found) or len({o['name'] for o in found}) == 1: continue
+            numbers = sorted(int(o['number']) for o in found)
+            if numbers[0] not in (0, 1) or numbers != list(range(numbers[0], numbers[0] + len(found))): continue
+            place = f"{path}, line {start+1}: '{names[start]}'"
+            raise InputError(f"{place} has a number; write the names in the order of their numbers: {advice}")
+
 def _read_classes(path):
     "Names in classes.txt, or None if there is no such file"
     if not path.is_file(): return None
@@ -105,10 +121,13 @@ def _read_classes(path):
     if not text.strip(): return None
     # not `splitlines`, which also splits at other characters than line ends
     names = [clean_name(o, f'{path}, line {i+1}') for i,o in enumerate(text.rstrip().split('\n'))]
+    _refuse_numbered(names, path)
     for i,(name,is_repeated) in enumerate(zip(names, pd.Series(names).duplicated())):
         if not name: raise InputError(f"{path}, line {i+1}: is empty; it should be the name of label {i}")
         if is_repeated: raise InputError(f"{path}, line {i+1}: '{name}' occurs twice")
     return names
+
+_CATEGORY_COLUMNS = 'label','labels','class','class_id','target','y' # which nobody means as an attribute
 
 def _check_columns(path):
     "Column names of a label table; refuse one without labels"
@@ -116,7 +135,9 @@ def _check_columns(path):
     labels = [o for o in columns if o not in ('file_path','category_label','is_valid')]
     if not labels and 'category_label' not in columns:
         raise InputError(f"{path}: has neither a column category_label nor attribute columns")
-    similar = [] if 'category_label' in columns else get_close_matches('category_label', [o.lower() for o in labels], 1, .6)
+    candidates = [] if 'category_label' in columns else [o for o in labels if o != 'attribute_label']
+    def is_similar(o): return o.lower() in _CATEGORY_COLUMNS or get_close_matches('category_label', [o.lower()], 1, .6)
+    similar = list(filter(is_similar, candidates))
     if similar: raise InputError(f"{path}: has no column category_label, but one named '{similar[0]}'; rename it")
     is_compact = labels == ['attribute_label']
     if 'Unnamed: 0' in columns:
@@ -212,6 +233,17 @@ def read_groups(
     # an image that is not listed is a group of its own
     return np.array([group or f'{path}:{i}' for i,group in enumerate(groups)])
 
+def _refuse_same_images(table):
+    "Refuse rows that name one image in two spellings, `1.jpg` and `./1.jpg`"
+    paths = pd.Series([os.path.normpath(o) for o in table.images])
+    is_repeated = paths.duplicated()
+    if not is_repeated.any(): return
+    second = int(is_repeated.values.argmax())
+    first = int((paths == paths[second]).values.argmax())
+    both,n_more = f"'{table.frame.file_path[first]}' and '{table.frame.file_path[second]}'",is_repeated.sum() - 1
+    more = f" (and so are {n_more:,} more)" if n_more else ''
+    raise InputError(f"{table.data}: {both} are one image{more}; an image has one row: remove the others")
+
 def _warn_of_shared_groups(table):
     "Say which groups are on both sides of a split that val.csv gives"
     path = table.data/'groups.csv'
@@ -232,6 +264,7 @@ def read_labels(
     "Read the labels of the training and validation images"
     frame,vocab = read_tables(data)
     table = LabelTable(frame, vocab, data)
+    _refuse_same_images(table)
     table.groups = read_groups(frame.file_path, data, len(vocab.categories), table.images)
     if regroup or not frame.is_valid.any():
         groupings = [o for o in (table.groups, group_fn and group_fn(table.images)) if o is not None]

@@ -10,18 +10,21 @@ __all__ = ['READ_ERRORS', 'clean_name', 'list_names', 'unique_names', 'text_enco
 import gzip,json,re,zlib
 from pathlib import Path
 from typing import BinaryIO,Iterable
+from unicodedata import normalize
 from ..core import InputError,optional
-from .files import HEAD
+from .files import HEAD,image_suffixes
 
 # %% ../../nbs/16_data.records.ipynb #9309eff3
+# zero-width spaces, marks of direction and soft hyphens, which texts from the web have, and nobody sees
+_INVISIBLE = dict.fromkeys(map(ord, '\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff\xad'))
 _NO_TEXT = re.compile(r'[\x00-\x1f\x7f-\x9f]|([\ud800-\udfff])')
 
 def clean_name(
     name:str, # of a category, an attribute or a group
     place:str|Path, # where it is from, for errors
 )->str: # raises `InputError` for a character that no file can have
-    "A name on one line: white space is joined"
-    name = ' '.join(name.split())
+    "A name on one line: white space is joined, accents are composed, and what cannot be seen is removed"
+    name = normalize('NFC', ' '.join(name.translate(_INVISIBLE).split()))
     if found := _NO_TEXT.search(name):
         what = 'half of a surrogate pair' if found[1] else 'a control character'
         raise InputError(f"{place}: {name!r} contains {what}; remove it from the name")
@@ -189,7 +192,8 @@ def read_json(
             if isinstance(content, dict) and isinstance(content.get('images'), list) and 'annotations' in content:
                 return Records(path, _annotations(path, content), 'annotation')
             if content is not None: rows.append((line, _record(path, f'line {line}', content)))
-        if len(rows) == 1 and not any(isinstance(o, (str,int,float)) for o in rows[0][1].values()):
+        is_mapping = len(rows) == 1 and any(o.lower().endswith(image_suffixes()) for o in rows[0][1]) # image -> label
+        if is_mapping or len(rows) == 1 and not any(isinstance(o, (str,int,float)) for o in rows[0][1].values()):
             raise InputError(f"{path}: is one JSON object; JSON lines, a list of objects (pandas: orient='records'), or images with "
                              "annotations are read")
         return Records(path, rows, 'line')
@@ -206,7 +210,7 @@ def read_sheet(
     file = open_bytes(path)
     try:
         book,rows = openpyxl.load_workbook(file, read_only=True, data_only=True),[] # it may have no sheet at all
-        for sheet in book.worksheets:
+        for sheet in sorted(book.worksheets, key=lambda o: o.sheet_state != 'visible'):
             rows = enumerate(sheet.iter_rows(values_only=True), 1)
             rows = [(i, o) for i,o in rows if any(cell not in (None, '') for cell in o)]
             if len(rows) > 1: break

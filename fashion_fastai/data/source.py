@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Iterable
 import numpy as np
 from ..core import InputError,optional
-from .files import is_hidden,kind_of
+from .files import image_suffixes,is_hidden,kind_of
 from .records import Records,list_names,open_bytes,open_content
 from .records import read_json,read_sheet,unique_names
 from .csvfile import CsvFile
@@ -53,7 +53,8 @@ class _ParquetFile:
     def _kind(self, type):
         types = self.arrow.types
         if types.is_null(type): return None
-        if types.is_binary(type) or types.is_large_binary(type): return 'bytes'
+        kinds = 'is_binary','is_large_binary','is_fixed_size_binary','is_binary_view' # the last one is recent
+        if any(getattr(types, o)(type) for o in kinds if hasattr(types, o)): return 'bytes'
         if types.is_struct(type): return 'struct'
         return 'list' if types.is_list(type) or types.is_large_list(type) or types.is_fixed_size_list(type) else 'text'
 
@@ -175,5 +176,8 @@ class SourceTable:
     ): # raises `InputError` if there is no such column
         "Refuse a column that does not exist"
         if self.has(column): return
-        above = '; are there lines above the header?' if len(self.columns) == 1 else ''
+        above = ''
+        if len(self.columns) == 1 or self.columns[0].startswith('#'): above = '; are there lines above the header?'
+        if any(o.lower().endswith(image_suffixes()) for o in self.columns): # a row is no header
+            above = '; its first line looks like a row: write a line with names above it, such as image,label'
         raise InputError(f"{self.path}: has no column '{column}'; name one with --{option}: {list_names(self.columns)}{above}")

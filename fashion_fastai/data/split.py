@@ -7,7 +7,7 @@ __all__ = ['stratified_split', 'split_of', 'product_folders', 'connected_groups'
            'stratified_folds']
 
 # %% ../../nbs/21_data.split.ipynb #d9fdcc6d
-import warnings
+import re,warnings
 from pathlib import PurePosixPath
 import numpy as np
 from ..core import SPLITS
@@ -39,7 +39,7 @@ def split_of(
     name:str, # of a split, in any spelling
 )->str|None: # train, val or test
     "The split that a name means"
-    name = name.strip().lower()
+    name = re.sub('[ _-]?(set|data|dataset|images|imgs|split)$', '', name.strip().lower()) # train_images, Test Set
     return name if name in SPLITS else _SPLIT_NAMES.get(name)
 
 def product_folders(

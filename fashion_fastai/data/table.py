@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Callable,NamedTuple
 import numpy as np,pandas as pd
 from ..core import InputError,UNKNOWN,name_problem
+from .files import image_suffixes
 from .records import list_names,unique_names
 from .csvfile import CsvFile
 
@@ -20,8 +21,15 @@ from .csvfile import CsvFile
 def _header_of(path, cells, key):
     "The columns of a label table, among them `key`"
     header = unique_names(cells, path)
-    if key not in header: raise InputError(f"{path}: has no column {key}; it has {list_names(header)}")
-    return header
+    if key in header: return header
+    advice = ''
+    if key == 'file_path':
+        names = 'file_path','image','image_path','filename','path'
+        similar = next((o for o in header if o.lower().replace(' ', '_') in names), None)
+        if similar: advice = f"; rename {similar}"
+        if any(o.lower().endswith(image_suffixes()) for o in header):
+            advice = '; is its first line a row? write the names of the columns above it'
+    raise InputError(f"{path}: has no column {key}; it has {list_names(header)}{advice}")
 
 def read_header(
     path:Path, # CSV file
@@ -70,8 +78,8 @@ def read_texts(
 # %% ../../nbs/19_data.table.ipynb #1583fed4
 INVALID = 2 # a cell that is neither 0 nor 1 nor empty
 # cells that say nothing, in every table
-MISSING = frozenset(['','nan','NaN','NAN','NA','N/A','n/a','<NA>','None','null','NULL','-',
-    '#N/A','#NA','\\N']) # of spreadsheets and databases
+MISSING = frozenset(['','nan','NaN','NAN','NA','N/A','n/a','N.A.','n.a.','<NA>','NaT','None','null','NULL','Null','-','--','?',
+    '\\N','#N/A','#NA','#NULL!','#DIV/0!','#VALUE!','#REF!','#NAME?','#NUM!','#ERROR!']) # of databases and spreadsheets
 # other cells, in lower case
 FLAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'false': 0, 'true': 1, 'no': 0, 'yes': 1, 'n': 0, 'y': 1}
 
@@ -82,6 +90,7 @@ def cell_text(
     if value is None or value != value: return ''
     if isinstance(value, (bool,np.bool_)): return str(int(value))
     if isinstance(value, float) and value.is_integer(): return str(int(value))
+    if isinstance(value, bytes): value = value.decode(errors='backslashreplace')
     text = str(value).strip()
     if text in MISSING: return ''
     return text.partition('.')[0] if text.endswith('0') and re.fullmatch(r'-?[0-9]+\.0+', text) else text
@@ -211,7 +220,10 @@ def parse_categories(
     codes,unique = pd.factorize(texts)
     def parse(text): return UNKNOWN if may_be_empty and text == '' else int(text) if re.fullmatch(_NUMBER, text) else -2
     labels = np.array([parse(cell_text(o)) for o in unique], dtype=int)[codes]
-    reject_rows(places, labels == -2, lambda i: f"category_label is '{texts[i]}', not a whole number from 0")
+    def reason(i):
+        advice = 'an empty cell is an unknown label' if cell_text(texts[i]) == '-1' else 'for names: fashion convert table'
+        return f"category_label is '{texts[i]}', not a whole number from 0; {advice}"
+    reject_rows(places, labels == -2, reason)
     return labels
 
 def _check_categories(places, texts, labels, n):
@@ -221,7 +233,9 @@ def _check_categories(places, texts, labels, n):
         convert = 'let fashion convert table --category category_label number them'
         advice = f"name all of them in classes.txt, a line per label from 0, or {convert}"
         reject_sparse(places, labels, len(np.unique(labels[labels >= 0])), 'category_label', advice)
-    else: reject_rows(places, labels >= n, lambda i: f"category_label is {texts[i]}, but classes.txt names the labels 0 to {n-1}")
+    else:
+        advice = '; are they numbered from 1? subtract 1' if labels.max(initial=0) == n and 0 not in labels else ''
+        reject_rows(places, labels >= n, lambda i: f"category_label is {texts[i]}, but classes.txt names the labels 0 to {n-1}{advice}")
 
 def parse_label_sets(
     places:list, # (path, line numbers) of each file, in order
