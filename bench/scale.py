@@ -4,15 +4,16 @@ from pathlib import Path
 import numpy as np
 from record import arguments,in_process,save
 
-def image_paths(n, n_files):
-    "`n` names of `n_files` images, each of which has as many names as are needed"
-    return [f"{i//n_files:b}".replace('0', './').replace('1', './/') + f'{i%n_files:04}.jpg' for i in range(n)]
+def image_paths(folder, n, n_files=1000):
+    "`n` names of `n_files` empty files in a new folder, which links to a folder make other names of"
+    (folder/'0').mkdir(parents=True)
+    for i in range(n_files): (folder/'0'/f'{i:04}.jpg').touch()
+    for i in range(1, -(-n//n_files)): (folder/str(i)).symlink_to('0')
+    return [f'{i//n_files}/{i%n_files:04}.jpg' for i in range(n)]
 
-def write_table(data, n, n_attributes, n_files=1000):
+def write_table(data, n, n_attributes):
     "A train.csv and a val.csv with `n` rows in all, for images that are a few empty files"
-    data.mkdir()
-    for i in range(n_files): (data/f'{i:04}.jpg').touch()
-    rng,paths = np.random.default_rng(0),image_paths(n, n_files)
+    rng,paths = np.random.default_rng(0),image_paths(data, n)
     header = ','.join(['file_path','category_label',*(f'attribute {k}' for k in range(n_attributes))])
     for name,rows in (('val', range(n//10)), ('train', range(n//10, n))):
         with (data/f'{name}.csv').open('wb') as file:
@@ -65,9 +66,7 @@ def pack_here(folder, n):
     "The seconds of packing without decoding, and of opening what is packed"
     from fashion_fastai.data import cache
     folder,n = Path(folder),int(n)
-    (folder/'images').mkdir()
-    for i in range(1000): (folder/'images'/f'{i:04}.jpg').touch()
-    paths = [f"{folder}/images/{o}" for o in image_paths(n, 1000)]
+    paths = [f"{folder}/images/{o}" for o in image_paths(folder/'images', n)]
     cache._decode_into = lambda *args: {}
     start = time.perf_counter()
     assert len(cache.pack_images(paths, (2,2), folder/'packed', workers=1)) == n

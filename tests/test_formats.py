@@ -1,5 +1,5 @@
 "Tables of all formats with random damage: no traceback, no row that is not counted, no label that is not in its row"
-import csv,gzip,io,json,re,shutil,warnings
+import csv,gzip,io,json,re,shutil,unicodedata,warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 import pandas as pd
@@ -75,10 +75,14 @@ def damaged(draw):
     edits = [(draw(st.floats(0, 1)), draw(st.sampled_from([b'', b'"', b',', b'\n', b'\x00', b'\xff', b'1', b'}']))) for _ in range(draw(st.sampled_from([0,0,0,1,2])))]
     return rows,edits
 
+INVISIBLE = '\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff\xad'
+
+def seen(text): return unicodedata.normalize('NFC', ' '.join(text.translate(dict.fromkeys(map(ord, INVISIBLE))).split()))
+
 def names_in(cell):
     "All names that a cell may have: 1.0 is 1"
     parts = [*re.split(r'''[|;,\s\[\]"'{}()]''', cell), *re.split('[|;,]', cell), cell]
-    return {name for o in parts for name in (' '.join(o.split()), ' '.join(o.split()).removesuffix('.0'))}
+    return {name for o in parts for name in (seen(o), seen(o).removesuffix('.0'))}
 
 def check(folder, name, rows, edits):
     raw = FORMATS[name](rows)
@@ -109,10 +113,14 @@ def check(folder, name, rows, edits):
     for table in tables:
         for o in table.to_dict('records'):
             own = rows_of[Path(o['file_path']).stem]
-            if o.get('category_label'): assert classes[int(o['category_label'])] in {x for p in own for x in (' '.join(p['kind'].split()), p['kind'].strip().removesuffix('.0'))}
+            if o.get('category_label'):
+                cells = [p['kind'] for p in own]
+                whole = {x for o in cells for x in (seen(o), seen(o).removesuffix('.0'))}
+                listed = {x for o in cells if o.strip()[:1] in ('[','{') for x in names_in(o)} # a list of one
+                assert classes[int(o['category_label'])] in whole | listed
             for column,value in o.items():
                 if column in ('file_path','category_label') or value != '1': continue
-                says_yes = column in ('red','tags') and any(p[column].strip().lower() in ('1','1.0','yes','y','true') for p in own)
+                says_yes = column in ('red','tags') and any(p[column].strip().lower() in ('1','1.0','yes','y','true','t','x','on') for p in own)
                 is_named = any({column, column.removeprefix(f'{c} ')} & names_in(p[c]) for p in own for c in ('red','tags'))
                 assert says_yes or is_named, (column, own)
     return True

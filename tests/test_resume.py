@@ -246,7 +246,7 @@ def test_a_full_disk(garments, run, whole, tmp_path):
     assert refused(done, 'checkpoint.pt: cannot be written (File too large)') and names(out) == ['settings.ini']
     assert run_inprocess('train', garments, '--out', out, *KEYS, '--resume').returncode == 0 # there is space again
     assert_the_same(out, whole)
-    test_list = tmp_path/'list.csv'
+    out,test_list = tmp_path/'submission',tmp_path/'list.csv'
     test_list.write_text('file_path\n' + f"{garments/'test'/'00001.jpg'}\n"*3000)
     assert run_inprocess('predict', run, garments/'test.csv', '--out', out).returncode == 0
     before = {o: o.read_bytes() for o in out.iterdir()}
