@@ -2,6 +2,7 @@
 import ast,html,os,re,subprocess,sys
 from pathlib import Path
 import nbformat,pytest,yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = [o for o in sorted(ROOT.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoints' not in o.parts]
@@ -11,15 +12,21 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
-    "The folder of the site"
-    folder = tmp_path_factory.mktemp('docs')/'site'
+    "The folder of the site, which processes that share the tests share, since it is built in the checkout"
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base)/'docs'
+    with FileLock(f'{folder}.lock'):
+        if not folder.exists(): build(folder)
+    return folder
+
+def build(folder):
+    "Write the pages and build the site, strictly"
     env = {**os.environ, 'NO_MKDOCS_2_WARNING': '1', 'PYTHONWARNINGS': 'ignore'}
     mkdocs = Path(sys.executable).with_name('mkdocs')
     # without --quiet, which would hide the warnings from --strict
     for command in ([sys.executable, 'docs/build.py'], [mkdocs, 'build', '--strict', '-f', '_proc/mkdocs.yml', '-d', folder]):
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 def page_of(site, notebook):
     if notebook.stem == 'index': return site/'index.html'

@@ -24,7 +24,7 @@ def build(source, out, *options):
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
     "A copy of the checkout"
-    ignored = shutil.ignore_patterns('.git', '.venv', '__pycache__', '*.egg-info', 'build', 'dist', 'fashion_demo', 'runs')
+    ignored = shutil.ignore_patterns('.git', '.venv', '__pycache__', '*.egg-info', 'build', 'dist', 'fashion_demo', 'runs', '_proc')
     return shutil.copytree(ROOT, tmp_path_factory.mktemp('checkout')/'source', symlinks=True, ignore=ignored)
 
 @pytest.fixture(scope='module')
