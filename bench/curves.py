@@ -6,7 +6,8 @@ from io import StringIO
 from pathlib import Path
 import numpy as np
 from fashion_fastai.data.duplicates import near_duplicate_groups
-from fashion_fastai.data.labels import LabelTable,read_labels
+from fashion_fastai.data.vocab import LabelTable
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.read import read_images
 from fashion_fastai.folders.run import is_finished
 from fashion_fastai.metrics import average_precision

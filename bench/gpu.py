@@ -5,7 +5,8 @@ import statistics,tempfile
 from pathlib import Path
 import pandas as pd, torch
 from fashion_fastai.data.loader import pack_table
-from fashion_fastai.data.labels import LabelTable,read_labels
+from fashion_fastai.data.vocab import LabelTable
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.build import recipe_learner
 from fashion_fastai.model.multitask import ARCHS
 from fashion_fastai.train.plan import plan_training

@@ -3,7 +3,8 @@ import statistics,tempfile,time
 from pathlib import Path
 import numpy as np
 from fashion_fastai.data.image import load_pixels
-from fashion_fastai.data.labels import Vocab,read_labels
+from fashion_fastai.data.vocab import Vocab
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.core import prefetch_map
 from fashion_fastai.metrics import f1_per_image
 from fashion_fastai.outputs.submission import Predictions

@@ -6,7 +6,7 @@ from conftest import refused,run_inprocess
 from fashion_fastai.core import InputError,name_problem
 from fashion_fastai.convert.folders import convert_folders,find_folder_images
 from fashion_fastai.data.files import HIDDEN,ImageFolder,image_suffixes,is_hidden,kind_of,require_folder
-from fashion_fastai.data.labels import read_test_list
+from fashion_fastai.data.lists import read_test_list
 from fashion_fastai.data.paths import find_images
 from fashion_fastai.data.records import decode_text
 from fashion_fastai.serve.service import example_images

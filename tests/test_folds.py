@@ -15,7 +15,8 @@ from fashion_fastai.train.plan import Plan
 from fashion_fastai.train.core import train_run
 from fashion_fastai.train.folds import _clear,assign_folds,out_of_fold,out_of_fold_table,read_folds,train_folds
 from fashion_fastai.recipes.settings import read_recipe,read_recorded_recipe
-from fashion_fastai.data.labels import LabelTable,read_tables
+from fashion_fastai.data.vocab import LabelTable
+from fashion_fastai.data.labels import read_tables
 from fashion_fastai.outputs.score import score_submission
 from fashion_fastai.report.suspects import SUSPECT_COLUMNS,write_suspects
 

@@ -14,7 +14,8 @@ from fashion_fastai.core import InputError
 from fashion_fastai.data.loader import fashion_dls,pack_table
 from fashion_fastai.interpret.core import FashionInterpretation,grad_cam
 from fashion_fastai.interpret.scores import run_scores
-from fashion_fastai.data.labels import LabelTable,read_labels
+from fashion_fastai.data.vocab import LabelTable
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.build import fashion_learner,recipe_learner
 from fashion_fastai.model.loss import attribute_loss,category_loss,label_weights
 from fashion_fastai.recipes.settings import read_recipe

@@ -6,7 +6,8 @@ from fastai.torch_core import set_seed
 from fastcore.test import test_eq as equal,test_fail as fails
 from fashion_fastai.core import InputError,UNKNOWN,prefetch_map
 from fashion_fastai.data.cache import stored_size
-from fashion_fastai.data.labels import LabelTable,read_labels
+from fashion_fastai.data.vocab import LabelTable
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.loader import GarmentImage,fashion_dls,get_attributes,get_category,get_image,get_is_valid,pack_table
 
 SIZE = 64,48

@@ -9,7 +9,8 @@ from conftest import refused,run_inprocess
 from test_serving import folder # noqa: F401 - a fixture
 from fashion_fastai.core import InputError
 from fashion_fastai.data.image import open_image
-from fashion_fastai.data.labels import LabelTable,Vocab,read_test_list
+from fashion_fastai.data.vocab import LabelTable,Vocab
+from fashion_fastai.data.lists import read_test_list
 from fashion_fastai.examples import example_table,tiny_learner
 from fashion_fastai.outputs.submission import ImageList,read_image_list,write_submission
 from fashion_fastai.predict.catalogue import Catalogue,import_pyarrow

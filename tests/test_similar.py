@@ -6,7 +6,8 @@ from conftest import SHORT,refused,run_inprocess,run_python
 from test_serving import WITHOUT_TORCH,folder # noqa: F401 - a fixture
 from fashion_fastai.core import InputError,UNKNOWN
 from fashion_fastai.data.image import open_image
-from fashion_fastai.data.labels import Vocab,read_labels,read_tables
+from fashion_fastai.data.vocab import Vocab
+from fashion_fastai.data.labels import read_labels,read_tables
 from fashion_fastai.data.listed import LabelFile,add_labels,read_list_labels
 from fashion_fastai.data.stats import read_stats
 from fashion_fastai.predict.core import predict_images

@@ -5,7 +5,7 @@ import numpy as np,pandas as pd
 import pytest
 from PIL import Image
 from conftest import refused,run_inprocess
-from fashion_fastai.convert.columns import find_separator
+from fashion_fastai.convert.cells import find_separator
 from fashion_fastai.core import InputError
 from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.split import split_of

@@ -5,7 +5,8 @@ import pytest,torch
 from fashion_fastai.core import InputError,UNKNOWN
 from fashion_fastai.data.corrections import label_targets
 from fashion_fastai.data.groups import AttributeGroup
-from fashion_fastai.data.labels import Vocab,read_tables
+from fashion_fastai.data.vocab import Vocab
+from fashion_fastai.data.labels import read_tables
 from fashion_fastai.examples import example_data,example_run
 from fashion_fastai.interpret.core import FashionInterpretation
 from fashion_fastai.report.suspects import SUSPECT_COLUMNS,find_suspects,read_suspects,suspicious_rows,write_suspects

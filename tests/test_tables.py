@@ -8,8 +8,10 @@ from hypothesis import HealthCheck,given,settings,strategies as st
 from fashion_fastai.core import InputError
 from fashion_fastai.predict.catalogue import Catalogue
 from fashion_fastai.data.corrections import apply_corrections
-from fashion_fastai.data.table import INVALID,read_rows,reject_rows,reject_sparse
-from fashion_fastai.data.labels import read_groups,read_labels,read_tables,read_test_list,write_labels
+from fashion_fastai.data.table import INVALID,read_rows,reject_rows
+from fashion_fastai.data.parse import reject_sparse
+from fashion_fastai.data.lists import read_test_list
+from fashion_fastai.data.labels import read_groups,read_labels,read_tables,write_labels
 from fashion_fastai.serve.review import Review
 from fashion_fastai.cli.main import main
 from fashion_fastai.convert.folders import read_folder_attributes

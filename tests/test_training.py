@@ -7,7 +7,8 @@ import pytest
 from fastcore.test import test_close as close,test_eq as equal,test_fail as fails
 from fashion_fastai.callback.tracking import _CALLBACKS
 from fashion_fastai.core import InputError,LOGGERS
-from fashion_fastai.data.labels import LabelTable,Vocab,read_labels
+from fashion_fastai.data.vocab import LabelTable,Vocab
+from fashion_fastai.data.labels import read_labels
 from fashion_fastai.data.read import read_data
 from fashion_fastai.folders.run import CURVES_FILE,DIVERGED_FILE,PLAN_FILE,RUN_FILES,TEACHER_FILE
 from fashion_fastai.interpret.core import FashionInterpretation

@@ -6,7 +6,7 @@ from PIL import Image
 from fashion_fastai.serve import uploads
 from fashion_fastai.serve.service import PredictionService,example_images
 from fashion_fastai.core import InputError
-from fashion_fastai.data.labels import Vocab
+from fashion_fastai.data.vocab import Vocab
 
 def lying_zip(path, kind, n_bytes=300_000_000):
     "A zip of one entry that unpacks to `n_bytes`, and says that it has 100"

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['INVALID', 'MISSING', 'FLAGS', 'read_header', 'iter_cells', 'read_texts', 'cell_text', 'CsvRows', 'read_rows',
-           'reject_rows', 'reject_sparse', 'parse_categories', 'parse_label_sets', 'label_frame']
+           'reject_rows']
 
 # %% ../../nbs/19_data.table.ipynb #d07213b4
-import re,warnings
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Callable,NamedTuple
@@ -195,110 +195,3 @@ def reject_rows(
     n_more = int(np.sum(is_bad)) - 1
     more = f" (and so in {n_more:,} more rows)" if n_more else ''
     raise InputError(f"{path}, line {lines[row]}: {reason(first)}{more}")
-
-# %% ../../nbs/19_data.table.ipynb #66784426
-_NUMBER = '[0-9]{1,9}'
-
-def reject_sparse(
-    places:list, # (path, line numbers) of each file, in order
-    highest:np.ndarray, # highest label of each row, from 0, shape (n,)
-    n_labels:int, # different labels that occur
-    column:str, # that has them
-    advice:str, # what to do
-): # raises `InputError` for the first row with the highest label of all
-    "Refuse numbers that are no labels from 0: most from 0 to the highest do not occur"
-    top = highest.max(initial=-1)
-    reason = f"{column} has {top}, but only {n_labels:,} of the labels 0 to {top:,} occur; {advice}"
-    if 2*n_labels < top + 1: reject_rows(places, highest == top, lambda i: reason)
-
-def parse_categories(
-    places:list, # (path, line numbers) of each file, in order
-    texts:np.ndarray, # column category_label, shape (n,)
-    may_be_empty:bool=True, # an empty cell is `UNKNOWN`
-)->np.ndarray: # shape (n,); raises `InputError` for what is no number
-    "Categories as numbers"
-    codes,unique = pd.factorize(texts)
-    def parse(text): return UNKNOWN if may_be_empty and text == '' else int(text) if re.fullmatch(_NUMBER, text) else -2
-    labels = np.array([parse(cell_text(o)) for o in unique], dtype=int)[codes]
-    def reason(i):
-        advice = 'an empty cell is an unknown label' if cell_text(texts[i]) == '-1' else 'for names: fashion convert table'
-        return f"category_label is '{texts[i]}', not a whole number from 0; {advice}"
-    reject_rows(places, labels == -2, reason)
-    return labels
-
-def _check_categories(places, texts, labels, n):
-    "Refuse labels that are not below `n`, or, where that is not known, most of which do not occur"
-    if n is None:
-        # numbers of a shop or an ontology: each one up to the highest would become a category
-        convert = 'let fashion convert table --category category_label number them'
-        advice = f"name all of them in classes.txt, a line per label from 0, or {convert}"
-        reject_sparse(places, labels, len(np.unique(labels[labels >= 0])), 'category_label', advice)
-    else:
-        advice = '; are they numbered from 1? subtract 1' if labels.max(initial=0) == n and 0 not in labels else ''
-        reject_rows(places, labels >= n, lambda i: f"category_label is {texts[i]}, but classes.txt names the labels 0 to {n-1}{advice}")
-
-def parse_label_sets(
-    places:list, # (path, line numbers) of each file, in order
-    texts:np.ndarray, # column attribute_label: numbers of attributes, separated by spaces, shape (n,)
-    n_attributes:int|None=None, # that there are; None for those up to the highest
-)->np.ndarray: # multi-hot, int8, shape (n, n_attributes); raises `InputError` for other texts
-    "Attributes that are listed in one column"
-    codes,unique = pd.factorize(texts)
-    unique = [' '.join(map(cell_text, o.split())) for o in unique]
-    is_valid = np.array([bool(re.fullmatch(f'({_NUMBER}( {_NUMBER})*)?', o)) for o in unique], bool)
-    reject_rows(places, ~is_valid[codes], lambda i: f"attribute_label is '{texts[i]}', not whole numbers separated by spaces")
-    sets = [list(map(int, o.split())) for o in unique]
-    highest = np.array([max(o, default=-1) for o in sets], dtype=int)
-    if n_attributes is not None:
-        known = f"there are the attributes 0 to {n_attributes-1}"
-        reject_rows(places, highest[codes] >= n_attributes, lambda i: f"attribute_label is '{texts[i]}', but {known}")
-    elif highest.max(initial=0) >= 100: # a small table may lack most of a few attributes
-        advice = "number them from 0, or write a column of 0 and 1 for each"
-        reject_sparse(places, highest[codes], len(set().union(*sets)), 'attribute_label', advice)
-    multi_hot = np.zeros((len(sets), highest.max(initial=0)+1 if n_attributes is None else n_attributes), np.int8)
-    for i,o in enumerate(sets): multi_hot[i,o] = 1
-    return multi_hot[codes]
-
-def _warn_if_empty(places, multi_hot):
-    "Warn if rows have no attribute"
-    if not multi_hot.shape[1]: return
-    try: reject_rows(places, ~multi_hot.any(1), lambda i: "has no attribute")
-    except InputError as e: warnings.warn(f"{e}; every image should have at least one")
-
-def _check_known(tables, categories, multi_hot, names):
-    "Refuse rows where nothing is known, and columns of train.csv where nothing is known"
-    places,n_train = [o.place for o in tables],len(tables[0].lines)
-    is_empty = (categories == UNKNOWN) & (multi_hot == UNKNOWN).all(1)
-    reject_rows(places, is_empty, lambda i: "nothing is known, neither the category nor an attribute; remove the row")
-    unknown = [name for name,o in zip(names, (multi_hot[:n_train] == UNKNOWN).all(0)) if o]
-    if 'category_label' in tables[0].texts and (categories[:n_train] == UNKNOWN).all(): unknown.insert(0, 'category_label')
-    if unknown:
-        raise InputError(f"{tables[0].path}: column '{unknown[0]}' is empty in all rows; remove it, or fill in "
-                         "what is known")
-
-def label_frame(
-    tables:list, # `CsvRows` of train.csv and, if there is one, val.csv, with the same columns
-    n_categories:int|None, # number of names in classes.txt; None without such a file
-)->tuple: # (`DataFrame` of file_path, category_label and the attributes, names of the attributes); raises `InputError`
-    "The labels of all tables, validated"
-    places,names = [o.place for o in tables],tables[0].names
-    def texts(column): return np.concatenate([o.texts[column] for o in tables])
-    n_rows = sum(len(o.lines) for o in tables)
-    categories = np.full(n_rows, UNKNOWN)
-    if 'category_label' in tables[0].texts:
-        categories = parse_categories(places, texts('category_label'))
-        _check_categories(places, texts('category_label'), categories, n_categories)
-    if 'attribute_label' in tables[0].texts:
-        multi_hot = parse_label_sets(places, texts('attribute_label'))
-        names = [f'attribute_{k}' for k in range(multi_hot.shape[1])]
-    else: multi_hot = np.concatenate([o.known_flags() for o in tables])
-    file_paths = texts('file_path')
-    reject_rows(places, file_paths == '', lambda i: "file_path is empty")
-    is_repeated = pd.Series(file_paths).duplicated().values
-    reject_rows(places, is_repeated, lambda i: f"file_path {file_paths[i]} has occurred before")
-    _check_known(tables, categories, multi_hot, names)
-    _warn_if_empty(places, multi_hot)
-    frame = pd.DataFrame(multi_hot, columns=names)
-    frame.insert(0, 'file_path', file_paths)
-    frame.insert(1, 'category_label', categories)
-    return frame,names

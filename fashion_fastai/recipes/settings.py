@@ -138,7 +138,7 @@ def write_recipe(
     ini[recipe.name] = {key: _text(value) for key,value in recipe.settings.items()}
     with atomic_write(path) as f:
         with f.open('w', encoding='utf-8') as file:
-            if not recipe.minutes: file.write('# minutes is 0: what a plan chose is here; plan.json has its minutes\n')
+            if not recipe.minutes: file.write('# minutes is 0: nothing is left to plan (plan.json has the minutes, if there was a plan)\n')
             ini.write(file)
 
 def add_recipe(
