@@ -149,4 +149,5 @@ class CsvFile:
                 part = []
         if part: yield dict(zip(columns, map(list, zip(*part))))
 
-    def where(self, i:int)->str: "Row `i` of `batches` for error messages"; return f'{self.path}, line {self.lines[i]}'
+    def number(self, i:int)->int: "Line of row `i` of `batches`"; return self.lines[i]
+    def where(self, i:int)->str: "Row `i` of `batches` for error messages"; return f'{self.path}, line {self.number(i)}'

@@ -24,6 +24,7 @@ def _wrong_label(place, column, text, expected):
 
 def _is_number(text, n): return text.isdecimal() and len(text) < 10 and int(text) < n
 
+@lru_cache(8) # asked for each row
 def _has_misleading_names(categories):
     "Whether some name is the number of another category, such as those of folders 1, 10 and 2"
     return any(_is_number(o, len(categories)) and o == str(int(o)) != str(k) for k,o in enumerate(categories))
@@ -121,9 +122,7 @@ def _lines(path, n):
     "Line numbers of the `n` rows of a table, for errors"
     table = SourceTable(path)
     for _ in table.batches(table.columns[:1]): pass
-    file = table.files[0]
-    lines = getattr(file, 'lines', None) or getattr(file, 'numbers', range(1, n+1)) # of CSV, or of JSON or a spreadsheet
-    return np.array(lines)
+    return np.array([table.number(i) for i in range(n)])
 
 def add_labels(
     table:LabelTable, # labelled images; not modified

@@ -123,7 +123,8 @@ class Records:
         for start in range(0, len(self.rows), n):
             yield {column: [o.get(column) for o in self.rows[start:start+n]] for column in columns}
 
-    def where(self, i:int)->str: "Row `i` for error messages"; return f'{self.path}, {self.word} {self.numbers[i]}'
+    def number(self, i:int)->int: "Line, row or annotation of row `i`"; return self.numbers[i]
+    def where(self, i:int)->str: "Row `i` for error messages"; return f'{self.path}, {self.word} {self.number(i)}'
 
 # %% ../../nbs/16_data.records.ipynb #cae23c23
 def _require_text(path, place, text, content):

@@ -67,7 +67,8 @@ class _ParquetFile:
                     yield batch.to_pydict()
         except (self.arrow.ArrowException, OSError) as e: raise self._error(e) from None
 
-    def where(self, i): "Row `i` for error messages"; return f'{self.path}, row {i+1}'
+    def number(self, i): "Row `i`, from 1"; return i + 1
+    def where(self, i): "Row `i` for error messages"; return f'{self.path}, row {self.number(i)}'
 
 # %% ../../nbs/18_data.source.ipynb #5865bd11
 _IN_FOLDERS = 'metadata.csv','metadata.jsonl','_classes.csv','_annotations.coco.json' # tables of the images beside them
@@ -163,12 +164,24 @@ class SourceTable:
                 yield row,{o: values(*part) for o,part in parts.items()}
                 row += len(batch[names[0]])
 
+    def _place(self, i):
+        "The file of row `i`, and its row there"
+        k = np.searchsorted(self.starts, i, side='right') - 1
+        return self.files[k],i - self.starts[k]
+
+    def number(self,
+        i:int, # row
+    )->int:
+        "The line or row, in its file, of a row that `batches` has passed"
+        file,row = self._place(i)
+        return file.number(row)
+
     def where(self,
         i:int, # row
     )->str:
         "The file, and the line or row in it, of a row that `batches` has passed"
-        k = np.searchsorted(self.starts, i, side='right') - 1
-        return self.files[k].where(i - self.starts[k])
+        file,row = self._place(i)
+        return file.where(row)
 
     def require(self,
         column:str, # its name
