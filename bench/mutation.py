@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = 'metrics','decision','data','convert','outputs','predict','train'
 # files of tests that take seconds, and neither train for long nor start other processes
 QUICK = ('augment','cache','cards','cluster','convert','decision','drawings','duplicates','files','folders','formats','images',
-    'loader','metrics','pace','predict','ranking','recipes','score','sources','split','suspects','tables')
+    'loader','metrics','pace','predict','ranking','recipes','score','sources','spellings','split','strangers','suspects','tables')
+# files whose tests need another environment or the whole project, or listen on a port
+ELSEWHERE = 'accessibility','api','app','bench','docs','gpu','lock','mutation','project','serving','tutorials','uploads','wheel'
 NO_RESULT = ROOT/'bench'/'results'/'mutation_no_result.csv' # survivors that change no result, with the reason, found by hand
 
 @dataclass(frozen=True)
@@ -300,13 +302,17 @@ def _definitions(path):
         for name in _defined(o): found[name] = _mentioned(o)
     return found
 
+def all_files():
+    "The names of all files of tests that can run here"
+    return sorted({o.stem.removeprefix('test_') for o in (ROOT/'tests').glob('test_*.py')} - {*ELSEWHERE})
+
 class Tests:
     "Which tests belong to a change: those that mention the function, then those that mention a function that mentions it, …"
-    def __init__(self, root):
+    def __init__(self, root, files=QUICK):
         self.root,self.mentions,self.tests = root,{},{}
         for path in (root/'fashion_fastai').rglob('*.py'):
             for name,o in _definitions(path).items(): self.mentions.setdefault(name, set()).update(o)
-        for name in QUICK:
+        for name in files:
             here = _definitions(root/'tests'/f'test_{name}.py')
             for test in here:
                 if not test.startswith('test_') or {'soak','slow'} & here[test]: continue
@@ -340,8 +346,8 @@ class Tests:
 
 class Baseline:
     "Seconds that each notebook takes without a change, kept in a file by its text; and the tests"
-    def __init__(self, path, copy):
-        self.path,self.copy,self.tests = path,copy,Tests(copy)
+    def __init__(self, path, copy, files=QUICK):
+        self.path,self.copy,self.tests = path,copy,Tests(copy, files)
         self.kept = json.loads(path.read_text()) if path.exists() else {}
 
     def _get(self, path, work, seconds):
@@ -424,7 +430,8 @@ def main():
     parser.add_argument('--packages', nargs='+', default=PACKAGES, help='of which the code is changed')
     parser.add_argument('--replace', nargs=3, metavar=('MODULE','OLD','NEW'), action='append',
         help='try this change in place of random ones')
-    parser.add_argument('--again', action='store_true', help='try again what survived in the log')
+    parser.add_argument('--again', action='store_true',
+        help='try again what survived in the log, with tests that train or start processes, too')
     parser.add_argument('--tests', type=int, default=12, help='at most, the closest ones (default: 12)')
     parser.add_argument('--seconds', type=float, default=5, help='of processor time after which no other test begins (default: 5)')
     parser.add_argument('--log', type=Path, default=ROOT/'.venv'/'cache'/'mutation.jsonl',
@@ -449,7 +456,8 @@ def main():
         changes = [o for o in changes if o.key not in tried]
     preload()
     with tempfile.TemporaryDirectory() as tmp:
-        baseline = Baseline(args.log.parent/'mutation_baseline.json', copy_project(Path(tmp)/'project'))
+        files = all_files() if args.again or args.replace else QUICK
+        baseline = Baseline(args.log.parent/'mutation_baseline.json', copy_project(Path(tmp)/'project'), files)
         for i,change in enumerate(changes, 1):
             start = time.monotonic()
             by = trial(change, baseline, args.tests, args.seconds, args.output)

@@ -415,7 +415,10 @@ def test_outputs_do_not_replace_what_the_user_would_miss(run, garments, tmp_path
         reason = 'is read, and would be replaced' if 'list' in out else 'exists, and was not written by this command'
         assert refused(run_inprocess(*command, tmp_path/out), f'{out}: {reason}; choose another name, or remove it first')
         assert (tmp_path/out).read_bytes() == before
+    pd.DataFrame(dict(price=[3])).to_parquet(tmp_path/'prices.parquet')
+    assert refused(run_inprocess('embed', run, table, '--out', tmp_path/'prices.parquet'), 'prices.parquet: exists, and is not of embeddings')
     for _ in range(2): # its own file is replaced
+        assert run_inprocess('embed', run, table, '--out', tmp_path/'E.parquet').returncode == 0
         assert run_inprocess('runs', run.parent, '--csv', tmp_path/'runs.csv').returncode == 0
         assert run_inprocess('suggest', run, table, '--n', 2, '--out', tmp_path/'next.csv').returncode == 0
         assert run_inprocess('check', garments, '--out', tmp_path/'card.html').returncode == 0

@@ -153,12 +153,19 @@ def _embed_options(p):
     _job_options(p)
     p.set_defaults(features=True, others=[], group=None, json=False)
 
+def _require_embeddings(out, *inputs):
+    "Refuse to replace an input, or a file that is not of embeddings"
+    require_replaceable(out, b'PAR1', *inputs)
+    if not Path(out).is_file() or not Path(out).stat().st_size: return
+    with optional('parquet', 'embeddings'): from fashion_fastai.predict.rows import has_embeddings
+    if not has_embeddings(out): raise InputError(f"{out}: exists, and is not of embeddings; choose another name, or remove it first")
+
 def _embed(args):
     _check_options(args)
     require_model(args.model)
     if args.shard: return _predict_part(args)
     if args.on: return _predict_by_ray(args)
-    require_replaceable(args.out, b'PAR1', *args.test)
+    _require_embeddings(args.out, *args.test)
     with optional('parquet', 'fashion embed'): from fashion_fastai.similar.embed import write_embeddings
     n = write_embeddings(_load_predictor(args), args.test[0], args.out, batch_size=args.batch_size, workers=args.workers,
         cache=args.cache, strict=args.strict)
@@ -205,7 +212,7 @@ def _merge_options(p):
 def _merge(args):
     from fashion_fastai.predict.parts import merge_parts
     if args.out.endswith('.parquet'):
-        require_replaceable(args.out, b'PAR1', *Path(args.parts).glob('*.parquet'))
+        _require_embeddings(args.out, *Path(args.parts).glob('*.parquet'))
         return print(f"{merge_parts(args.parts, args.out):,} images: {args.out}")
     print(_written(merge_parts(args.parts, args.out), Path(args.out)))
 

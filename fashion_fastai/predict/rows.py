@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rows_schema', 'predictions_table', 'column_matrix', 'table_predictions', 'has_known_labels', 'predictions_tables',
-           'write_rows', 'embedding_metadata']
+           'write_rows', 'embedding_metadata', 'has_embeddings']
 
 # %% ../../nbs/82_predict.rows.ipynb #a77f8bce
 import json
@@ -147,3 +147,11 @@ def embedding_metadata(
     description = dict(format=1, list=place, weights=weights, features=n_features,
         categories=list(vocab.categories), attributes=list(vocab.attributes))
     return dict(embedding=json.dumps(description))
+
+def has_embeddings(
+    path:str|Path, # Parquet file
+)->bool: # False for one that cannot be read
+    "Whether a file is of embeddings"
+    try: metadata = import_pyarrow().parquet.read_schema(path).metadata
+    except (OSError, ValueError): return False # PyArrow's errors are ValueErrors
+    return b'embedding' in (metadata or {})
