@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import contextmanager,suppress
 from dataclasses import asdict,dataclass,fields
 from functools import partial
-from itertools import islice
+from itertools import chain,islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -276,7 +276,7 @@ def run_tests(names, seconds):
     def work(copy):
         import pytest
         first = FirstFailure(seconds)
-        code = pytest.main([*PYTEST, '-m', 'not soak and not slow', *names], plugins=[first])
+        code = pytest.main([*PYTEST, '-m', 'not soak', *names], plugins=[first])
         return first.failed or ('' if code in (0, 2, 5) else str(int(code)))
     return work
 
@@ -315,7 +315,7 @@ class Tests:
         for name in files:
             here = _definitions(root/'tests'/f'test_{name}.py')
             for test in here:
-                if not test.startswith('test_') or {'soak','slow'} & here[test]: continue
+                if not test.startswith('test_') or 'soak' in here[test] or (files == QUICK and 'slow' in here[test]): continue
                 reached,new = set(),{test}
                 while new: # through helpers and fixtures of the file
                     reached |= new
@@ -339,10 +339,17 @@ class Tests:
             names = _defined(node)
         distances = self.distances(names)
         ranks = {test: min((distances[o] for o in reached if o in distances), default=None) for test,reached in self.tests.items()}
-        def words(text): return set(re.findall('[a-z]{3,}', text.lower()))
-        about = words(f'{change.function} {change.before}')
-        def closeness(test): return ranks[test],-len(about & words(test)) # then those whose names share words with the change
-        return sorted((o for o,rank in ranks.items() if rank is not None), key=closeness)[:n]
+        by_rank = sorted((o for o,rank in ranks.items() if rank is not None), key=ranks.get)
+        likeness = self.likeness(' '.join([change.function, change.before, *self.mentions.get(change.function.split('.')[0], ())]))
+        by_likeness = sorted(likeness, key=lambda o: -likeness[o])
+        return list(dict.fromkeys(chain(*zip(by_rank, by_likeness))))[:n] if by_rank else by_likeness[:n]
+
+    def likeness(self, text):
+        "Test -> words in common with `text`, each divided by the number of tests that have it, over the root of the test's words"
+        def words(text): return set(re.findall('(?<![a-z])[a-z]{3,6}', text.lower())) # their beginnings: diverged, divergence
+        of_tests = {test: words(' '.join([test.rpartition('::')[2], *reached])) for test,reached in self.tests.items()}
+        counts,about = Counter(chain(*of_tests.values())),words(text)
+        return {test: sum(1/counts[o] for o in about & own)/(len(own) or 1)**.5 for test,own in of_tests.items()}
 
 class Baseline:
     "Seconds that each notebook takes without a change, kept in a file by its text; and the tests"

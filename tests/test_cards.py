@@ -1,8 +1,9 @@
 "What a data card and a comparison of runs say: issues to fix, verdicts, damaged and unfinished runs"
 import json
-import pandas as pd
+import numpy as np,pandas as pd
 import pytest
 from fashion_fastai.core import InputError
+from fashion_fastai.data.quality import label_cues
 from fashion_fastai.data.stats import read_stats
 from fashion_fastai.data.synthetic import draw_garments
 from fashion_fastai.examples import damaged_data,example_data
@@ -33,6 +34,25 @@ def test_a_good_folder_has_nothing_to_fix_and_splits_and_products_are_looked_at(
     def with_frame(**columns): return stats._replace(frame=stats.frame.assign(**columns))
     assert len([o for o in find_issues(with_frame(product_group=['same']*200)) if 'same product' in o.text]) == 3
     assert any('no val.csv' in o.text for o in find_issues(with_frame(split=stats.frame.split.replace('val', 'train'))))
+
+def test_a_missing_test_image_is_counted(tmp_path):
+    data = draw_garments(tmp_path/'garments', n=20)
+    with (data/'test.csv').open('a') as f: f.write('garments/test/none.jpg\n')
+    frame = read_stats(data, progress=None).frame.set_index('file_path')
+    assert frame.split['garments/test/none.jpg'] == 'test' and frame.problem['garments/test/none.jpg'] == 'is missing'
+
+def folder_cue(folders, label):
+    "How well a label can be told from the folder alone"
+    paths = [f'{o}/{i}.jpg' for i,o in enumerate(folders)]
+    frame = pd.DataFrame(dict(file_path=paths)).assign(brightness=.5, sharpness=.5, height=80, width=60, n_bytes=2000)
+    return label_cues(frame, np.array(label)[:,None], ['red']).loc['red','folder']
+
+def test_a_folder_tells_a_label_by_the_share_of_its_images():
+    folders = ['all']*20 + ['none']*40 + ['half']*400
+    label = [1]*20 + [0]*40 + [0,0,1,1]*100
+    assert folder_cue(folders, label) == pytest.approx((20*(40+200) + 200*(40+100))/(220*240)) # pairs in the right order, ties half
+    assert folder_cue(np.arange(80)//2, np.arange(80)//2 % 2) == 1 # of two images each
+    assert folder_cue(np.arange(80), np.arange(80) % 2) == .5 # of one image, which says nothing of others
 
 def test_a_data_card_is_one_page_that_loads_nothing(damaged, monkeypatch):
     monkeypatch.chdir(damaged[0])

@@ -139,7 +139,7 @@ def test_ray_is_quiet_and_ends_with_the_block(ray, capfd):
 def test_parts_are_many_but_not_too_many(rows, batch_size, parts): assert count_parts(rows, batch_size) == parts
 
 @pytest.mark.parametrize('resources, actors, cpus, pool', [(dict(CPU=5), None, 1, Pool(4, 1, 0)), (dict(CPU=9), None, 4, Pool(2, 4, 0)), (dict(CPU=64, GPU=8), None, 1, Pool(8, 1, 1)),
-    (dict(CPU=4, GPU=8), None, 1, Pool(3, 1, 1)), (dict(CPU=5), 4, 1, Pool(4, 1, 0)), (dict(CPU=16, GPU=2), 2, 7, Pool(2, 7, 1)),
+    (dict(CPU=4, GPU=8), None, 1, Pool(3, 1, 1)), (dict(CPU=5), 4, 1, Pool(4, 1, 0)), (dict(CPU=16, GPU=2), 2, 7, Pool(2, 7, 1)), (dict(CPU=8, GPU=1), None, 1, Pool(1, 1, 1)),
     (dict(CPU=4), 4, 1, '4 actors of 1 CPUs, and one to hand out work, need 5 CPUs, but the cluster has 4 CPUs and 0 GPUs'), (dict(CPU=1), None, 1, '1 actors of 1 CPUs'), ({}, None, 1, 'the cluster has 0 CPUs'),
     (dict(CPU=16, GPU=2), 3, 1, '3 actors need a GPU each, but the cluster has 16 CPUs and 2 GPUs; set --actors 2')])
 def test_a_pool_fits_its_cluster(resources, actors, cpus, pool):

@@ -102,6 +102,12 @@ def test_label_sets_of_all_sets_are_those_of_independent_attributes():
     assert (LabelSets(every, np.zeros(16))(p) == ExpectedF1(True)(p)).all()
     assert len(LabelSets.from_labels(every, max_n=5).sets) == 5
 
+def test_weights_of_label_sets_are_their_frequencies_over_those_of_independent_attributes():
+    rule = LabelSets.from_labels(np.array([[1,0],[1,1],[0,1],[1,0]]))
+    red,blue = 4/6,3/6 # smoothed: 3 of 4, and 2 of 4
+    expected = {(1,0): (2/4)/(red*(1-blue)), (1,1): (1/4)/(red*blue), (0,1): (1/4)/((1-red)*blue)}
+    assert {tuple(o): w for o,w in zip(rule.sets.astype(int).tolist(), np.exp(rule.log_weights))} == pytest.approx(expected)
+
 def test_many_attributes_are_predicted_if_many_are_certain(): # more than the sizes that are tried first
     assert ExpectedF1()(np.full((3,90), .9)).all()
     assert LabelSets(np.ones((1,90), bool), [0.])(np.full((3,90), .9)).all()
@@ -134,6 +140,10 @@ def test_the_file_of_the_rules_runs_without_the_package():
 def test_no_group_and_no_other_attribute_is_a_set_only_if_the_rule_allows_it(rule, is_empty):
     nothing = Grouped.from_groups(rule, (AttributeGroup('all', (0,1,2,3), False),))(np.array([[.1,.3,.05,.1]])) # none of them: .45
     assert nothing.tolist() == [[False, not is_empty, False, False]]
+
+def test_a_member_of_a_group_holds_if_it_is_more_probable_than_none():
+    rule = Grouped.from_groups(Threshold(.9, True), (AttributeGroup('sleeve', (0,1), False),))
+    assert rule(np.array([[.6,.1,.2], [.1,.45,.95], [.3,.2,.2]])).tolist() == [[True,False,False], [False,True,True], [False,False,False]]
 
 def test_a_group_has_one_member_whatever_the_other_rule_says():
     rng,sleeves = np.random.default_rng(0),AttributeGroup('sleeve', (0,1,2))
@@ -206,6 +216,13 @@ def test_no_image_is_scored_by_a_rule_that_saw_its_labels():
         after = decide(logits, category, changed, labels)
         assert (after.predicted[before.folds == k] == before.predicted[before.folds == k]).all()
         assert after.fold_temperatures[k] == before.fold_temperatures[k]
+
+def test_the_setting_of_a_fold_is_the_best_on_the_other_folds():
+    totals,folds = np.random.default_rng(0).random((6,4)),np.arange(40) % 4
+    candidate = tune._Candidate(lambda p, y: range(6), lambda settings, p, y: totals[:,int(p[0,0])])
+    best,total = candidate.fit(folds[:,None].astype(float), folds[:,None], folds)
+    assert best == totals.sum(1).argmax()
+    assert total == pytest.approx(sum(totals[np.delete(totals, k, 1).sum(1).argmax(), k] for k in range(4)))
 
 def test_images_of_one_group_are_in_one_fold():
     groups = np.random.default_rng(0).integers(0, 40, 300).astype(str)

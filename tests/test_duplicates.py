@@ -75,6 +75,20 @@ def test_pairs_of_images_that_are_the_same_or_nearly():
     many[1500:] = many[:500]
     many[1500:,0,0,0] //= 2
     assert near_pairs(many).tolist() == [[i,1500+i] for i in range(500)]
+    dark = many[:1]//2
+    assert near_pairs(np.concatenate([dark, dark + 60])).tolist() == [[0,1]] # brighter
+
+def with_swapped_neighbours(thumbnail, n):
+    "A copy in which `n` pairs of pixels are swapped, each of which changes one bit of the difference hash"
+    copy = thumbnail.copy()
+    for row,column in [(row, column) for row in range(16) for column in range(1, 15, 3)][:n]:
+        copy[row,[column,column+1]] = thumbnail[row,[column+1,column]]
+    return copy
+
+def test_near_duplicates_differ_in_at_most_28_bits_of_the_hash():
+    ramp = np.repeat((np.arange(17)[None] + 12*np.arange(16)[:,None])[...,None], 3, 2).astype(np.uint8)
+    for n,expected in ((28, [[0,1]]), (29, [])):
+        assert near_pairs(np.stack([ramp, with_swapped_neighbours(ramp, n)])).tolist() == expected
 
 def test_a_large_group_is_connected_by_fewer_pairs():
     close = np.repeat(np.random.default_rng(0).integers(0, 256, (1,16,17,3), dtype=np.uint8), 40, 0)

@@ -1,5 +1,5 @@
 "What a training takes from a finished run: settings and decision of a final fit, probabilities of a teacher"
-import json,shutil
+import json,shutil,time
 import numpy as np,pandas as pd
 import pytest,torch
 from conftest import SHORT,refused,run_inprocess,train
@@ -101,7 +101,9 @@ def test_the_minutes_of_a_teacher_count(run, garments, tmp_path):
 def test_a_teacher_is_the_mean_of_both_views(run, garments):
     table = read_labels(garments)
     learn,rows = load_model(run),np.flatnonzero(~table.is_valid)
+    start = time.perf_counter()
     found = teacher_logits(run, table)
+    assert 0 < found.minutes - json.loads((run/'metrics.json').read_text())['minutes'] <= (time.perf_counter() - start)/60 # of its predictions
     dl = learn.dls.test_dl([table.images[i] for i in rows], bs=32)
     with learn.no_bar(): (p,q),*_ = learn.tta(dl=dl)
     assert torch.allclose(found.tensors[0].softmax(1), p.float(), atol=1e-5)

@@ -5,7 +5,7 @@ from PIL import Image
 from conftest import refused,run_inprocess
 from fashion_fastai.core import InputError,name_problem
 from fashion_fastai.convert.folders import convert_folders,find_folder_images
-from fashion_fastai.data.files import HIDDEN,ImageFolder,image_suffixes,is_hidden,kind_of,require_folder
+from fashion_fastai.data.files import HIDDEN,ImageFolder,image_suffixes,is_hidden,kind_of,require_folder,shown
 from fashion_fastai.data.lists import read_test_list
 from fashion_fastai.data.paths import find_images
 from fashion_fastai.data.records import decode_text
@@ -118,6 +118,8 @@ def check_trees(n, seed, folder):
             print(f'tree {seed + i}')
             raise
     assert n_converted > n/20
+
+def test_a_long_name_is_cut(): assert shown('x'*200) == 'x'*200 and shown('x'*201) == 'x'*99 + '…'
 
 def test_every_file_of_three_hundred_trees_is_accounted_for(tmp_path): check_trees(300, 0, tmp_path)
 

@@ -24,6 +24,18 @@ def shop(tmp_path, monkeypatch):
     rows = [f"{kind}/{i:02}.jpg,{i%2},{'' if i%3 else 1}" for kind in KINDS for i in range(20)]
     Path('attributes.csv').write_text('\n'.join(['filename,striped,long', *rows]))
 
+def test_folders_above_the_categories_may_differ_for_test():
+    make_images('split/train/images/tee/a.jpg', 'split/train/images/hat/b.jpg', 'split/val/images/tee/c.jpg', 'split/test/tee/d.jpg')
+    found = find_folder_images('split')
+    eq(sorted(zip(found.names, found.categories, found.splits)), [('test/tee/d.jpg','tee','test'), ('train/images/hat/b.jpg','hat','train'),
+        ('train/images/tee/a.jpg','tee','train'), ('val/images/tee/c.jpg','tee','val')])
+
+def test_of_folders_in_several_categories_one_line_is_printed(capsys):
+    make_images('inside/hat/a.jpg', *(f'inside/{kind}/{part}/{i}.jpg' for kind in ('tee','skirt') for part in ('front','back') for i in range(2)))
+    find_folder_images('inside')
+    said = capsys.readouterr().out
+    assert 'the folders in them, back, front, are not told apart' in said and 'has its images in folders' not in said
+
 def test_images_are_found_in_folders_of_categories_and_other_layouts_are_refused():
     found = find_folder_images('shop')
     eq((len(found.names), found.names[0], found.splits, found.files.left_out), (90, 'shop/dress/00.jpg'[5:], None, {}))

@@ -61,6 +61,7 @@ def test_every_image_is_predicted_by_the_network_that_did_not_train_on_it(garmen
     for k in (1,2,3):
         with np.load(folds/f'fold_{k}'/'validation.npz') as file: seen = {'/'.join(o.split('/')[-3:]) for o in file['images']}
         assert seen == set(oof.file_path[oof.fold == k])
+        assert read_recorded_recipe(folds/f'fold_{k}'/'settings.ini').seed == read_recorded_recipe(folds/'settings.ini').seed + k
     metrics = json.loads((folds/'metrics.json').read_text())
     assert metrics['accuracy'] == pytest.approx((oof.iloc[:,2:12].values.argmax(1) == rows.category_label).mean())
 

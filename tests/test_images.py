@@ -96,6 +96,13 @@ def two_faced(width=400, height=300):
     directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', tag, 4, 1, value) for tag,value in tags.items()) + bytes(4)
     return b'II*\0' + struct.pack('<I', start + len(pixels)) + lines + pixels + directory
 
+def test_the_white_of_a_deep_image_is_that_of_its_bits():
+    image = Image.new('I;16', (2,2), 4095)
+    image.tag_v2 = {258: (12,)} # of a TIFF of 12 bits
+    assert upright_rgb(image).getpixel((0,0)) == (255,255,255)
+    del image.tag_v2
+    assert upright_rgb(image).getpixel((0,0)) == (16,16,16)
+
 def test_a_file_is_opened_as_what_it_was_checked_as(tmp_path):
     (tmp_path/'a.jpg').write_bytes(raw := two_faced())
     for source in (raw, tmp_path/'a.jpg', str(tmp_path/'a.jpg')): assert open_image(source).size == (10,10)

@@ -1,6 +1,6 @@
 "Trainings that are planned for some minutes: from the command line to the run"
 import json
-import pytest
+import pytest,torch
 from conftest import refused,run_cli,run_inprocess
 from fashion_fastai.core import InputError
 from fashion_fastai.data.labels import read_labels
@@ -8,6 +8,7 @@ from fashion_fastai.data.synthetic import draw_garments
 from fashion_fastai.recipes.settings import read_recipe,read_recorded_recipe
 from fashion_fastai.train import core,folds,timing
 from fashion_fastai.train.plan import plan_recipe,plan_training
+from fashion_fastai.train.search import typical_size
 from fashion_fastai.train.timing import time_training
 
 KEYS = ['--precision','fp32','--report','no','--workers',1]
@@ -26,6 +27,12 @@ def planned(garments, tmp_path_factory):
         done = train(garments, out, '--minutes', .1, '--seed', 3)
     assert done.returncode == 0, done.stderr
     return out,done.stdout
+
+def test_images_on_a_gpu_are_planned_with_all_their_bytes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(timing, 'fits_on_gpu', lambda n_bytes, device: asked.append(n_bytes)) # there is no room
+    pixels = timing._Pixels((60,45), 1000)
+    assert pixels.tensor(torch.device('cuda')) is pixels.images and asked == [1000*60*45*3]
 
 def test_the_plan_comes_first_and_is_recorded(planned):
     run,printed = planned
@@ -138,7 +145,9 @@ def test_narrow_images_can_be_planned(tmp_path):
     from PIL import Image
     data = draw_garments(tmp_path/'garments', n=60)
     for o in data.rglob('*.jpg'): Image.open(o).resize((2,600)).save(o)
-    recipe = plan_training(read_labels(data), .05, read_recipe('quick', None, precision='fp32', minutes=.05)).recipe
+    table = read_labels(data)
+    assert typical_size(table.images) == (300,1)
+    recipe = plan_training(table, .05, read_recipe('quick', None, precision='fp32', minutes=.05)).recipe
     assert recipe.sizes[-1][0][1] >= 1
 
 def test_given_keys_that_a_plan_once_lost(garments, tmp_path):
@@ -152,6 +161,7 @@ def test_given_keys_that_a_plan_once_lost(garments, tmp_path):
 def test_a_plan_stands_if_half_the_batch_does_not_fit(garments, monkeypatch):
     from fashion_fastai.train import plan
     def timed(table, recipe, size, seconds, world):
+        assert world == 1 # process, unless it is told
         return timing.Timing(size[0]*size[1]*1e-6*(64/recipe.batch_size)**4, 1e-6, 'fp32', False)
     monkeypatch.setattr(plan, 'time_training', timed)
     table = read_labels(garments)

@@ -14,10 +14,10 @@ from fashion_fastai.data.lists import read_test_list
 from fashion_fastai.examples import example_table,tiny_learner
 from fashion_fastai.outputs.submission import ImageList,read_image_list,write_submission
 from fashion_fastai.predict.catalogue import Catalogue,import_pyarrow
-from fashion_fastai.predict.core import as_predictor,predict_batches,predict_image,predict_images,predict_run
+from fashion_fastai.predict.core import as_predictor,garment_scores,predict_batches,predict_image,predict_images,predict_run
 from fashion_fastai.decision.core import Decision
 from fashion_fastai.predict.ensemble import load_ensemble,save_ensemble
-from fashion_fastai.predict.inputs import read_garments,read_inputs
+from fashion_fastai.predict.inputs import input_kind,read_garments,read_inputs
 from fashion_fastai.predict.job import read_job
 from fashion_fastai.folders.run import MODEL_FILES
 from fashion_fastai.predict.model import load_model,save_model
@@ -207,6 +207,19 @@ def test_every_kind_of_list_may_have_addresses_and_groups(images, shop, tmp_path
 def test_a_server_that_does_not_answer_is_one_line(run, tmp_path):
     done = predict(run, 'http://127.0.0.1:9/a.jpg')
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and 'cannot be fetched' in done.stderr
+
+def test_scores_of_garments_are_of_those_with_several_images():
+    "The first of two images is taken for the wrong category; a garment of one image does not count"
+    predictor = SimpleNamespace(decide=lambda p, q: (p.argmax(1), q > .5))
+    p,q = np.array([[.6,.4],[.1,.9],[.8,.2]]),np.array([[.4,.9],[.9,.4],[.1,.1]])
+    found = garment_scores(predictor, p, q, np.array([1,1,1]), np.array([[1,1],[1,1],[1,1]]), ['a','a','b'])
+    assert found == dict(images=2, garments=1, accuracy=dict(single=.5, joint=1), mean_f1=dict(single=pytest.approx(2/3), joint=1))
+    assert garment_scores(predictor, p, q, np.array([1,1,1]), np.ones((3,2), int), ['a','b','c']) == {}
+
+def test_a_path_is_an_image_by_its_bytes_or_by_its_name(garments, tmp_path):
+    shutil.copy(next((garments/'test').iterdir()), tmp_path/'photo')
+    (tmp_path/'damaged.jpg').write_bytes(b'\0\1\2')
+    assert input_kind(tmp_path/'photo') == input_kind(tmp_path/'damaged.jpg') == 'image'
 
 def test_the_images_of_a_garment_are_averaged_before_the_decision(run, garments, images, tmp_path):
     (tmp_path/'broken.jpg').write_bytes(b'no image')

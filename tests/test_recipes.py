@@ -1,8 +1,9 @@
 "Which values of a recipe are refused, and what a settings file may say"
-import pytest
+import pytest,torch
 from fastcore.test import test_eq as equal,test_fail as fails
 from fashion_fastai.core import InputError
 from fashion_fastai.recipes.recipe import parse_stages
+from fashion_fastai.train import start
 from fashion_fastai.recipes.settings import SHIPPED,read_recipe,read_recorded_recipe,recipe_names,write_recipe
 
 def refused(contains, *args, **kwargs): fails(lambda: read_recipe(*args, **kwargs), exc=InputError, contains=contains)
@@ -64,3 +65,10 @@ def test_minutes_give_way_to_a_length_that_is_given():
     assert read_recipe('gpu', epochs=2, minutes=1).is_planned and read_recipe('quick').is_planned and not read_recipe('full').is_planned
     assert read_recipe('gpu', epochs=2).minutes == 0 and read_recipe('gpu', epochs=2, minutes=1).minutes == 1 # what is not planned is not recorded
     equal([read_recipe('gpu', **o).fixed_batch_size for o in ({}, dict(batch_size=64), dict(minutes=0))], [0,64,128])
+
+def test_a_precision_of_gpus_is_refused_where_there_is_none(monkeypatch):
+    recipe = read_recipe('quick', precision='fp16')
+    monkeypatch.setattr(start, 'compute_device', lambda: torch.device('cpu'))
+    fails(lambda: start.check_recipe(recipe), exc=InputError, contains='precision fp16 needs a GPU')
+    monkeypatch.setattr(start, 'compute_device', lambda: torch.device('cuda'))
+    start.check_recipe(recipe)

@@ -1,5 +1,5 @@
 "Converting other people's folders and tables as a user calls it"
-import csv,json,re,shutil,sys,warnings
+import csv,io,json,re,shutil,sys,warnings
 from pathlib import Path
 from zipfile import ZipFile
 import numpy as np,pandas as pd
@@ -156,7 +156,7 @@ def test_tables_that_cannot_be_converted(catalogue, tmp_path, monkeypatch):
     assert refused(convert('--category', 'category', src='no.csv'), 'no.csv: no such file')
     source = catalogue.path[0]
     for cells,reason in [('0,0,x,9', "line 2: the box '0,0,x,9' is not the four numbers x1,y1,x2,y2"), ('9,9,9,9', "line 2: the box '9,9,9,9' is empty"),
-                         ('900,0,910,9', "line 2: the box '900,0,910,9' is outside of its image")]:
+                         ('900,0,910,9', "line 2: the box '900,0,910,9' is outside of its image"), ('-9,0,0,9', "line 2: the box '-9,0,0,9' is outside of its image")]:
         (tmp_path/'boxes.csv').write_text('path,kind,split,x1,y1,x2,y2\n' + f'{source},tee,train,{cells}\n')
         assert refused(convert('--category', 'kind', '--split', 'split', src='boxes.csv'), reason)
     broken = write_parquet(tmp_path/'broken.parquet', [dict(image=b'no image', kind='tee') for _ in range(40)])
@@ -250,6 +250,29 @@ def test_the_paths_of_a_table_start_in_one_folder(tmp_path, monkeypatch):
         (tmp_path/'shop'/names[30]).rename(tmp_path/'aside.png')
         assert refused(convert('none'), f" in {tmp_path/'shop'}, such as 0.png, and 1 only in ., such as {names[30]}; a table has one root")
         (tmp_path/'aside.png').rename(tmp_path/'shop'/names[30])
+
+def test_paths_beside_empty_bytes_tell_where_images_are(tmp_path, monkeypatch):
+    for o in ('lists','work'): (tmp_path/o).mkdir()
+    for i in range(3): Image.new('RGB', (4,4)).save(tmp_path/'work'/f'{i}.png')
+    monkeypatch.chdir(tmp_path/'work')
+    names = [f'{i}.png' for i in range(3)]
+    for rows in ([dict(image=dict(bytes=None, path=o)) for o in names], [dict(image=dict(bytes=None, path=None), file_path=o) for o in names]):
+        listed = Catalogue(write_parquet(tmp_path/'lists'/'list.parquet', rows))
+        assert Path(listed.root).resolve() == tmp_path/'work'
+        assert [Path(o).resolve().name for o in listed.part(range(3)).paths] == names
+
+def test_a_name_that_cannot_be_written_is_refused_with_its_row(tmp_path):
+    for rows in ([dict(file_path=o) for o in ('a.png','b.png','c\n.png')], [dict(image=b'x', file_path=o) for o in ('a.png','b.png','c\n.png')]):
+        listed = Catalogue(write_parquet(tmp_path/'list.parquet', rows))
+        with pytest.raises(InputError, match='list.parquet, row 3: file_path'): listed.part(range(1, 3))
+
+def test_a_part_of_a_table_without_images_is_left_out(tmp_path):
+    "Rows are read 64 at a time; the second part has no image at all"
+    picture = io.BytesIO()
+    Image.new('RGB', (4,4)).save(picture, 'PNG')
+    path = write_parquet(tmp_path/'table.parquet', [dict(image=dict(bytes=picture.getvalue() if i//64 != 1 else None, path=None), kind='ab'[i%2]) for i in range(150)])
+    done = run_inprocess('convert', 'table', path, tmp_path/'data', '--category', 'kind')
+    assert done.returncode == 0 and '150 rows = 86 used + 64 left out' in done.stdout, done.stdout + done.stderr
 
 def test_a_name_of_several_images_is_no_product(tmp_path):
     for o in ('a/1.png','b/1.png','2.png','b/2.png','c/3.png'):

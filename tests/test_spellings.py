@@ -72,6 +72,8 @@ def test_columns_that_are_not_used_are_pointed_at(shelf, tmp_path):
     _,said = converted(shelf, tmp_path, columns, '--category', 'kind', '--split', 'is_valid')
     assert 'train 20, val 20' in said and 'keeps a split' not in said and pd.read_csv(tmp_path/'out'/'val.csv').file_path.str.contains('/1.png').any()
     assert "attribute 'red' is empty in all 40 rows" in converted(shelf, tmp_path, columns, '--attributes', 'red')[1]
+    only_boxes = {o: columns[o] for o in ('kind','xmin','ymin','xmax','ymax')}
+    assert 'xmin,ymin,xmax,ymax are not used' in converted(shelf, tmp_path, only_boxes, '--category', 'kind')[1]
     boxes = dict(kind=['tee','skirt']*20) | {o: ['NA']*40 for o in ('x1','y1','x2','y2')}
     assert len(converted(shelf, tmp_path, boxes, '--category', 'kind')[0]) == 40
 

@@ -622,3 +622,10 @@ def test_the_first_bad_row_is_named_with_its_file_and_line():
     for row,expected in enumerate(['a.csv, line 2: 0', 'a.csv, line 4: 1', 'b.csv, line 3: 2', 'b.csv, line 5: 3', 'b.csv, line 6: 4']):
         with pytest.raises(InputError) as e: reject_rows(places, np.arange(5) >= row, str)
         assert str(e.value) == expected + (f' (and so in {4-row} more rows)' if row < 4 else '')
+
+def test_a_bar_separates_cells_only_in_a_header_with_bars(tmp_path):
+    path = tmp_path/'list.csv'
+    path.write_text('file_path\na|b.jpg\nc.jpg\n')
+    assert read_rows(path, ['file_path']).texts['file_path'].tolist() == ['a|b.jpg','c.jpg']
+    path.write_text('file_path|red\na.jpg|1\n')
+    assert read_rows(path, ['file_path']).texts['file_path'].tolist() == ['a.jpg']

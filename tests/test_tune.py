@@ -1,5 +1,6 @@
 "`fashion tune`: the search chooses on training images alone, continues after a kill, and calls noise noise"
 import json,re
+from dataclasses import replace
 from types import SimpleNamespace
 import numpy as np,pandas as pd,pytest
 from conftest import run_inprocess
@@ -28,7 +29,10 @@ def test_the_plan_fits_into_the_minutes():
         search,comparison = np.dot(plan.trials, plan.epochs)*.2,4*plan.epochs[-1]*.2
         assert comparison <= .4*minutes and search <= .75*minutes and plan.trials == sorted(plan.trials, reverse=True), minutes
     assert plan.epochs[-1] == 10 # of the recipe, and no more
-    with pytest.raises(InputError, match='2 minutes are too few to tune: an epoch takes 0.5; give at least 5'): plan_tuning(recipe, 2, .5)
+    for epochs,least in ((10, 5), (1, 5)):
+        short = replace(recipe, epochs=epochs)
+        with pytest.raises(InputError, match=f'2 minutes are too few to tune: an epoch takes 0.5; give at least {least}$'): plan_tuning(short, 2, .5)
+        assert plan_tuning(short, least, .5).trials[0] >= 3
 
 def test_the_search_sees_no_validation_image(garments):
     run_data = read_data(garments, read_recipe('demo', **RECIPE))
@@ -90,9 +94,11 @@ def test_a_killed_search_continues_where_it_was(garments, tmp_path, monkeypatch)
         train(data, out, *args, **kwargs)
     monkeypatch.setattr(module, 'train_run', killed)
     with pytest.raises(KeyboardInterrupt): tune(garments, tmp_path/'killed', recipe, ['lr'], 1)
-    monkeypatch.setattr(module, 'train_run', train)
-    resumed = tune(garments, tmp_path/'killed', recipe, ['lr'], 1)
-    assert resumed == whole and len(fake.trained) == 2*n # nothing was trained twice
+    def resumed(data, out, recipe, resume, run_data):
+        assert resume # a trial that was killed in an epoch continues there
+        train(data, out, recipe, resume, run_data)
+    monkeypatch.setattr(module, 'train_run', resumed)
+    assert tune(garments, tmp_path/'killed', recipe, ['lr'], 1) == whole and len(fake.trained) == 2*n # nothing was trained twice
     assert pd.read_csv(tmp_path/'killed'/'tune.csv').equals(pd.read_csv(tmp_path/'whole'/'tune.csv'))
     with pytest.raises(InputError, match='contains another search'): tune(garments, tmp_path/'killed', recipe, ['wd'], 1)
 

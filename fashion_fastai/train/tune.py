@@ -85,17 +85,16 @@ def plan_tuning(
     recipe:Recipe, # with its number of epochs
     minutes:float, # in all
     epoch_minutes:float, # of one epoch
-)->TunePlan: # raises `InputError` if fewer than three trials fit
+)->TunePlan: # raises `InputError` if trainings of one epoch do not fit
     "Plan as many trials as fit into the minutes"
     affordable = minutes/epoch_minutes
     full = min(recipe.n_epochs, int((1 - _SEARCH)*affordable/(2*_SEEDS)))
-    epochs = rung_epochs(max(1, full))
+    if full < 1:
+        least = math.ceil(epoch_minutes*2*_SEEDS/(1 - _SEARCH))
+        raise InputError(f"{minutes:g} minutes are too few to tune: an epoch takes {epoch_minutes:.2g}; give at least {least}")
+    epochs = rung_epochs(full)
     cost_of_trial = sum(o/3**i for i,o in enumerate(epochs)) # in epochs, with its share of the later rungs
-    n = int(_SEARCH*affordable/cost_of_trial)
-    if full < 1 or n < 3:
-        least = epoch_minutes*max(3*cost_of_trial/_SEARCH, 2*_SEEDS/(1 - _SEARCH))
-        needed = f"an epoch takes {epoch_minutes:.2g}; give at least {math.ceil(least)}"
-        raise InputError(f"{minutes:g} minutes are too few to tune: {needed}")
+    n = int(_SEARCH*affordable/cost_of_trial) # at least six
     return TunePlan(epochs, [max(1, math.ceil(n/3**i)) for i in range(len(epochs))])
 
 # %% ../../nbs/107_train.tune.ipynb #1c3f1147
