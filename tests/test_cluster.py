@@ -6,7 +6,7 @@ import pytest
 from fashion_fastai.core import InputError
 from fashion_fastai.examples import copy_data,tiny_learner
 from fashion_fastai.predict import cluster
-from fashion_fastai.predict.cluster import Pool,count_parts,plan_pool,predict_catalogue,ray_cluster
+from fashion_fastai.predict.cluster import Pool,_Cluster,count_parts,plan_pool,predict_catalogue,ray_cluster
 from fashion_fastai.predict.core import predict_run
 from fashion_fastai.predict.model import save_model
 
@@ -134,6 +134,10 @@ def test_ray_is_quiet_and_ends_with_the_block(ray, capfd):
         with ray_cluster('127.0.0.1:9'): pass
     with pytest.raises(InputError, match='there is no Ray cluster'):
         with ray_cluster('127.0.0.1:99999999'): pass
+
+@pytest.mark.parametrize('text, reason', [('one line', 'one line'), ('a trace\n of lines\nno memory\n', 'no memory'), ('', '')])
+def test_an_error_of_ray_ends_in_its_last_line(text, reason):
+    assert f'(ValueError: {reason}); start the same command again' in str(_Cluster(None, None, 1).as_input_error(ValueError(text)))
 
 @pytest.mark.parametrize('rows, batch_size, parts', [(1, 128, 1), (1000, 128, 8), (128*256, 128, 256), (128*256 + 1, 128, 256), (4096*256 + 1, 128, 257), (10**7, 128, 2442), (10**9, 128, 50_000), (300, 1, 256)])
 def test_parts_are_many_but_not_too_many(rows, batch_size, parts): assert count_parts(rows, batch_size) == parts

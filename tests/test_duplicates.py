@@ -2,7 +2,8 @@
 import os,shutil
 import numpy as np
 import pytest
-from fashion_fastai.data.duplicates import near_duplicate_groups,near_pairs
+from PIL import Image
+from fashion_fastai.data.duplicates import near_duplicate_groups,near_pairs,read_info
 from fashion_fastai.data.read import read_data
 from fashion_fastai.data.split import connected_groups
 from fashion_fastai.recipes.settings import read_recipe
@@ -77,6 +78,11 @@ def test_pairs_of_images_that_are_the_same_or_nearly():
     assert near_pairs(many).tolist() == [[i,1500+i] for i in range(500)]
     dark = many[:1]//2
     assert near_pairs(np.concatenate([dark, dark + 60])).tolist() == [[0,1]] # brighter
+
+def test_a_thumbnail_is_made_of_an_image_four_times_as_large(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64,68,3), dtype=np.uint8))
+    image.save(tmp_path/'noise.png')
+    assert np.array_equal(read_info(tmp_path/'noise.png').thumbnail, image.resize((17,16), Image.Resampling.BILINEAR))
 
 def with_swapped_neighbours(thumbnail, n):
     "A copy in which `n` pairs of pixels are swapped, each of which changes one bit of the difference hash"

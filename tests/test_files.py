@@ -7,7 +7,7 @@ from fashion_fastai.core import InputError,name_problem
 from fashion_fastai.convert.folders import convert_folders,find_folder_images
 from fashion_fastai.data.files import HIDDEN,ImageFolder,image_suffixes,is_hidden,kind_of,require_folder,shown
 from fashion_fastai.data.lists import read_test_list
-from fashion_fastai.data.paths import find_images
+from fashion_fastai.data.paths import find_images,find_rows,respell_paths
 from fashion_fastai.data.records import decode_text
 from fashion_fastai.serve.service import example_images
 from fashion_fastai.serve.uploads import collect_images
@@ -118,6 +118,15 @@ def check_trees(n, seed, folder):
             print(f'tree {seed + i}')
             raise
     assert n_converted > n/20
+
+def test_folders_of_a_path_are_left_out_only_if_no_path_of_the_list_leads_to_a_file(tmp_path):
+    (tmp_path/'b.jpg').write_bytes(JPEG)
+    assert respell_paths(['old/b.jpg'], [str(tmp_path)], set()) == {'old/b.jpg': 'b.jpg'}
+    assert respell_paths(['old/b.jpg'], [str(tmp_path)], {'a.jpg'}) == respell_paths(['old/b.jpg'], [str(tmp_path)], set(), is_part=True) == {}
+
+def test_rows_of_another_table_are_found_beside_an_image_that_is_missing(tmp_path):
+    (tmp_path/'a.jpg').write_bytes(JPEG)
+    assert find_rows(['./a.jpg','gone.jpg','none.jpg'], ['gone.jpg','a.jpg'], None, tmp_path/'groups.csv').tolist() == [1,0,-1]
 
 def test_a_long_name_is_cut(): assert shown('x'*200) == 'x'*200 and shown('x'*201) == 'x'*99 + '…'
 

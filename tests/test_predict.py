@@ -216,6 +216,16 @@ def test_scores_of_garments_are_of_those_with_several_images():
     assert found == dict(images=2, garments=1, accuracy=dict(single=.5, joint=1), mean_f1=dict(single=pytest.approx(2/3), joint=1))
     assert garment_scores(predictor, p, q, np.array([1,1,1]), np.ones((3,2), int), ['a','b','c']) == {}
 
+def test_a_file_of_a_zip_that_cannot_be_read_is_counted(garments, tmp_path):
+    content = next((garments/'test').iterdir()).read_bytes()
+    with zipfile.ZipFile(tmp_path/'images.zip', 'w') as archive:
+        archive.writestr('a.jpg', content)
+        archive.writestr('photo', content + b'the last bytes')
+    raw = (tmp_path/'images.zip').read_bytes()
+    (tmp_path/'images.zip').write_bytes(raw.replace(b'the last bytes', b'THE LAST BYTES')) # another checksum
+    with pytest.warns(UserWarning, match=r'2 files = 1 used \+ 1 left out \(no image: 1, the first photo\)'):
+        assert read_inputs([str(tmp_path/'images.zip')]).file_paths == ['a.jpg']
+
 def test_a_path_is_an_image_by_its_bytes_or_by_its_name(garments, tmp_path):
     shutil.copy(next((garments/'test').iterdir()), tmp_path/'photo')
     (tmp_path/'damaged.jpg').write_bytes(b'\0\1\2')

@@ -209,7 +209,7 @@ class _Cluster:
 
     def as_input_error(self, error):
         "An error of Ray in one line"
-        reason = str(error).strip().splitlines()[-1][:300]
+        reason = str(error).strip().split('\n')[-1][:300]
         return InputError(f"Ray ended the prediction ({type(error).__name__}: {reason}); {_AGAIN}")
 
     def choose_precision(self, model, precision):
