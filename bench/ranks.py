@@ -30,7 +30,7 @@ def train(data, out, world, seed, port, options):
 def main():
     from fashion_fastai.data.synthetic import draw_garments
     import fashion_fastai.train.core,fashion_fastai.distributed.group # noqa: F401 - once for all processes
-    args = arguments(__doc__, images=1200, stages='24x18:5', width=.25, batch_size=64)
+    args = arguments(__doc__, images=4000, stages='24x18:10', width=.25, batch_size=256)
     options = '--stages',args.stages,'--width',args.width,'--batch-size',args.batch_size
     found = {1: [], 2: [], 8: []}
     with tempfile.TemporaryDirectory() as tmp:
