@@ -415,6 +415,21 @@ def test_outputs_do_not_replace_what_the_user_would_miss(run, garments, tmp_path
         reason = 'is read, and would be replaced' if 'list' in out else 'exists, and was not written by this command'
         assert refused(run_inprocess(*command, tmp_path/out), f'{out}: {reason}; choose another name, or remove it first')
         assert (tmp_path/out).read_bytes() == before
+    for name in ('category.csv','garments.csv','bad_images.csv'):
+        (tmp_path/'mine').mkdir(exist_ok=True)
+        (tmp_path/'mine'/name).write_text('product,price\n1,2\n')
+        assert refused(run_inprocess('predict', run, table, '--out', tmp_path/'mine'), f'{name}: exists, and was not written by this command')
+        (tmp_path/'mine'/name).unlink()
+    (tmp_path/'export.json').write_text('[{"id": 1, "annotations": []}]')
+    for name,reason in (('export.json', 'exists, and was not written'), ('tasks.xml', 'is the name of the interface')):
+        done = run_inprocess('suggest', run, table, '--n', 2, '--out', tmp_path/'some.csv', '--label-studio', tmp_path/name)
+        assert refused(done, f'{name}: {reason}')
+    (tmp_path/'suspects.csv').write_text('mine')
+    assert refused(run_inprocess('check', garments, '--with', run, '--out', tmp_path/'page.html'), 'suspects.csv: exists, and was not written')
+    (tmp_path/'tasks.xml').write_text('<View>mine</View>')
+    for _ in range(2): # its own tasks are replaced, an interface stays
+        done = run_inprocess('suggest', run, table, '--n', 2, '--out', tmp_path/'some.csv', '--label-studio', tmp_path/'tasks.json')
+        assert done.returncode == 0 and (tmp_path/'tasks.xml').read_text() == '<View>mine</View>', done.stderr
     pd.DataFrame(dict(price=[3])).to_parquet(tmp_path/'prices.parquet')
     assert refused(run_inprocess('embed', run, table, '--out', tmp_path/'prices.parquet'), 'prices.parquet: exists, and is not of embeddings')
     for _ in range(2): # its own file is replaced

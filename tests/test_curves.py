@@ -79,7 +79,7 @@ def test_half_of_the_images_are_trained_on_and_the_report_says_what_they_bring(r
     is_few = curves.validation.astype(int) < MIN_POSITIVES
     assert is_few.any() and curves.gain[is_few].isna().all() and curves.gain[~is_few].notna().all()
     assert 'Examples per label' in (run/'report.html').read_text()
-    assert refused(run_inprocess('curves', run), 'contains a finished run')
+    assert refused(run_inprocess('curves', run), 'is finished; use --resume to compare with it, or another --out')
     done = run_inprocess('curves', run, '--resume') # it compares
     assert done.returncode == 0 and 'epoch 1/' not in done.stdout
     (run/'label_curves.csv').write_text('damaged')

@@ -247,6 +247,17 @@ def test_a_rule_is_tuned_on_its_own_label_sets_or_by_name_or_refused():
     with pytest.raises(InputError, match='rule label_sets cannot be tuned: 100 of 500 training images have no unknown label'):
         decide(logits, category, labels, unknown, 'label_sets')
 
+def test_label_sets_that_are_unknown_are_refused_without_training_sets_too():
+    p,y = made_up(60, 3)
+    y[:,0] = -1
+    with pytest.raises(InputError, match='rule label_sets cannot be tuned: 0 of 60 training images have no unknown label'):
+        decide(*tensors(p, y), None, 'label_sets')
+
+def test_where_nothing_can_be_tuned_the_empty_set_is_predicted_if_training_labels_are():
+    p,unknown = np.full((20,3), .01, np.float32),np.full((20,3), -1)
+    for sets,n in ((np.zeros((9,3), int), 0), (np.eye(3, dtype=int), 1)):
+        assert decide(*tensors(p, unknown), torch.from_numpy(sets)).predicted.sum(1).tolist() == [n]*20
+
 def test_parts_without_labels_get_temperatures_of_one_and_no_scores():
     no_attributes = decide((torch.randn(20,4), torch.zeros(20,0)), torch.randint(4, (20,)), torch.zeros(20,0), torch.zeros(30,0))
     assert (no_attributes.scores, no_attributes.temperatures[1], no_attributes.predicted.shape) == ({}, 1., (20,0))

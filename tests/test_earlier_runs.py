@@ -50,6 +50,8 @@ def test_a_final_fit_has_the_settings_and_the_decision_of_its_run(final, run, ga
 def test_a_final_fit_is_a_model_like_any_other(final, run, garments, tmp_path):
     out,_ = final
     assert run_inprocess('predict', out, garments/'test.csv', '--out', tmp_path/'predicted').returncode == 0
+    done = run_inprocess('export', out, '--out', tmp_path/'small', '--card', '--int8', garments)
+    assert done.returncode == 0 and 'on images that it was trained on' in (tmp_path/'small'/'README.md').read_text(), done.stderr
     done = run_inprocess('export', out, '--out', tmp_path/'model', '--card')
     assert done.returncode == 0, done.stderr
     card,report = (tmp_path/'model'/'README.md').read_text(),(out/'report.html').read_text()
@@ -118,6 +120,20 @@ def test_a_teacher_in_folds_predicts_each_image_by_the_network_that_did_not_see_
     assert np.allclose(found.tensors[0].softmax(1), expected, atol=1e-5)
     table.frame.loc[3, 'file_path'] = 'another.jpg'
     with pytest.raises(InputError, match='has no out-of-fold prediction of 1 training images, such as another.jpg'): teacher_logits(folds, table)
+
+def test_a_teacher_in_folds_knows_the_images_that_are_left(folds, garments, tmp_path):
+    "rows that corrections dropped are in folds.csv, and have no prediction"
+    copy = shutil.copytree(folds, tmp_path/'folds')
+    with (copy/'folds.csv').open('a') as f: f.write('garments/train/dropped.jpg,,1\n')
+    table = read_labels(garments)
+    assert torch.equal(teacher_logits(copy, table).tensors[0], teacher_logits(folds, table).tensors[0])
+
+def test_the_lr_finder_leaves_no_soft_targets():
+    learn = tiny_learner()
+    n = len(learn.dls.train.items)
+    teacher = Teacher((torch.zeros(n, 10), torch.zeros(n, 15)))
+    with learn.no_bar(),learn.added_cbs([teacher]): learn.lr_find(num_it=3, show_plot=False)
+    assert learn.dls.train.soft_targets is None
 
 def test_the_targets_of_a_training_with_a_teacher():
     "A weighted mean of label and probability; unknown labels stay unknown; groups share their probability; nothing is left after the fit"

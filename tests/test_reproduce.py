@@ -1,9 +1,11 @@
 "A run is trained again from its settings: bits agree on the same machine, and what differs is named"
 import json,shutil,subprocess
+from dataclasses import replace
 from pathlib import Path
 import numpy as np,pandas as pd,pytest
 from conftest import refused,run_inprocess,train
 from fashion_fastai.data.labels import read_labels
+from fashion_fastai.interpret.core import FashionInterpretation
 from fashion_fastai.metrics import SCORES
 from fashion_fastai.train import provenance
 from fashion_fastai.train.provenance import all_versions,data_hash,source_commit
@@ -46,7 +48,7 @@ def test_the_commit_is_that_of_the_package_and_of_nothing_else(tmp_path, monkeyp
 def test_the_bits_agree_on_the_same_machine(run, tmp_path):
     done = run_inprocess('reproduce', run, '--out', tmp_path/'again')
     assert done.returncode == 0 and 'the weights agree bit for bit' in done.stdout and 'are the same' in done.stdout, done.stdout + done.stderr
-    assert refused(run_inprocess('reproduce', run, '--out', tmp_path/'again'), 'contains a finished run')
+    assert refused(run_inprocess('reproduce', run, '--out', tmp_path/'again'), 'is finished; use --resume to compare with it, or another --out')
     done = run_inprocess('reproduce', run, '--out', tmp_path/'again', '--resume') # it compares
     assert done.returncode == 0 and 'bit for bit' in done.stdout
 
@@ -107,3 +109,11 @@ def test_scores_agree_within_two_standard_errors():
 def test_what_cannot_be_reproduced_is_refused(run, garments, tmp_path):
     assert refused(run_inprocess('reproduce', garments), 'is not a finished run')
     assert refused(run_inprocess('reproduce', run, '--data', tmp_path), 'name the folder of the run\'s data with --data')
+    copy,again = (shutil.copytree(run, tmp_path/o) for o in ('copy','again'))
+    assert refused(run_inprocess('reproduce', copy, '--out', again), 'is finished; use --resume to compare with it, or another --out')
+    interp = FashionInterpretation.load(copy/'validation.npz')
+    replace(interp, images=[*interp.images[:-1], 'another.jpg']).save(copy/'validation.npz')
+    assert refused(run_inprocess('reproduce', copy, '--out', tmp_path/'new'), 'was validated on other images than those of')
+    (copy/'model.safetensors').unlink()
+    assert refused(run_inprocess('reproduce', copy, '--out', tmp_path/'new'), 'has no model.safetensors')
+    assert not (tmp_path/'new').exists()

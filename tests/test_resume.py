@@ -5,7 +5,10 @@ import pytest,torch
 from conftest import FASHION,SHORT,run_cli,run_inprocess,refused,spawn,train
 from fashion_fastai import learner
 from fashion_fastai.callback.checkpoint import Checkpoint
+from fashion_fastai.core import InputError
+from fashion_fastai.folders.run import resumed_recipe
 from fashion_fastai.predict.model import load_model
+from fashion_fastai.recipes.settings import read_recipe,write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -165,6 +168,15 @@ def test_a_training_that_diverges(garments, tmp_path):
     done = run_inprocess('train', garments, '--out', tmp_path/'other', *SHORT, '--lr', 99)
     assert refused(done, 'no weights are kept') and 'such as --resume --lr 33, to start again' in done.stderr
 
+def test_a_fold_that_diverged_may_be_resumed_with_another_rate(tmp_path):
+    recipe = read_recipe('demo')
+    write_recipe(recipe, tmp_path/'settings.ini')
+    lower = read_recipe('demo', lr=.002)
+    with pytest.raises(InputError, match='the run was started with lr 0.006, not 0.002'): resumed_recipe(tmp_path, lower)
+    (tmp_path/'fold_2').mkdir()
+    (tmp_path/'fold_2'/'diverged.json').write_text('{}')
+    assert resumed_recipe(tmp_path, lower).lr == .002
+
 def test_a_run_that_diverged_before_its_first_checkpoint_starts_again(garments, tmp_path):
     run = tmp_path/'run'
     assert refused(run_inprocess('train', garments, '--out', run, *SHORT, '--lr', 99), 'no weights are kept')
@@ -264,10 +276,10 @@ def test_a_read_only_folder(garments, run, tmp_path):
     "As one who may read everything and write nothing"
     closed = tmp_path/'closed'
     closed.mkdir()
-    (closed/'category.csv').write_text('an earlier submission')
+    (closed/'category.csv').write_text('file_path,category_label\n')
     closed.chmod(0o555)
     def drop(): ctypes.CDLL(None).prctl(24, 1) # CAP_DAC_OVERRIDE, by which root writes everywhere, for the program that is started next
     def run_real(*words): return subprocess.run(list(map(str, [FASHION, *words])), capture_output=True, text=True, preexec_fn=drop)
     assert refused(run_real('predict', run, garments/'test.csv', '--out', closed), 'cannot be written (Permission denied)')
     assert refused(run_real('train', garments, '--out', closed/'run', *SHORT, '--no-cache'), 'cannot be written (Permission denied)')
-    assert names(closed) == ['category.csv'] and (closed/'category.csv').read_text() == 'an earlier submission'
+    assert names(closed) == ['category.csv'] and (closed/'category.csv').read_text() == 'file_path,category_label\n'

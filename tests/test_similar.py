@@ -78,7 +78,7 @@ def test_embedding_needs_no_torch(folder, run, garments, E, tmp_path): # noqa: F
     code = code.replace("'fsspec',", '') # for Parquet
     done = run_python('-c', code, 'embed', folder, garments/'train.csv', '--engine', 'onnx', '--out', tmp_path/'E.parquet')
     assert done.returncode == 0, done.stderr
-    assert abs(vectors_of(tmp_path/'E.parquet') - vectors_of(E)).max() < 2e-3
+    assert abs(vectors_of(tmp_path/'E.parquet') - vectors_of(E)).max() < 1e-2 # which may be in bf16
     image = garments.parent/pd.read_csv(garments/'train.csv').file_path[3]
     done = run_python('-c', code, 'similar', folder, image, '--in', tmp_path/'E.parquet', '--engine', 'onnx', '--json')
     assert done.returncode == 0, done.stderr

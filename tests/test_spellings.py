@@ -5,6 +5,7 @@ import numpy as np,pandas as pd
 import pytest
 from PIL import Image
 from conftest import refused,run_inprocess
+from fashion_fastai.convert import cells
 from fashion_fastai.convert.cells import find_separator
 from fashion_fastai.core import InputError
 from fashion_fastai.data.labels import read_labels
@@ -61,6 +62,12 @@ def test_a_category_is_one_name(shelf, tmp_path):
     assert len(found) == 30 and 'the category -1 is taken for unknown' in said
     assert "all images are of one category, 'tee'" in convert(['tee'])[1]
     assert "column 'kind' is empty in all 40 rows" in convert([''])[1]
+
+def test_a_csv_reader_that_takes_no_line_breaks_is_done_without(monkeypatch):
+    "as that of Python 3.13"
+    def reader(*args, **kwargs): raise ValueError('bad delimiter value')
+    monkeypatch.setattr(cells.csv, 'reader', reader)
+    assert cells.split_names('6" heel\nred', '\n') == ['6" heel','red']
 
 @pytest.mark.parametrize('missing', ['?','--','n.a.','#REF!','#DIV/0!','NaT'])
 def test_errors_of_a_spreadsheet_and_question_marks_are_no_names(missing): assert cell_text(missing) == ''

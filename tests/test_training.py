@@ -152,6 +152,42 @@ def test_training_on_from_a_run_is_recorded(run, garments, tmp_path):
     refused(run_inprocess('train', garments, '--out', tmp_path/'third', '--from', garments, *words), 'is not a finished run; a training goes on from one of yours')
     refused(run_inprocess('train', garments, '--out', tmp_path/'third', '--from', run, '--arch', 'xresnet18', *words), 'has xresnet10; leave it out')
 
+@pytest.mark.parametrize('option', ['--from','--final','--teacher'])
+def test_a_run_that_a_training_begins_with_is_not_replaced(option, run, garments, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path/'copy'))
+    before = {o.name: o.read_bytes() for o in copy.iterdir()}
+    assert refused(run_inprocess('train', garments, '--out', copy, option, copy, '--overwrite'), 'the training begins with this run, which it would replace')
+    assert {o.name: o.read_bytes() for o in copy.iterdir() if o.name != '.lock'} == before
+
+def test_files_of_others_in_the_folder_of_a_run_are_kept(garments, tmp_path):
+    own,words = tmp_path/'own',('--recipe','demo','--stages','24x18:1','--report','no','--precision','fp32')
+    (own/'tensorboard').mkdir(parents=True)
+    (own/'tensorboard'/'events').write_text('of another program')
+    train(garments, own, *words)
+    assert (own/'tensorboard'/'events').read_text() == 'of another program'
+    for text in ('[mine]\nlr = 0.01\n[other]\nlr = 0.02\n', '[mine]\nlr = 0.01\n'):
+        folder = tmp_path/'work'
+        folder.mkdir(exist_ok=True)
+        (folder/'settings.ini').write_text(text)
+        for option in ([], ['--overwrite'], ['--overwrite','--folds',2]):
+            assert refused(run_inprocess('train', garments, '--out', folder, *option), 'has a settings.ini of your own; choose another folder')
+        assert (folder/'settings.ini').read_text() == text
+
+def test_an_image_that_disappears_during_a_training_costs_nothing(copy, tmp_path, monkeypatch):
+    def later(*args):
+        (copy/'train'/'00003.jpg').unlink()
+        return decide_and_score(*args)
+    decide_and_score = core.decide_and_score
+    monkeypatch.setattr(core, 'decide_and_score', later)
+    assert train_run(copy, tmp_path/'run', recipe(report=False, cache=str(tmp_path/'cache')))['data_hash']
+
+def test_a_parent_without_a_recorded_stem_has_that_of_its_time(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path/'copy'))
+    config = json.loads((copy/'model.json').read_text())
+    del config['architecture']['stem']
+    (copy/'model.json').write_text(json.dumps(config))
+    assert with_parent(read_recipe('quick', parent=str(copy))).stem == 'xresnet'
+
 def test_no_pickle_of_a_parent_is_opened(run, garments, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path/'copy'))
     (copy/'export.pkl').write_bytes(b'not even a pickle')

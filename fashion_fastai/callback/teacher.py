@@ -32,4 +32,4 @@ class Teacher(Callback):
 
     def before_train(self): self.dls.train.soft_targets = self.targets
     def after_train(self): self.dls.train.soft_targets = None
-    def after_fit(self): self.targets = None
+    def after_fit(self): self.targets = self.dls.train.soft_targets = None # also of a fit that is cancelled

@@ -149,7 +149,9 @@ def _check(args):
     if args.out: require_replaceable(args.out, b'<!doctype html')
     if not args.run: return check_data(args.data, args.out, args.strict, args.workers)
     from fashion_fastai.report.suspects import find_suspects,write_suspects
-    suspects,file = find_suspects(args.data, args.run),Path(args.out or '').parent/'suspects.csv'
+    file = Path(args.out or '').parent/'suspects.csv'
+    require_replaceable(file, b'file_path,target,')
+    suspects = find_suspects(args.data, args.run)
     write_suspects(suspects, file)
     print(f"{len(suspects):,} labels that are probably wrong: {file}; next: {program_name()} review {file}", flush=True)
     check_data(args.data, args.out, args.strict, args.workers, suspects, args.run, args.against)

@@ -40,8 +40,8 @@ def _curves_options(p):
     p.add_argument('--resume', action='store_true', help='continue an interrupted training')
 
 def _curves(args):
-    from fashion_fastai.folders.run import read_run
-    read_run(args.run) # before the imports, which take seconds
+    from fashion_fastai.folders.run import require_finished
+    require_finished(args.run) # before the imports, which take seconds
     from fashion_fastai.report.page import write_report
     from fashion_fastai.report.curves import show_curves
     from fashion_fastai.train.curves import label_curves
@@ -60,8 +60,8 @@ def _reproduce_options(p):
     p.add_argument('--resume', action='store_true', help='continue an interrupted repetition')
 
 def _reproduce(args):
-    from fashion_fastai.folders.run import read_run
-    read_run(args.run)
+    from fashion_fastai.folders.run import require_finished
+    require_finished(args.run)
     from fashion_fastai.train.reproduce import reproduce
     result = reproduce(args.run, args.out, args.data, args.resume)
     print(f'\n{result}', flush=True)

@@ -69,6 +69,7 @@ def _merged_name(args): return 'embeddings.parquet' if args.features else 'submi
 
 def _predict_by_ray(args):
     "Predict a list by Ray"
+    if args.merge and not args.features: _require_submission(args.out, *args.test)
     from fashion_fastai.predict.cluster import predict_catalogue
     n = predict_catalogue(args.model, args.test[0], args.out, args.precision or 'auto', tta=args.tta, batch_size=args.batch_size,
         workers=args.workers, strict=args.strict, address=args.address, actors=args.actors, merge=args.merge and not args.features,
@@ -76,6 +77,15 @@ def _predict_by_ray(args):
     parts = f"{args.out.rstrip('/')}/parts"
     if args.merge and not args.features: print(f"{_written(n, Path(args.out))}; the parts in {parts} are not needed any more")
     else: print(f"{n:,} images: {parts}; to join them: {program_name()} merge {parts} --out {_merged_name(args)}")
+
+_SUBMISSION = {'category.csv': b'file_path,category_label', 'attribute.csv': b'file_path,attribute_label', 'predictions.csv': b'file_path,',
+    'garments.csv': b'garment,', 'bad_images.csv': b'file_path,reason'} # with what they begin
+
+def _require_submission(out, *inputs):
+    "Refuse a folder in which a submission would replace other files"
+    from fashion_fastai.folders.run import is_run
+    if is_run(out): raise InputError(f"{out}: is a run, whose bad_images.csv would be replaced; choose another folder")
+    for name,start in _SUBMISSION.items(): require_replaceable(Path(out)/name, start, *inputs)
 
 def _load_predictor(args):
     "The model of the command, or the ensemble of several"
@@ -92,7 +102,6 @@ def _load_predictor(args):
 def _predict_here(args):
     "Predict in this process"
     from fashion_fastai.core import batch_advice,oom_hint
-    from fashion_fastai.folders.run import is_run
     from fashion_fastai.predict.core import predict_batches,predict_run
     from fashion_fastai.predict.inputs import prediction_lines,read_garments,read_inputs
     images = read_inputs(args.test)
@@ -101,7 +110,7 @@ def _predict_here(args):
         raise InputError(f"--cache cannot be combined with {args.test[0]}: it needs a CSV list or a folder")
     options = dict(batch_size=args.batch_size, workers=args.workers, cache=args.cache, strict=args.strict)
     if args.out:
-        if is_run(args.out): raise InputError(f"{args.out}: is a run, whose bad_images.csv would be replaced; choose another folder")
+        _require_submission(args.out, *args.test)
         groups = read_garments(args.test[0], args.group) if args.group or is_list else {}
         n = predict_run(_load_predictor(args), images, args.out, groups=groups, **options)
         return print(_written(n, Path(args.out)))
@@ -214,6 +223,7 @@ def _merge(args):
     if args.out.endswith('.parquet'):
         _require_embeddings(args.out, *Path(args.parts).glob('*.parquet'))
         return print(f"{merge_parts(args.parts, args.out):,} images: {args.out}")
+    _require_submission(args.out)
     print(_written(merge_parts(args.parts, args.out), Path(args.out)))
 
 MERGE = Command('join the parts of a prediction into the submission files, or of embeddings into one file', _merge_options, _merge)

@@ -67,7 +67,7 @@ def _suggest(args):
     if args.url and not args.label_studio: raise InputError('--url needs --label-studio FILE')
     require_model(args.model)
     require_replaceable(args.out, b'file_path,image,uncertainty,', args.test)
-    if args.label_studio: require_replaceable(args.label_studio, b'[', args.test)
+    if args.label_studio: require_replaceable(args.label_studio, b'[\n {\n  "data": {\n   "image"', args.test) # not an export of labels
     from fashion_fastai.core import atomic_write
     from fashion_fastai.predict.onnx import load_engine
     with optional('parquet', 'fashion suggest'): from fashion_fastai.similar.suggest import suggest_images

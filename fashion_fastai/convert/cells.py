@@ -66,7 +66,8 @@ def split_names(
 )->list: # of texts
     "The names in a cell; one that has the separator itself is in quotation marks"
     if '"' in text and len(separator) == 1:
-        with suppress(csv.Error, StopIteration): return next(csv.reader([text], delimiter=separator, skipinitialspace=True))
+        with suppress(csv.Error, StopIteration, ValueError): # which Python 3.13 raises for a line break
+            return next(csv.reader([text], delimiter=separator, skipinitialspace=True))
     return list(map(_unquoted, text.split(separator)))
 
 _FIRM = '|;,，；、،\n\t' # separators, wherever names repeat

@@ -48,15 +48,18 @@ def label_studio_tasks(
     return tasks
 
 def write_label_studio(
-    path:str|Path, # JSON file of the tasks; the interface is written beside it, as XML
+    path:str|Path, # JSON file of the tasks; the interface is written beside it, as XML, if there is none
     table:pd.DataFrame, # as for `label_studio_tasks`
     vocab:Vocab, # names of the labels
     prefix:str|None=None, # as for `label_studio_tasks`
-):
+): # raises `InputError` for a name that ends with .xml
     "Write what Label Studio imports"
     path = Path(path)
+    if path.suffix.lower() == '.xml': raise InputError(f"{path}: is the name of the interface; name the tasks with .json")
     with atomic_write(path) as f: f.write_text(json.dumps(label_studio_tasks(table, vocab, prefix), indent=1))
-    with atomic_write(path.with_suffix('.xml')) as f: f.write_text(label_studio_interface(vocab), encoding='utf-8')
+    interface = path.with_suffix('.xml')
+    if not interface.exists(): # it may have been adjusted
+        with atomic_write(interface) as f: f.write_text(label_studio_interface(vocab), encoding='utf-8')
 
 # %% ../../nbs/63_convert.labelstudio.ipynb #ac148d37
 def _read_json(path):

@@ -162,10 +162,13 @@ def decide(
     temperatures,p = calibrated(all_rows)
     # attributes are not predicted, or known for too few images: temperatures only
     if len(np.unique(fold_of[is_known])) < 3:
-        best = Grouped.from_groups(Threshold(), groups)
+        sets = label_sets if training_sets is None else np.asarray(training_sets)
+        best = Grouped.from_groups(Threshold(allow_empty=bool((sets == 0).all(1).any())), groups)
         return TunedDecision(best, temperatures, predicted=best(p))
     candidates = _candidates(None if training_sets is None else np.asarray(training_sets), label_sets)
-    if rule not in ('auto', *candidates): raise InputError(f"rule {rule} cannot be tuned: {label_sets_problem(training_sets)}")
+    if rule not in ('auto', *candidates):
+        sets = label_sets if training_sets is None else training_sets
+        raise InputError(f"rule {rule} cannot be tuned: {label_sets_problem(sets)}")
     if rule == 'auto': candidates = _affordable(candidates, *label_sets.shape, folds)
     else: candidates = {o: candidates[o] for o in dict.fromkeys(('half', rule))}
     predicted,nested = {name: np.zeros(label_sets.shape, bool) for name in candidates},np.zeros(label_sets.shape, bool)

@@ -69,8 +69,6 @@ _LIMITS = (
     "Images are squished to {size} pixels (height x width), whatever their shape: small details are lost. "
     "One garment per image is expected.",
     "It was trained from scratch on the images described above. For other cameras, backgrounds or garments, measure again.",
-    "Temperatures and decision rule were chosen on the validation images. The Mean F1 above is cross-fitted: no image is scored by a rule "
-    "that was chosen or tuned on it.",
     "Labels reflect those who assigned them. "
     "Attributes such as the intended wearer are conventions of a catalogue, not facts about people.")
 
@@ -155,6 +153,9 @@ class _Card:
             names = ', '.join(_plain(config['attributes'][k]) for k in group['members'])
             number = 'Exactly' if group['exactly_one'] else 'At most'
             yield f"{number} one of these attributes is predicted ({_plain(group['name'])}): {names}."
+        if self.scored.get('decision', {}).get('cross_fitted'):
+            yield ('Temperatures and decision rule were chosen on the validation images. The Mean F1 above is cross-fitted: '
+                'no image is scored by a rule that was chosen or tuned on it.')
         for o in _LIMITS: yield o.format(size=fmt_size(config['size']))
 
 def model_card(

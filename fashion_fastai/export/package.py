@@ -51,7 +51,7 @@ def export_int8(
     recipe, # `Recipe` of the training, which determines the split
 )->Int8Check: # raises `InputError` for another model's data
     "Quantise the graph of a model folder, and keep the result if it is as good"
-    table,packed,_ = read_data(data, recipe)
+    table,packed,_ = read_data(data, replace(recipe, final='no')) # a final fit has no validation images of its own
     names = list(table.vocab.categories),list(table.vocab.attributes)
     if names != (config['categories'], config['attributes']): raise InputError(f"{data}: its labels are not those of the model")
     size,threads = stored_size(config['size']),defaults.cpus

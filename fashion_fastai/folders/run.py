@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MODEL_FILES', 'PLAN_FILE', 'DIVERGED_FILE', 'TEACHER_FILE', 'STATS_FILE', 'CURVES_FILE', 'RUN_FILES', 'ENSEMBLE_FILE',
-           'FOLDS_FILE', 'FOLDS_RUN_FILES', 'RANKING', 'is_finished', 'is_ensemble', 'locked_run', 'check_folder',
-           'resumed_recipe', 'model_scores', 'final_note', 'read_metrics', 'Run', 'read_run', 'is_run', 'find_runs']
+           'FOLDS_FILE', 'FOLDS_RUN_FILES', 'RANKING', 'is_finished', 'require_finished', 'is_ensemble', 'locked_run',
+           'check_folder', 'resumed_recipe', 'model_scores', 'final_note', 'read_metrics', 'Run', 'read_run', 'is_run',
+           'find_runs']
 
 # %% ../../nbs/68_folders.run.ipynb #90dee6b9
 import configparser,io
@@ -37,6 +38,13 @@ def is_finished(
     "Whether the training in `folder` is complete: the scores are written last"
     return (Path(folder)/'metrics.json').is_file()
 
+def require_finished(
+    folder:str|Path, # of a run
+    advice:str='give a folder with metrics.json', # what to do about it
+): # raises `InputError` for anything else
+    "Refuse what is no finished run"
+    if not is_finished(folder): raise InputError(f"{folder}: is not a finished run; {advice}")
+
 def is_ensemble(
     folder:str|Path, # of a run
 )->bool:
@@ -51,6 +59,17 @@ def locked_run(
     "Lock a run folder against other trainings"
     return locked(out/'.lock', f"{out}: another process is training into this folder", wait)
 
+def _has_recipes(folder):
+    "Whether a folder has a user's settings.ini, without another file of a run: of several recipes, or of some keys"
+    others = [o for o in FOLDS_RUN_FILES if o != 'settings.ini' and (folder/o).exists()]
+    if others or not (folder/'settings.ini').is_file(): return False
+    ini = configparser.ConfigParser(interpolation=None)
+    try: ini.read_string(read_regular(folder/'settings.ini').decode('utf-8'))
+    except (OSError, ValueError, configparser.Error): return False # damaged
+    sections = ini.sections()
+    is_recorded = len(sections) == 1 and {'arch','stages','lr','seed'} <= set(ini[sections[0]])
+    return bool(sections or ini.defaults()) and not is_recorded
+
 def check_folder(
     out:Path, # run folder
     overwrite:bool=False, # replace a run in `out`
@@ -59,6 +78,7 @@ def check_folder(
 )->bool: # raises `InputError` for a run that is neither to be replaced nor to be continued
     "Whether there is a run to continue in `out`"
     if (out/'train.csv').is_file(): raise InputError(f"{out}: is a data folder; choose another folder for the run")
+    if _has_recipes(out): raise InputError(f"{out}: has a settings.ini of your own; choose another folder for the run")
     first = FOLDS_FILE if in_folds else 'settings.ini' # the file with which a run begins
     if not in_folds and (out/FOLDS_FILE).exists(): raise InputError(f"{out}: contains a training in folds; choose another folder")
     if overwrite: return False
@@ -87,7 +107,8 @@ def resumed_recipe(
         recipe = replace(original, **{key: getattr(recipe, key) for key in recipe.given if key != 'minutes'})
     open_keys = [key for key,auto in _MEASURED.items() if getattr(recipe, key) == auto]
     recipe = replace(recipe, **{key: getattr(original, key) for key in open_keys})
-    may_change = (*_MAY_CHANGE, 'lr') if (Path(out)/DIVERGED_FILE).is_file() else _MAY_CHANGE
+    has_diverged = (Path(out)/DIVERGED_FILE).is_file() or any(Path(out).glob(f'fold_*/{DIVERGED_FILE}'))
+    may_change = (*_MAY_CHANGE, 'lr') if has_diverged else _MAY_CHANGE
     for key,value in recipe.settings.items():
         before = getattr(original, key)
         if before != value and key not in may_change:

@@ -42,7 +42,7 @@ def figure_grid(
 def show_grad_cam(
     learn:FashionLearner, # trained, or from `load_model`
     image:str|Path|bytes|Image.Image, # as for `learn.predict`
-    label:str|list|None=None, # category or attribute, or a list of them; None for the most probable category
+    label:str|list|None=None, # category or attribute, or a list of them; None for the most probable category, or else attribute
 )->plt.Figure: # raises `InputError` for an unknown name
     "The network's input and the Grad-CAM heat map of each label, with the label's probability"
     labels,pixels = label if isinstance(label, list) else [label],network_input(learn, image).pixels
@@ -51,7 +51,7 @@ def show_grad_cam(
     fig,axes = figure_grid(1 + len(labels), 1 + len(labels), (1.8, 2.4))
     axes[0].imshow(pixels)
     for ax,name,heat in zip(axes[1:], labels, heats):
-        name = name or prediction.category
+        name = name or prediction.category or max(prediction.attribute_probabilities, key=prediction.attribute_probabilities.get)
         ax.imshow(pixels.mean(-1), cmap='gray', vmin=0, vmax=1)
         ax.imshow(heat, cmap='inferno', alpha=.15 + .7*heat.numpy(), vmin=0, vmax=1)
         ax.set_title(f'{name} {probabilities[name]:.0%}', fontsize=9, parse_math=False)

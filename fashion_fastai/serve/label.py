@@ -98,9 +98,15 @@ _KEYS = """() => {
     document.addEventListener('keydown', e => {
         if (e.ctrlKey || e.metaKey || e.altKey || e.repeat) return
         const digit = /^(Digit|Numpad)[0-9]$/.test(e.code) ? e.code.slice(-1) : null
-        if (e.key === 'Enter') { e.preventDefault(); document.getElementById('save').click(); text = digits = '' }
-        else if (e.key === 'Escape') document.getElementById('skip').click()
-        else if (e.key === 'Backspace') document.getElementById('back').click()
+        const button = {Enter: 'save', Escape: 'skip', Backspace: 'back'}[e.key]
+        if (button) {
+            e.preventDefault()
+            clearTimeout(timer)
+            const waits = digits && button === 'save' // for a second digit
+            if (waits) toggle()
+            text = digits = ''
+            setTimeout(() => document.getElementById(button).click(), waits ? 100 : 0) // when the page knows of the change
+        }
         else if (digit !== null && (e.shiftKey || e.key === digit)) {
             e.preventDefault()
             clearTimeout(timer)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 import pandas as pd
 from matplotlib import pyplot as plt
-from ..core import atomic_write,oom_hint,remove_leftovers
+from ..core import InputError,atomic_write,oom_hint,remove_leftovers
 from ..recipes.recipe import Recipe
 from ..recipes.settings import write_recipe
 from ..distributed.processes import ALONE,Processes,check_batch_size
@@ -29,7 +29,7 @@ from ..callback.tracking import logger_callbacks
 from ..outputs.submission import read_bad_images,write_bad_images
 from ..folders.model import check_values,is_list_of,is_number,is_text,read_json,write_json
 from ..folders.run import (DIVERGED_FILE,MODEL_FILES,PLAN_FILE,RUN_FILES,STATS_FILE,TEACHER_FILE,
-    check_folder,locked_run,resumed_recipe)
+    check_folder,is_run,locked_run,resumed_recipe)
 from ..build import recipe_learner
 from ..predict.model import save_model
 from ..report.page import save_report
@@ -58,10 +58,13 @@ class _Training:
         self.data,self.out,self.recipe,self.processes,self.plan = data,out,recipe,processes,plan
         self.resumes,self.left_out = False,None # what a resumed run has recorded
         self.teacher,self.earlier = None,None # what the teacher predicts; decision and record of the run of a final fit
+        self.provenance = {} # of the data and the code
 
     def open(self, overwrite, resume):
         "Check recipe and folder, and read what a run that is resumed has recorded; the first process does it for all"
         def opened():
+            if str(self.out.resolve()) in (self.recipe.parent, self.recipe.final, self.recipe.teacher):
+                raise InputError(f"{self.out}: the training begins with this run, which it would replace; choose another folder")
             resumes = check_folder(self.out, overwrite, resume)
             recipe = resumed_recipe(self.out, self.recipe) if resumes else with_earlier_runs(self.recipe)
             check_recipe(recipe, self.processes.world)
@@ -116,8 +119,8 @@ class _Training:
         "Remove files of another run, write what a resumed run reads, and settings.ini, with which the run begins"
         for o in RUN_FILES: remove_leftovers(self.out/o, 0) # the folder is locked
         if not self.resumes:
+            if is_run(self.out): shutil.rmtree(self.out/'tensorboard', ignore_errors=True) # of the run that is replaced
             for o in RUN_FILES: (self.out/o).unlink(missing_ok=True)
-            shutil.rmtree(self.out/'tensorboard', ignore_errors=True)
             write_bad_images(bad, self.out)
             if self.plan: write_json(self.out/PLAN_FILE, self.plan)
         if self.teacher: self.teacher.save(self.out/TEACHER_FILE)
@@ -160,6 +163,7 @@ class _Training:
               f"{recipe.n_epochs} epochs, stages {recipe.stages}", flush=True)
         learn.history.file = out/'history.csv'
         timer = PhaseTimer()
+        self.provenance = provenance(run_data.table) # while the images are there
         seconds = self.fit(learn, run_data.table, [timer, *cbs])
         advice = f"the weights are in {out/MODEL_FILES[0]}; --resume --rule threshold finishes the run with less memory"
         with oom_hint(advice): metrics,interp = self.finish(learn, run_data.table, seconds, timer)
@@ -193,7 +197,7 @@ class _Training:
             figures['seconds']['teacher'] = round(60*self.teacher.minutes, 3)
         data = str(Path(self.data).resolve())
         history = {key: o for key,o in history.items() if o}
-        return dict(data=data, **scores, size=recipe.size, **figures, **provenance(table), **history)
+        return dict(data=data, **scores, size=recipe.size, **figures, **self.provenance, **history)
 
 def train_run(
     data:str|Path, # data folder with train.csv; val.csv, classes.txt and groups.csv are optional

@@ -13,7 +13,7 @@ from ..core import InputError,UNKNOWN,atomic_write
 from ..recipes.settings import read_recorded_recipe
 from ..data.vocab import LabelTable
 from ..data.read import read_data
-from ..folders.run import CURVES_FILE,is_finished,read_metrics
+from ..folders.run import CURVES_FILE,is_finished,read_metrics,require_finished
 from ..interpret.core import FashionInterpretation
 from ..similar.map import network_folder
 from ..report.curves import curve_table
@@ -47,7 +47,8 @@ def label_curves(
 )->pd.DataFrame: # as from `curve_table`; raises `InputError` for an unfinished run, or data that has changed
     "Train on half of a run's images, and write what each label gained to the run folder"
     run,folder,out = Path(run),network_folder(run),Path(out or f'{run}-half')
-    if not is_finished(folder): raise InputError(f"{run}: is not a finished run; give a folder with metrics.json")
+    if not is_finished(folder): require_finished(run)
+    if is_finished(out) and not resume: raise InputError(f"{out}: is finished; use --resume to compare with it, or another --out")
     metrics = read_metrics(folder/'metrics.json', ('epochs','data'))
     recipe,data = read_recorded_recipe(folder/'settings.ini'),Path(metrics['data'])
     other = next((o for o in ('final','teacher','parent') if getattr(recipe, o) != 'no'), None)

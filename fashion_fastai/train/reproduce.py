@@ -13,7 +13,7 @@ import numpy as np
 from ..core import InputError
 from ..data.read import read_data
 from ..folders.model import WEIGHTS_FILE,file_hash
-from ..folders.run import FOLDS_FILE,is_finished,read_metrics
+from ..folders.run import FOLDS_FILE,is_finished,read_metrics,require_finished
 from ..interpret.core import FashionInterpretation
 from ..metrics import SCORES
 from ..recipes.settings import read_recorded_recipe
@@ -92,6 +92,15 @@ def compare_reproduction(
     return Reproduction(same_bits, scores, differences)
 
 # %% ../../nbs/106_train.reproduce.ipynb #f30573f6
+def _require_same_split(run, table):
+    "Refuse what `train_run` cannot train again: a fold, or a trial of a search, whose split is not that of the data folder"
+    if not (run/WEIGHTS_FILE).is_file(): raise InputError(f"{run}: has no {WEIGHTS_FILE}, with which a repetition could be compared")
+    if not (run/'validation.npz').is_file(): return # a final fit
+    before = [Path(o).name for o in FashionInterpretation.load(run/'validation.npz').images]
+    if before == [Path(table.images[i]).name for i in np.flatnonzero(table.is_valid)]: return
+    reason = 'it is a fold, or a trial of a search, or the data has changed'
+    raise InputError(f"{run}: was validated on other images than those of {table.data}: {reason}")
+
 def reproduce(
     run:str|Path, # folder of a finished run
     out:str|Path|None=None, # folder of the repetition; None for RUN-again
@@ -100,7 +109,7 @@ def reproduce(
 )->Reproduction: # raises `InputError` for an unfinished run, or data that is not there
     "Train the settings of a run again, and compare"
     run = Path(run)
-    if not is_finished(run): raise InputError(f"{run}: is not a finished run; give a folder with metrics.json")
+    require_finished(run)
     metrics = read_metrics(run/'metrics.json', ('epochs',) if data else ('epochs','data'))
     out,data = Path(out or f'{run}-again'),Path(data or metrics['data'])
     if not (data/'train.csv').is_file():
@@ -109,7 +118,9 @@ def reproduce(
     recipe = replace(recipe, report=False, log='no', given=FREE_KEYS if recipe.final != 'no' else ()) # the rest is its run's
     now = dict(commit=source_commit(), versions=all_versions())
     for o in _dependencies(metrics, {**metrics, **now}): print(o, flush=True)
-    if is_finished(out) and resume: return compare_reproduction(run, out)
+    if is_finished(out):
+        if resume: return compare_reproduction(run, out)
+        raise InputError(f"{out}: is finished; use --resume to compare with it, or another --out")
     if (run/FOLDS_FILE).is_file():
         train_folds(data, out, recipe, int(read_folds(run/FOLDS_FILE).max()), resume=resume)
         return compare_reproduction(run, out)
@@ -118,6 +129,7 @@ def reproduce(
         print(f"the plan of {run} was changed on the way: the repetition has its {n} epochs, and other bits", flush=True)
         recipe = replace(recipe, epochs=n)
     run_data = read_data(data, recipe)
+    _require_same_split(run, run_data.table)
     recorded,now = metrics.get('data_hash'),data_hash(run_data.table)
     if recorded and recorded != now: print(f"differs: data: {recorded}, now {now}", flush=True)
     train_run(data, out, recipe, resume=resume, run_data=run_data)

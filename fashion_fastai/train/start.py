@@ -19,7 +19,7 @@ from ..data.vocab import Vocab
 from ..data.loader import compute_device
 from ..callback.tracking import check_logger
 from ..folders.model import config_path,read_config
-from ..folders.run import is_ensemble,is_finished,read_metrics
+from ..folders.run import is_ensemble,read_metrics,require_finished
 from ..learner import FashionLearner
 from ..predict.model import load_folder
 from ..predict.ensemble import RunNetworks
@@ -49,7 +49,7 @@ def check_recipe(
 def _finished(folder, use):
     "The absolute path of a finished run"
     folder = Path(folder).resolve()
-    if not is_finished(folder): raise InputError(f"{folder}: is not a finished run; {use}")
+    require_finished(folder, use)
     return folder
 
 def _require_given(recipe, settings, folder):
@@ -65,7 +65,8 @@ def with_parent(
     if recipe.parent == 'no': return recipe
     folder = _finished(recipe.parent, 'a training goes on from one of yours')
     description = read_config(config_path(folder))
-    network = {key: o for key,o in description['architecture'].items() if key in recipe.settings and key != 'dropout'}
+    architecture = {'stem': 'xresnet', **description['architecture']} # which older runs do not record
+    network = {key: o for key,o in architecture.items() if key in recipe.settings and key != 'dropout'}
     _require_given(recipe, network, folder)
     return replace(recipe, parent=str(folder), given=(*recipe.given, *network), **network)
 

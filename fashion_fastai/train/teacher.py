@@ -10,12 +10,10 @@ import time
 from os.path import abspath
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np,torch
+import numpy as np,pandas as pd,torch
 from fastai.basics import noop
 from ..core import InputError,atomic_write
-from ..data.table import read_rows
 from ..data.vocab import LabelTable
-from ..outputs.submission import read_bad_images
 from ..folders.run import FOLDS_FILE,read_metrics
 from ..predict.ensemble import RunNetworks,calibrate
 
@@ -55,9 +53,9 @@ class TeacherLogits(NamedTuple):
 def _out_of_fold(networks, file_paths):
     "Logits of some images, each of the fold's network that did not train on it"
     run,interp = networks.folder,networks.validation()
-    bad = read_bad_images(run)
-    names = [o for o in read_rows(run/FOLDS_FILE, ['file_path','group','fold']).texts['file_path'] if o not in bad]
-    if len(names) != len(interp): raise InputError(f"{run}: {FOLDS_FILE} and validation.npz are not of the same images")
+    try: names = pd.read_csv(run/'oof.csv', usecols=['file_path'], dtype=str, keep_default_na=False).file_path.tolist()
+    except (OSError, ValueError) as e: raise InputError(f"{run/'oof.csv'}: cannot be read ({e})") from None
+    if len(names) != len(interp): raise InputError(f"{run}: oof.csv and validation.npz are not of the same images")
     row = {name: i for i,name in enumerate(names)}
     missing = [o for o in file_paths if o not in row]
     if missing:
