@@ -7,6 +7,7 @@ import numpy as np,pandas as pd
 import pytest,torch
 from matplotlib import pyplot as plt
 from PIL import Image
+from fashion_fastai.build import recipe_learner
 from fashion_fastai.core import InputError
 from fashion_fastai.examples import example_learner,example_run,example_table
 from fashion_fastai.interpret.core import FashionInterpretation,grad_cam
@@ -14,6 +15,7 @@ from fashion_fastai.interpret.plots import (calibration,plot_calibration,plot_co
     plot_results,plot_top_losses,show_grad_cam)
 from fashion_fastai.metrics import label_scores
 from fashion_fastai.folders.run import read_run
+from fashion_fastai.recipes.settings import read_recipe
 from fashion_fastai.report.page import machine,save_report,write_label_scores,write_report
 from fashion_fastai.report.tables import fold_score_table,label_table,ranking_table,time_table
 
@@ -27,6 +29,12 @@ def test_heat_maps_are_named_by_their_label_and_probability(learn, interp):
     figure = show_grad_cam(learn, interp.images[0], [None, 'belted'])
     name,p = max(learn.predict(interp.images[0]).category_probabilities.items(), key=lambda o: o[1])
     assert figure.axes[1].get_title() == f'{name} {p:.0%}' and plt.get_fignums() == [] # pyplot keeps none
+
+def test_a_heat_map_without_categories_is_of_the_most_probable_attribute():
+    learn = recipe_learner(example_table(), read_recipe('demo', category_weight=0, stages='24x18:1', precision='fp32'))
+    image = learn.dls.valid.items[0].image
+    probabilities = learn.predict(image).attribute_probabilities
+    assert show_grad_cam(learn, image).axes[1].get_title().startswith(max(probabilities, key=probabilities.get))
 
 def test_a_heat_map_is_of_one_label_and_changes_nothing_in_the_learner(learn, interp):
     image = interp.images[0]
