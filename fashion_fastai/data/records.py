@@ -139,6 +139,20 @@ def _record(path, place, o):
     if isinstance(o, dict): return {clean_name(str(key), path): value for key,value in o.items()}
     raise InputError(f"{path}, {place}: is not an object such as {{\"file_name\": \"1.jpg\", \"label\": \"shirt\"}}")
 
+def _true_names(place, attributes):
+    "The names whose value says yes, of attributes that are a dictionary"
+    from fashion_fastai.data.table import FLAGS,cell_text # here, since that module imports this one
+    names = []
+    for name,value in attributes.items():
+        text = cell_text(value)
+        if not text: continue # unknown
+        flag = FLAGS.get(text.lower())
+        if flag is None:
+            raise InputError(f"{place}: its attribute {name!r} is {value!r}; values other than flags, such as true and 0, are not read: "
+                             "write a name with a flag for each value, or remove it")
+        if flag: names.append(name)
+    return names
+
 def _annotation_row(path, i, o, images, names):
     "The row of an annotation: image, category, attributes and box, as far as it has them"
     def named(what, key):
@@ -150,11 +164,13 @@ def _annotation_row(path, i, o, images, names):
     row = dict(file_name=images[image])
     if o.get('category_id') is not None: row['category'] = named('categories', o['category_id'])
     listed = next((o[key] for key in ('attribute_ids','attributes','labelId') if o.get(key) is not None), None)
-    if isinstance(listed, dict): listed = [key for key,value in listed.items() if value is True]
+    if isinstance(listed, dict): listed = _true_names(f'{path}, annotation {i}', listed)
     if listed is not None:
         listed = listed if isinstance(listed, list) else [listed]
         row['attributes'] = [named('attributes', key) for key in listed]
     if isinstance(o.get('bbox'), list) and len(o['bbox']) == 4:
+        if not all(type(value) in (int,float) for value in o['bbox']): # texts would be joined, not added
+            raise InputError(f"{path}, annotation {i}: its bbox is {o['bbox']}, but should be four numbers")
         x,y,width,height = o['bbox']
         row |= dict(x1=x, y1=y, x2=x+width, y2=y+height)
     return row
