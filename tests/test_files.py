@@ -3,7 +3,7 @@ import io,os,random,shutil,warnings,zipfile
 import pytest
 from PIL import Image
 from conftest import refused,run_inprocess
-from fashion_fastai.core import InputError,name_problem
+from fashion_fastai.core import InputError,atomic_write,name_problem,remove_leftovers
 from fashion_fastai.convert.folders import convert_folders,find_folder_images
 from fashion_fastai.data.files import HIDDEN,ImageFolder,image_suffixes,is_hidden,kind_of,require_folder,shown
 from fashion_fastai.data.lists import read_test_list
@@ -247,3 +247,13 @@ def test_paths_in_another_spelling_are_found_and_those_that_are_missing_are_name
 def test_a_byte_in_another_encoding_is_named_with_its_line(mark):
     with pytest.raises(InputError, match='^names.txt, line 2: the byte 0xe9 is not UTF-8; save the file as UTF-8$'): decode_text(mark + b'caf\nd\xe9nim', 'names.txt')
     assert decode_text(mark + 'café'.encode(), 'names.txt') == decode_text('café'.encode('utf-16'), 'names.txt') == 'café'
+
+def test_only_what_atomic_write_writes_is_a_leftover(tmp_path):
+    own = ['.labels.20240101.csv','.labels.partial-final.csv','.labels.old.csv']
+    for o in own: (tmp_path/o).touch()
+    with pytest.raises(KeyboardInterrupt),atomic_write(tmp_path/'labels.csv') as f:
+        killed = f.name
+        raise KeyboardInterrupt
+    (tmp_path/killed).touch()
+    remove_leftovers(tmp_path/'labels.csv', 0)
+    assert sorted(o.name for o in tmp_path.iterdir()) == sorted(own)

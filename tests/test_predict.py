@@ -462,3 +462,28 @@ def test_parquet_without_images_is_refused(tmp_path):
     for name,reason in (('a', 'has no column with a path'), ('broken', 'broken.parquet: cannot be read')):
         with pytest.raises(InputError, match=reason): Catalogue(tmp_path/f'{name}.parquet')
     with pytest.raises(InputError, match='2 of 2 images are missing, the first being x.jpg'): Catalogue(tmp_path/'x.parquet').check(2)
+
+def test_a_zip_whose_list_of_files_is_damaged_is_refused(images, tmp_path):
+    with zipfile.ZipFile(tmp_path/'a.zip', 'w') as archive: archive.write(images[0], 'a.jpg')
+    (tmp_path/'a.zip').write_bytes((tmp_path/'a.zip').read_bytes().replace(b'PK\1\2', b'PK\1\0'))
+    with pytest.raises(InputError, match=r'a.zip: is not a readable zip \(Bad magic number for central directory\)'): read_inputs([tmp_path/'a.zip'])
+
+def test_parquet_is_recognised_by_its_first_bytes_and_not_if_it_is_hidden(images, tmp_path):
+    for name in ('l.pq','L.PARQUET','list'):
+        pd.DataFrame(dict(file_path=list(map(str, images)))).to_parquet(tmp_path/name)
+        assert list(read_inputs([tmp_path/name]).paths()) == list(map(str, images))
+    (tmp_path/'folder').mkdir()
+    shutil.copy(images[0], tmp_path/'folder')
+    (tmp_path/'folder'/'._x.parquet').write_bytes(b'\0\5\x16\7')
+    assert input_kind(tmp_path/'folder') == 'folder' and list(Catalogue(tmp_path/'folder').paths()) == [images[0].name]
+
+def test_the_garments_of_a_list_in_a_store(images, tmp_path):
+    fs,table = Store('memory://garments').fs,pd.DataFrame(dict(file_path=['a.jpg','b.jpg','c.jpg'], product=['dress','dress',None]))
+    fs.pipe('/garments/list.csv', table.to_csv(index=False).encode())
+    table.to_parquet(tmp_path/'list.parquet')
+    fs.pipe('/garments/list.parquet', (tmp_path/'list.parquet').read_bytes())
+    for name in ('list.csv','list.parquet'):
+        assert read_garments(f'memory://garments/{name}', 'product') == {'a.jpg': 'dress', 'b.jpg': 'dress'}
+        with pytest.raises(InputError, match=f'memory://garments/{name}: has no column .?shop'): read_garments(f'memory://garments/{name}', 'shop')
+    assert read_garments('memory://garments/list.csv') == {}
+    with pytest.raises(InputError, match='https://shop.example/a.jpg: has no column product'): read_garments('https://shop.example/a.jpg', 'product')

@@ -121,6 +121,14 @@ def test_the_compact_form_and_one_part_alone_are_scored(save):
     flags = save('flags.csv', 'file_path,red', 'a.jpg,Yes', 'b.jpg,0.0', 'c.jpg,nan')
     assert score_submission(flags, save('two/attribute.csv', 'file_path,attribute_label', 'a.jpg,0', 'b.jpg,', 'c.jpg,')) == dict(mean_f1=1)
 
+def test_the_split_in_the_labels_is_no_attribute(save):
+    labels = save('labels.csv', 'file_path,category_label,is_valid,red,long', 'a.jpg,0,True,1,0', 'b.jpg,1,False,0,1')
+    out = save('out/attribute.csv', 'file_path,attribute_label', 'a.jpg,0', 'b.jpg,1').parent
+    save('out/category.csv', 'file_path,category_label', 'a.jpg,0', 'b.jpg,1')
+    assert score_submission(labels, out) == dict(accuracy=1, mean_f1=1)
+    compact = save('compact.csv', 'file_path,is_valid,attribute_label', 'a.jpg,1,0', 'b.jpg,0,1')
+    assert score_submission(compact, out/'attribute.csv') == dict(mean_f1=1)
+
 @pytest.mark.parametrize('lines,reason', [(['file_path,category_label','a.jpg,x'], "line 2: category_label is 'x', not a whole number"),
     (['file_path,category_label','a.jpg,'], "line 2: category_label is ''"), (['file_path,attribute_label','a.jpg,0','b.jpg,2'], "line 3: attribute_label is '2', but there are the attributes 0 to 1"),
     (['file_path,attribute_label','','a.jpg,red'], "line 3: attribute_label is 'red', not whole numbers"), (['path,category_label','a.jpg,1'], 'has no column file_path; it has path'),

@@ -395,6 +395,18 @@ def test_further_labels_are_checked_as_those_of_a_data_folder(garments, tmp_path
     with pytest.raises(InputError, match="more.csv, line 3: is striped and dotted, but group 'pattern' of attributes.csv allows at most one"):
         added(pd.concat([labels[:1], labels[1:2].assign(striped='1', dotted='1')]))
 
+def test_a_further_label_needs_a_path(garments, tmp_path):
+    (tmp_path/'more.csv').write_text(f"file_path,category_label\n{next((garments/'test').iterdir())},1\n,2\n")
+    with pytest.raises(InputError, match='more.csv, line 3: file_path is empty'): add_labels(read_labels(garments), tmp_path/'more.csv')
+
+def test_labels_beside_a_column_of_paths_of_another_name(run, garments, tmp_path):
+    paths = [str(garments.parent/o) for o in pd.read_csv(garments/'train.csv').file_path[:3]]
+    pd.DataFrame(dict(image=paths, category_label=['2','','0'], red=['1','0',''])).to_csv(tmp_path/'list.csv', index=False)
+    vocab = read_tables(garments).vocab
+    categories,attributes = read_list_labels(tmp_path/'list.csv', vocab)
+    assert categories.tolist() == [2, UNKNOWN, 0] and attributes[:, vocab.attributes.index('red')].tolist() == [1, 0, UNKNOWN]
+    assert write_embeddings(run, tmp_path/'list.csv', tmp_path/'E.parquet') == 3
+
 def test_attributes_of_an_item_are_its_labels_where_they_are_known(run, garments, tmp_path):
     vocab,paths = read_tables(garments).vocab,pd.read_csv(garments/'train.csv').file_path[:6]
     flags = {name: '' for name in vocab.attributes} | dict(red='0', blue='1')

@@ -8,6 +8,7 @@ from PIL import Image
 from conftest import refused,run_inprocess
 from fashion_fastai.core import InputError
 from fashion_fastai.data.labels import read_labels
+from fashion_fastai.data.records import read_json
 from fashion_fastai.predict.catalogue import Catalogue
 
 @pytest.fixture(scope='module')
@@ -530,6 +531,19 @@ def test_annotations_in_the_layout_of_coco(shelf, tmp_path):
     content['annotations'][3]['category_id'] = 8
     (shelf/'coco.json').write_text(json.dumps(content))
     assert refused(convert('none'), 'coco.json, annotation 4: there is no 8 in its list of categories')
+
+def test_attributes_of_an_annotation_may_be_flags_by_name_and_its_box_is_numbers(tmp_path):
+    def read(**keys):
+        content = dict(images=[dict(id=1, file_name='a.png')], annotations=[dict(image_id=1, **keys)])
+        (tmp_path/'coco.json').write_text(json.dumps(content))
+        return read_json(tmp_path/'coco.json').rows[0]
+    flags = dict(red=1, blue=0, long=True, short=False, warm='Yes', cold='no', wide=1., new=None, old='')
+    assert read(attributes=flags)['attributes'] == ['red','long','warm','wide']
+    with pytest.raises(InputError, match="coco.json, annotation 1: its attribute 'colour' is 'green'; values other than flags, such as true and 0, are not read"):
+        read(attributes=dict(red=1, colour='green'))
+    assert read(bbox=[1, 2.5, 3, 4]) == dict(file_name='a.png', x1=1, y1=2.5, x2=4, y2=6.5)
+    for box in (['1','2','3','4'], [1, 2, None, 4], [True, 2, 3, 4]):
+        with pytest.raises(InputError, match='coco.json, annotation 1: its bbox is .*, but should be four numbers'): read(bbox=box)
 
 def test_parts_of_structs(shelf, tmp_path):
     rows = [dict(image=f'img/{i}.png', about=dict(kind=['tee','skirt'][i%2]), objects=[dict(colour='red'), dict(colour=['blue','red'][i%2])]) for i in range(1, 41)]

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGE_FORMATS', 'HEAD', 'HIDDEN', 'NO_IMAGE', 'readable_formats', 'image_suffixes', 'is_image_head', 'kind_of',
-           'read_head', 'require_folder', 'is_hidden', 'shown', 'LeftOut', 'account', 'ImageFiles', 'ImageFolder']
+           'read_head', 'is_parquet', 'require_folder', 'is_hidden', 'shown', 'LeftOut', 'account', 'ImageFiles',
+           'ImageFolder']
 
 # %% ../../nbs/14_data.files.ipynb #f97d834a
 import os
@@ -81,6 +82,14 @@ def read_head(
         if not os.path.isfile(path): return b''
         with open(path, 'rb') as file: return file.read(HEAD)
     except OSError: return b''
+
+def is_parquet(
+    path:str|Path, # file or folder
+)->bool:
+    "Whether a file is Parquet by its first bytes, or a folder has Parquet files; those of hidden names do not count"
+    path = Path(path)
+    if path.is_dir(): return any(not is_hidden(o.name) for o in path.glob('*.parquet'))
+    return read_head(path).startswith(b'PAR1')
 
 def require_folder(
     path:str|Path, # where a folder of images is expected

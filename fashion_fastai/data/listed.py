@@ -70,7 +70,8 @@ def _read(test, vocab, state):
     columns = [o for o in ('category_label', *vocab.attributes) if o in table.columns]
     if not vocab.categories: columns = [o for o in columns if o != 'category_label']
     if not columns: return None
-    is_csv = isinstance(table.files[0], CsvFile)
+    # another column of paths, such as image, would be read as flags
+    is_csv = isinstance(table.files[0], CsvFile) and 'file_path' in table.columns
     categories,flags = _csv_labels(test, vocab, columns) if is_csv else _table_labels(table, vocab, columns)
     n = len(next(iter(flags.values()), categories))
     if len(categories) != n: categories = np.full(n, UNKNOWN)
@@ -137,6 +138,8 @@ def add_labels(
         wanted = f"a column category_label nor one of the attributes of {table.data}, such as {examples}"
         raise InputError(f"{path}: has neither {wanted}")
     listed = read_test_list(path)
+    is_empty = (listed.file_path == '').values
+    if is_empty.any(): reject_rows([(path, _lines(path, len(listed)))], is_empty, lambda i: 'file_path is empty')
     is_known = (labels[0] != UNKNOWN) | (labels[1] != UNKNOWN).any(1)
     there = set(map(os.path.realpath, table.images))
     is_there = np.array([os.path.realpath(o) in there for o in listed.image], bool)

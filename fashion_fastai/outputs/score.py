@@ -16,7 +16,8 @@ from ..data.table import CsvRows,read_rows,reject_rows
 from ..data.parse import parse_categories,parse_label_sets
 
 # %% ../../nbs/66_outputs.score.ipynb #39f06e04
-def _read(path): return read_rows(Path(path), ['file_path','category_label','attribute_label'])
+# is_valid, which train.csv may have, is no attribute
+def _read(path): return read_rows(Path(path), ['file_path','category_label','attribute_label','is_valid'])
 
 class _Labels(NamedTuple):
     "True labels of n images"

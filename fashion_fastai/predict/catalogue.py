@@ -14,6 +14,7 @@ from typing import Iterable
 import fsspec,numpy as np,pandas as pd
 from ..core import InputError,name_problem,optional
 from .store import Store,StoredImage,is_remote,is_web,remote_image,split_url,store_errors
+from ..data.files import is_parquet
 from ..data.paths import find_images,find_root,table_roots
 from ..data.source import PATH_COLUMNS
 from ..data.table import iter_cells
@@ -165,9 +166,8 @@ class Catalogue:
         if folder: self.folder = folder
         elif local is None: self.folder = split_url(test)[0]
         else: self.folder = local if local.is_dir() else local.parent
-        is_parquet = str(test).endswith('.parquet')
-        if not is_parquet: is_parquet = any(local.glob('*.parquet')) if local else not str(test).endswith('.csv')
-        if is_parquet: self.parquet = _ParquetList(test)
+        has_parquet = is_parquet(local) if local else not str(test).endswith('.csv')
+        if has_parquet or str(test).endswith('.parquet'): self.parquet = _ParquetList(test)
         self.local = local or (None if self.parquet else self._fetch())
 
     def _fetch(self):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Iterable
 import numpy as np,pandas as pd
 from ..core import InputError,name_problem,usable_names
-from ..data.files import HEAD,ImageFiles,image_suffixes,kind_of
+from ..data.files import HEAD,ImageFiles,image_suffixes,is_parquet,kind_of
 from .store import MAX_FETCHED,StoredImage,fetch_from_web,is_remote,is_web
 from ..data.paths import find_images,find_rows
 from ..data.records import decode_text,text_encoding
@@ -27,12 +27,18 @@ from .core import prediction_json
 _EXPECTED = ('expected an image, a folder, a zip of images, a table with the column file_path (CSV, Parquet, JSON lines, .xlsx), '
     'or a text file with a path per line')
 
+def _open_zip(path):
+    "A zip whose list of files can be read"
+    try: return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
+        raise InputError(f"{path}: is not a readable zip ({e})") from None
+
 def input_kind(
     path:str|Path, # that the user names
 )->str: # image, folder, zip, parquet, table (CSV), text or list (other tables); raises `InputError` for anything else
     "The kind of an input by its first bytes"
     path = Path(path)
-    if path.is_dir(): return 'parquet' if any(path.glob('*.parquet')) else 'folder'
+    if path.is_dir(): return 'parquet' if is_parquet(path) else 'folder'
     try:
         with path.open('rb') as file: head = file.read(2**16)
     except FileNotFoundError: raise InputError(f"{path}: no such file or folder") from None
@@ -41,7 +47,7 @@ def input_kind(
     if kind == 'a Parquet file': return 'parquet'
     if kind == 'an image' or path.suffix.lower() in image_suffixes(): return 'image' # a damaged one is a bad image
     if head.startswith(b'PK') and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive: names = archive.namelist()
+        with _open_zip(path) as archive: names = archive.namelist()
         if any(o.startswith('xl/') for o in names): return 'list'
         if '[Content_Types].xml' in names: raise InputError(f"{path}: is a document of an office program; {_EXPECTED}")
         return 'zip'
@@ -83,7 +89,7 @@ def _entry_image(archive, entry):
 
 def _zip_images(path):
     "The images in a zip"
-    archive = zipfile.ZipFile(path)
+    archive = _open_zip(path)
     infos = [o for o in archive.infolist() if not o.is_dir()]
     entries,files = {o.filename: o for o in infos},ImageFiles()
     def head(entry):
@@ -118,6 +124,11 @@ def _has_addresses(path):
     "Whether a line of a list has an address; a list may be larger than the memory"
     with open(path, 'rb') as file: return any(b'://' in o for o in file)
 
+def _source_kind(source):
+    "The kind of an input, which for a URL its name tells; a list in a store is called parquet, also if it is CSV"
+    if not is_remote(source): return input_kind(source)
+    return 'image' if is_web(source) and not str(source).endswith(('.csv','.parquet')) else 'parquet'
+
 def read_inputs(
     sources:list, # that the user names: images, or one of the others
 )->Path|ImageList: # as for `predict_batches`; raises `InputError` for what is none of these
@@ -126,10 +137,7 @@ def read_inputs(
         if problem := name_problem(str(o)): raise InputError(f"{str(o)!r} {problem}")
         if is_remote(o) and not is_web(o) and len(sources) > 1:
             raise InputError(f"{o}: several images are files, or addresses of the web")
-    def source_kind(o):
-        if not is_remote(o): return input_kind(o)
-        return 'image' if is_web(o) and not str(o).endswith(('.csv','.parquet')) else 'parquet'
-    kinds = list(map(source_kind, sources))
+    kinds = list(map(_source_kind, sources))
     if set(kinds) == {'image'}:
         return ImageList(list(map(str, sources)), [_web_image(o) if is_remote(o) else str(o) for o in sources], set())
     if len(sources) > 1:
@@ -165,8 +173,9 @@ def _group_of_each(file_paths, names, place):
 
 def _column_groups(test, column):
     "The groups in a column of a list"
-    test = Path(test)
-    if input_kind(test) == 'parquet':
+    kind = _source_kind(test)
+    if is_remote(test) and str(test).endswith('.csv'): kind = 'table'
+    if kind == 'parquet':
         from fashion_fastai.predict.catalogue import Catalogue # here, since most lists do not need it
         parquet = Catalogue(test).parquet
         if column not in parquet.schema.names:
@@ -175,7 +184,7 @@ def _column_groups(test, column):
         rows = range(sum(parquet.n_rows))
         names = [cell_text(o) for table in parquet.tables(rows, [column]) for o in table[column].to_pylist()]
         return _group_of_each(parquet.paths(rows), names, lambda i: f'{test}, row {i+1}')
-    if input_kind(test) not in ('table','list'): raise InputError(f"{test}: has no column {column}; --group needs a list with columns")
+    if kind not in ('table','list'): raise InputError(f"{test}: has no column {column}; --group needs a list with columns")
     table = SourceTable(test)
     table.require(column, 'group')
     file_paths = listed_paths(test) # as they are predicted
@@ -188,9 +197,10 @@ def read_garments(
 )->dict: # `file_path` -> name of the garment; empty without groups; raises `InputError` if there is no such column, or an image has two
     "Which images of a list show one garment"
     if column: return _column_groups(test, column)
+    if is_remote(test): return {} # `Path` would make s3:/ of s3://
     test = Path(test)
     path = (test if test.is_dir() else test.parent)/'groups.csv'
-    if is_remote(test) or not path.is_file() or input_kind(test) not in ('table','list','folder'): return {}
+    if not path.is_file() or input_kind(test) not in ('table','list','folder'): return {}
     rows,images = read_rows(path, ['file_path','group']),read_image_list(test)
     listed = find_rows(rows.texts['file_path'], images.file_paths, images.paths, path)
     names,is_listed = rows.texts.get('group', np.array([])),listed >= 0
