@@ -532,15 +532,18 @@ def test_annotations_in_the_layout_of_coco(shelf, tmp_path):
     (shelf/'coco.json').write_text(json.dumps(content))
     assert refused(convert('none'), 'coco.json, annotation 4: there is no 8 in its list of categories')
 
-def test_attributes_of_an_annotation_may_be_flags_by_name_and_its_box_is_numbers(tmp_path):
+def test_attributes_of_an_annotation_may_be_flags_by_name_and_its_box_is_numbers(tmp_path, capsys):
     def read(**keys):
         content = dict(images=[dict(id=1, file_name='a.png')], annotations=[dict(image_id=1, **keys)])
         (tmp_path/'coco.json').write_text(json.dumps(content))
         return read_json(tmp_path/'coco.json').rows[0]
     flags = dict(red=1, blue=0, long=True, short=False, warm='Yes', cold='no', wide=1., new=None, old='')
     assert read(attributes=flags)['attributes'] == ['red','long','warm','wide']
-    with pytest.raises(InputError, match="coco.json, annotation 1: its attribute 'colour' is 'green'; values other than flags, such as true and 0, are not read"):
-        read(attributes=dict(red=1, colour='green'))
+    content = dict(images=[dict(id=1, file_name='a.png')], annotations=[dict(image_id=1, attributes=o) for o in
+        (dict(red=1, colour='green', rotation=1.), dict(red=True, colour='blue', rotation=45.))])
+    (tmp_path/'coco.json').write_text(json.dumps(content))
+    assert [o['attributes'] for o in read_json(tmp_path/'coco.json').rows] == [['red'],['red']] # the first rotation looks like a flag
+    assert "2 attributes of annotations are not read, since their values are no flags: colour 'green', rotation 45.0" in capsys.readouterr().out
     assert read(bbox=[1, 2.5, 3, 4]) == dict(file_name='a.png', x1=1, y1=2.5, x2=4, y2=6.5)
     for box in (['1','2','3','4'], [1, 2, None, 4], [True, 2, 3, 4]):
         with pytest.raises(InputError, match='coco.json, annotation 1: its bbox is .*, but should be four numbers'): read(bbox=box)

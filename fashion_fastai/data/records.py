@@ -145,18 +145,21 @@ MISSING = frozenset(['','nan','NaN','NAN','NA','N/A','n/a','N.A.','n.a.','<NA>',
 # other cells, in lower case
 FLAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'false': 0, 'true': 1, 'no': 0, 'yes': 1, 'n': 0, 'y': 1}
 
-def _true_names(place, attributes):
-    "The names whose value says yes, of attributes that are a dictionary"
-    names = []
-    for name,value in attributes.items():
-        text = str(value).strip()
-        if text in MISSING: continue # unknown
-        flag = FLAGS.get(text.lower())
-        if flag is None:
-            raise InputError(f"{place}: its attribute {name!r} is {value!r}; values other than flags, such as true and 0, are not read: "
-                             "write a name with a flag for each value, or remove it")
-        if flag: names.append(name)
-    return names
+def _flag(value):
+    "A cell as 1 or 0; 0 for a missing one, None for what is no flag"
+    text = str(value).strip()
+    return 0 if text in MISSING else FLAGS.get(text.lower())
+
+def _without_other_values(path, annotations):
+    "Print a line for attributes that are not flags in all annotations, such as CVAT's rotation, and leave them out"
+    found = [o['attributes'] for o in annotations if isinstance(o.get('attributes'), dict)]
+    others = {name: value for o in reversed(found) for name,value in o.items() if _flag(value) is None}
+    if others:
+        examples = ', '.join(f'{name} {value!r}' for name,value in sorted(others.items(), key=lambda o: str(o[0]))[:3])
+        reason = f"attributes of annotations are not read, since their values are no flags: {examples}"
+        print(f"{path}: {len(others):,} {reason}; write a name with a flag for each value", flush=True)
+    for o in found:
+        for name in others: o.pop(name, None)
 
 def _annotation_row(path, i, o, images, names):
     "The row of an annotation: image, category, attributes and box, as far as it has them"
@@ -169,7 +172,7 @@ def _annotation_row(path, i, o, images, names):
     row = dict(file_name=images[image])
     if o.get('category_id') is not None: row['category'] = named('categories', o['category_id'])
     listed = next((o[key] for key in ('attribute_ids','attributes','labelId') if o.get(key) is not None), None)
-    if isinstance(listed, dict): listed = _true_names(f'{path}, annotation {i}', listed)
+    if isinstance(listed, dict): listed = [name for name,value in listed.items() if _flag(value)]
     if listed is not None:
         listed = listed if isinstance(listed, list) else [listed]
         row['attributes'] = [named('attributes', key) for key in listed]
@@ -187,7 +190,9 @@ def _annotations(path, content):
     images = {key(o): str(o['file_name'] if 'file_name' in o else key(o)) for o in listed('images')}
     def named(what): return {key(o): clean_name(str(o.get('name', key(o))), path) for o in listed(what)}
     names = {what: named(what) for what in ('categories','attributes')}
-    rows = [(i, _annotation_row(path, i, o, images, names)) for i,o in enumerate(listed('annotations'), 1)]
+    annotations = listed('annotations')
+    _without_other_values(path, annotations)
+    rows = [(i, _annotation_row(path, i, o, images, names)) for i,o in enumerate(annotations, 1)]
     bare = set(images.values()) - {o['file_name'] for _,o in rows}
     return rows + [(f'of no image {o}', dict(file_name=o)) for o in images.values() if o in bare]
 
