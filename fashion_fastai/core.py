@@ -71,7 +71,6 @@ def remove_leftovers(
 ):
     "Remove the temporary files that killed processes left beside `path`"
     path = Path(path)
-    # the numbers of processes are those of one container or machine, so whether their process is running cannot be asked
     name = re.compile(rf'\.{re.escape(path.stem)}\.partial-[0-9a-f]+{re.escape(path.suffix)}')
     for leftover in path.parent.glob(f'.{escape(path.stem)}.*{escape(path.suffix)}'):
         with suppress(OSError): # another process may be quicker

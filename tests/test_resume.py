@@ -51,7 +51,7 @@ def test_a_killed_run_resumes_bit_for_bit(garments, whole, tmp_path):
     assert_nothing_is_half_written(run)
     assert refused(run_inprocess('train', garments, '--out', run, *KEYS), 'contains an unfinished run; use --resume to continue or --overwrite to restart')
     assert refused(run_inprocess('train', garments, '--out', run, '--resume', '--lr', .003), 'the run was started with lr 0.006, not 0.003')
-    (run/'.checkpoint.4194305.pt').write_text('the beginning of a file, from a killed process')
+    (run/'.checkpoint.partial-4194305abcde.pt').write_text('the beginning of a file, from a killed process')
     done = run_inprocess('train', garments, '--out', run, '--resume') # without the keys: they are those of the run
     assert done.returncode == 0 and re.search('resuming after [2-6] of 6 epochs', done.stdout), done.stdout + done.stderr
     assert_the_same(run, whole)
