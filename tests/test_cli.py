@@ -429,7 +429,7 @@ def test_outputs_do_not_replace_what_the_user_would_miss(run, garments, tmp_path
     (tmp_path/'tasks.xml').write_text('<View>mine</View>')
     for _ in range(2): # its own tasks are replaced, an interface stays
         done = run_inprocess('suggest', run, table, '--n', 2, '--out', tmp_path/'some.csv', '--label-studio', tmp_path/'tasks.json')
-        assert done.returncode == 0 and (tmp_path/'tasks.xml').read_text() == '<View>mine</View>', done.stderr
+        assert done.returncode == 0 and (tmp_path/'tasks.xml').read_text() == '<View>mine</View>' and 'tasks.xml: is kept' in done.stdout, done.stderr
     pd.DataFrame(dict(price=[3])).to_parquet(tmp_path/'prices.parquet')
     assert refused(run_inprocess('embed', run, table, '--out', tmp_path/'prices.parquet'), 'prices.parquet: exists, and is not of embeddings')
     for _ in range(2): # its own file is replaced

@@ -190,6 +190,15 @@ def test_resume_removes_nothing_and_overwrite_no_fold_that_is_trained(garments, 
     assert refused(run_inprocess('train', garments, '--out', model.parent, '--resume', *SHORT), 'contains files of a run, but no settings.ini')
     assert model.exists() and files_of(run) == {'fold_1/model.safetensors'}
 
+def test_an_image_that_disappears_during_the_folds_costs_nothing(garments, tmp_path, monkeypatch):
+    data = shutil.copytree(garments, tmp_path/'garments')
+    def later(*args):
+        (data/'train'/'00003.jpg').unlink()
+        return out_of_fold(*args)
+    monkeypatch.setattr(folds_module, 'out_of_fold', later)
+    recipe = read_recipe('demo', stages='24x18:1', precision='fp32', report=False, cache=str(tmp_path/'cache'))
+    assert train_folds(data, tmp_path/'run', recipe, n=2)['data_hash']
+
 def test_an_image_that_can_be_read_again_stays_left_out(garments, tmp_path):
     data,run = tmp_path/'garments',tmp_path/'run'
     shutil.copytree(garments, data)

@@ -540,7 +540,7 @@ def test_attributes_of_an_annotation_may_be_flags_by_name_and_its_box_is_numbers
     flags = dict(red=1, blue=0, long=True, short=False, warm='Yes', cold='no', wide=1., new=None, old='')
     assert read(attributes=flags)['attributes'] == ['red','long','warm','wide']
     content = dict(images=[dict(id=1, file_name='a.png')], annotations=[dict(image_id=1, attributes=o) for o in
-        (dict(red=1, colour='green', rotation=1.), dict(red=True, colour='blue', rotation=45.))])
+        (dict(red=1, colour='green', rotation=1.), dict(red=True, colour='b'*9999, rotation=45.))])
     (tmp_path/'coco.json').write_text(json.dumps(content))
     assert [o['attributes'] for o in read_json(tmp_path/'coco.json').rows] == [['red'],['red']] # the first rotation looks like a flag
     assert "2 attributes of annotations are not read, since their values are no flags: colour 'green', rotation 45.0" in capsys.readouterr().out

@@ -57,9 +57,11 @@ def write_label_studio(
     path = Path(path)
     if path.suffix.lower() == '.xml': raise InputError(f"{path}: is the name of the interface; name the tasks with .json")
     with atomic_write(path) as f: f.write_text(json.dumps(label_studio_tasks(table, vocab, prefix), indent=1))
-    interface = path.with_suffix('.xml')
-    if not interface.exists(): # it may have been adjusted
-        with atomic_write(interface) as f: f.write_text(label_studio_interface(vocab), encoding='utf-8')
+    interface,text = path.with_suffix('.xml'),label_studio_interface(vocab)
+    if not interface.exists():
+        with atomic_write(interface) as f: f.write_text(text, encoding='utf-8')
+    elif interface.read_bytes() != text.encode(): # it may have been adjusted, or be of other labels
+        print(f"{interface}: is kept, and differs from the interface of these labels; remove it to have it written", flush=True)
 
 # %% ../../nbs/63_convert.labelstudio.ipynb #ac148d37
 def _read_json(path):

@@ -150,16 +150,18 @@ def _flag(value):
     text = str(value).strip()
     return 0 if text in MISSING else FLAGS.get(text.lower())
 
+_ATTRIBUTE_KEYS = 'attribute_ids','attributes','labelId' # of annotations, the first that is there
+
 def _without_other_values(path, annotations):
     "Print a line for attributes that are not flags in all annotations, such as CVAT's rotation, and leave them out"
-    found = [o['attributes'] for o in annotations if isinstance(o.get('attributes'), dict)]
+    found = [o[key] for o in annotations for key in _ATTRIBUTE_KEYS if isinstance(o.get(key), dict)]
     others = {name: value for o in reversed(found) for name,value in o.items() if _flag(value) is None}
-    if others:
-        examples = ', '.join(f'{name} {value!r}' for name,value in sorted(others.items(), key=lambda o: str(o[0]))[:3])
-        reason = f"attributes of annotations are not read, since their values are no flags: {examples}"
-        print(f"{path}: {len(others):,} {reason}; write a name with a flag for each value", flush=True)
+    if not others: return
+    examples = ', '.join(f'{ascii(name)[1:-1][:50]} {ascii(value)[:50]}' for name,value in sorted(others.items())[:3])
+    reason = f"attributes of annotations are not read, since their values are no flags: {examples}"
+    print(f"{path}: {len(others):,} {reason}; write a name with a flag for each value", flush=True)
     for o in found:
-        for name in others: o.pop(name, None)
+        for name in [name for name in o if name in others]: del o[name]
 
 def _annotation_row(path, i, o, images, names):
     "The row of an annotation: image, category, attributes and box, as far as it has them"
@@ -171,7 +173,7 @@ def _annotation_row(path, i, o, images, names):
         raise InputError(f"{path}, annotation {i}: there is no image {image!r} in its list of images")
     row = dict(file_name=images[image])
     if o.get('category_id') is not None: row['category'] = named('categories', o['category_id'])
-    listed = next((o[key] for key in ('attribute_ids','attributes','labelId') if o.get(key) is not None), None)
+    listed = next((o[key] for key in _ATTRIBUTE_KEYS if o.get(key) is not None), None)
     if isinstance(listed, dict): listed = [name for name,value in listed.items() if _flag(value)]
     if listed is not None:
         listed = listed if isinstance(listed, list) else [listed]

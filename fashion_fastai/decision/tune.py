@@ -146,6 +146,7 @@ def decide(
     if n < least: raise InputError(f"{n} validation images are too few to tune a decision rule in {least} folds")
     folds = folds or (5 if n >= _FEW else min(10, n))
     label_sets = attributes.numpy().astype(np.int8)
+    sets = label_sets if training_sets is None else np.asarray(training_sets)
     is_known,fold_of = (label_sets >= 0).any(1),fold_of_each(n, folds, image_groups)
     def calibrated(rows):
         "Temperatures fitted to `rows`, and with them the probabilities of all images"
@@ -162,12 +163,10 @@ def decide(
     temperatures,p = calibrated(all_rows)
     # attributes are not predicted, or known for too few images: temperatures only
     if len(np.unique(fold_of[is_known])) < 3:
-        sets = label_sets if training_sets is None else np.asarray(training_sets)
         best = Grouped.from_groups(Threshold(allow_empty=bool((sets == 0).all(1).any())), groups)
         return TunedDecision(best, temperatures, predicted=best(p))
     candidates = _candidates(None if training_sets is None else np.asarray(training_sets), label_sets)
     if rule not in ('auto', *candidates):
-        sets = label_sets if training_sets is None else training_sets
         raise InputError(f"rule {rule} cannot be tuned: {label_sets_problem(sets)}")
     if rule == 'auto': candidates = _affordable(candidates, *label_sets.shape, folds)
     else: candidates = {o: candidates[o] for o in dict.fromkeys(('half', rule))}

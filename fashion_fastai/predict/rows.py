@@ -150,8 +150,9 @@ def embedding_metadata(
 
 def has_embeddings(
     path:str|Path, # Parquet file
-)->bool: # False for one that cannot be read
+    damaged:bool=False, # what to answer for one that cannot be read
+)->bool:
     "Whether a file is of embeddings"
     try: metadata = import_pyarrow().parquet.read_schema(path).metadata
-    except (OSError, ValueError): return False # PyArrow's errors are ValueErrors
+    except (OSError, ValueError): return damaged # PyArrow's errors are ValueErrors
     return b'embedding' in (metadata or {})

@@ -12,6 +12,7 @@ from typing import Callable,NamedTuple
 import numpy as np
 from fastcore.meta import delegates
 from ..core import InputError,UNKNOWN,atomic_write,batch_advice,oom_hint,terminal_progress
+from ..data.files import is_hidden
 from ..data.vocab import Vocab
 from ..data.listed import read_list_labels
 from ..data.paths import find_images
@@ -126,7 +127,7 @@ class EmbeddingFiles:
     ): # raises `InputError` if it is missing, damaged, or of several networks
         path = Path(path)
         self.path = path
-        if path.is_dir(): names = sorted(path.glob('*.parquet'))
+        if path.is_dir(): names = sorted(o for o in path.glob('*.parquet') if not is_hidden(o.name))
         elif path.is_file(): names = [path]
         else: raise InputError(f"{path}: no such file of embeddings; fashion embed RUN LIST --out {path} writes one")
         if not names:

@@ -15,8 +15,8 @@ from ..data.labels import read_tables
 from ..data.paths import find_images
 from ..data.table import read_texts
 from ..outputs.submission import Predictions
-from ..predict.catalogue import import_pyarrow
 from ..predict.core import as_predictor
+from ..predict.rows import has_embeddings
 from .embed import EmbeddingFiles,Embeddings,embed_images
 
 # %% ../../nbs/87_similar.suggest.ipynb #5ed60158
@@ -97,7 +97,7 @@ def suggest_images(
 )->pd.DataFrame: # columns `FIXED_COLUMNS` and an attribute each; raises `InputError` if no image is left
     "The images to label next, with the predictions for them"
     if isinstance(test, Embeddings): embeddings = test
-    elif str(test).endswith('.parquet') and _is_embeddings(test):
+    elif str(test).endswith('.parquet') and has_embeddings(test, damaged=True): # `EmbeddingFiles` says so
         files = EmbeddingFiles(test)
         files.require_model(as_predictor(model).with_features(), name)
         embeddings = files.read()
@@ -115,11 +115,6 @@ def suggest_images(
         uncertainty=uncertainty(predictions)[rows].round(4), category=names))
     flags = pd.DataFrame(predictions.attributes[rows].astype(int), columns=list(vocab.attributes))
     return pd.concat([table, flags], axis=1)
-
-def _is_embeddings(path):
-    "Whether a Parquet file was written by `fashion embed`"
-    try: return b'embedding' in (import_pyarrow().parquet.read_schema(path).metadata or {})
-    except (OSError, ValueError): return True # damaged: `EmbeddingFiles` says so
 
 def read_suggestions(
     path:str|Path, # written by `fashion suggest`

@@ -163,7 +163,7 @@ class _Training:
               f"{recipe.n_epochs} epochs, stages {recipe.stages}", flush=True)
         learn.history.file = out/'history.csv'
         timer = PhaseTimer()
-        self.provenance = provenance(run_data.table) # while the images are there
+        if self.processes.is_first: self.provenance = provenance(run_data.table) # while the images are there
         seconds = self.fit(learn, run_data.table, [timer, *cbs])
         advice = f"the weights are in {out/MODEL_FILES[0]}; --resume --rule threshold finishes the run with less memory"
         with oom_hint(advice): metrics,interp = self.finish(learn, run_data.table, seconds, timer)

@@ -47,7 +47,7 @@ def label_curves(
 )->pd.DataFrame: # as from `curve_table`; raises `InputError` for an unfinished run, or data that has changed
     "Train on half of a run's images, and write what each label gained to the run folder"
     run,folder,out = Path(run),network_folder(run),Path(out or f'{run}-half')
-    if not is_finished(folder): require_finished(run)
+    require_finished(folder)
     if is_finished(out) and not resume: raise InputError(f"{out}: is finished; use --resume to compare with it, or another --out")
     metrics = read_metrics(folder/'metrics.json', ('epochs','data'))
     recipe,data = read_recorded_recipe(folder/'settings.ini'),Path(metrics['data'])

@@ -147,6 +147,7 @@ class _Begun(NamedTuple):
     run_data:RunData # all images but the unreadable ones
     folds:np.ndarray # fold of each of them, from 1
     plan:dict|None # of each fold, to watch its training; None if it was not planned
+    provenance:dict # of the data and the code, while the images are there
 
 def _begin(data, out, recipe, n, overwrite, resume):
     "Check, plan, assign the folds and find unreadable images, or read what the first process decided; `out` is locked"
@@ -171,11 +172,12 @@ def _begin(data, out, recipe, n, overwrite, resume):
     if left_out is None: write_bad_images(run_data.bad, out)
     # from now on, bad_images.csv is what the run was begun without
     for k in range(1, n+1): (out/f'fold_{k}').mkdir(exist_ok=True)
-    return _Begun(recipe, run_data, pd.Series(folds, table.frame.file_path)[run_data.table.frame.file_path].values, plan)
+    return _Begun(recipe, run_data, pd.Series(folds, table.frame.file_path)[run_data.table.frame.file_path].values, plan,
+        provenance(run_data.table))
 
 def _train_fold(data, out, begun, k):
     "Train one fold, unless it is finished"
-    recipe,run_data,folds,plan = begun
+    recipe,run_data,folds,plan,_ = begun
     folder,n = out/f'fold_{k}',folds.max()
     if is_finished(out/f'fold_{k}'):
         (folder/'checkpoint.pt').unlink(missing_ok=True) # a kill can leave it
@@ -187,8 +189,9 @@ def _train_fold(data, out, begun, k):
     of_fold = replace(recipe, seed=(recipe.seed + k) % 2**32, report=False)
     train_run(data, folder, of_fold, resume=True, run_data=run_data._replace(table=table), plan=plan)
 
-def _summary(data, out, recipe, table, interp, decision, n):
+def _summary(data, out, begun, interp, decision):
     "The content of metrics.json"
+    recipe,n = begun.recipe,begun.folds.max()
     runs = [read_metrics(out/f'fold_{k}'/'metrics.json', ('n_valid','minutes','images_per_second')) for k in range(1, n+1)]
     def of_folds(key): return [o[key] for o in runs]
     scores = [o for o in ('accuracy','mean_f1') if all(o in run for run in runs)] # a part may have no labels
@@ -198,14 +201,15 @@ def _summary(data, out, recipe, table, interp, decision, n):
     changes = [dict(fold=k, **o) for k,run in enumerate(runs, 1) for o in run.get('plan', {}).get('changes', [])]
     speed = dict(minutes=round(minutes, 3), images_per_second=round(np.mean(of_folds('images_per_second')), 1))
     return dict(data=str(Path(data).resolve()), **run_scores(interp, decision), folds=folds, spread=spread, n_valid=len(interp),
-        size=recipe.size, epochs=recipe.n_epochs, **speed, machine=machine(), **provenance(table),
+        size=recipe.size, epochs=recipe.n_epochs, **speed, machine=machine(), **begun.provenance,
         **(dict(plan=dict(changes=changes)) if changes else {}))
 
-def _finish(data, out, recipe, table, folds):
+def _finish(data, out, begun):
     "Join the folds: out-of-fold predictions, decision, scores, report"
+    recipe,table,folds = begun.recipe,begun.run_data.table,begun.folds
     decision,interp = _decided(out_of_fold(out, table, folds), recipe.rule)
     joint = decision.decision if decision else load_model(out/'fold_1').loss_func.decision # all folds have the same
-    metrics = _summary(data, out, recipe, table, interp, decision, folds.max())
+    metrics = _summary(data, out, begun, interp, decision)
     with atomic_write(out/'oof.csv') as f: out_of_fold_table(interp, table.frame.file_path, folds).to_csv(f, index=False)
     interp.save(out/'validation.npz')
     save_ensemble(out, [f'fold_{k}' for k in range(1, folds.max()+1)], joint)
@@ -232,4 +236,4 @@ def train_folds(
     with locked_run(out, wait):
         if is_finished(out): return json.loads((out/'metrics.json').read_text()) # of another process
         for o in FOLDS_RUN_FILES: remove_leftovers(out/o, 0)
-        return _finish(data, out, begun.recipe, begun.run_data.table, begun.folds)
+        return _finish(data, out, begun)
