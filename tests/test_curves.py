@@ -90,6 +90,11 @@ def test_of_attributes_alone_and_of_the_first_fold(garments, tmp_path):
     done = run_inprocess('curves', tmp_path/'attributes')
     assert done.returncode == 0 and len(read_curves(tmp_path/'attributes'/'label_curves.csv')) == len(read_labels(garments).vocab.attributes), done.stderr
     train(garments, tmp_path/'folds', *SHORT, '--folds', '2')
+    fold = tmp_path/'folds'/'fold_1'
+    done = run_inprocess('export', fold, '--out', tmp_path/'model', '--int8', garments) # whose split has trained images in it
+    assert refused(done, 'was validated on other images') and not (tmp_path/'model').exists()
+    for o in (tmp_path/'folds', fold): assert refused(run_inprocess('curves', tmp_path/'folds', '--out', o, '--resume'), 'is the run itself')
+    assert refused(run_inprocess('reproduce', tmp_path/'folds', '--out', tmp_path/'folds', '--resume'), 'is the run itself')
     done = run_inprocess('curves', tmp_path/'folds', '--out', tmp_path/'half')
     assert done.returncode == 0, done.stderr
     fold,half = (json.loads((tmp_path/o/'metrics.json').read_text()) for o in ('folds/fold_1','half'))

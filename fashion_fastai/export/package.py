@@ -25,6 +25,7 @@ from ..outputs.prediction import Prediction
 from ..folders.model import ONNX_FILES,WEIGHTS_FILE,config_path,file_hash,read_config,read_file
 from ..folders.run import read_metrics
 from ..predict.model import load_folder,load_model
+from ..train.reproduce import require_same_split
 from .graph import Int8Check,check_int8,export_onnx,quantize_onnx
 from .card import data_figures,model_card
 
@@ -47,13 +48,12 @@ N_CALIBRATION = 512 # training images that determine the ranges of the activatio
 def export_int8(
     folder:str|Path, # with model.onnx; model_int8.onnx is written there if it is kept
     config:dict, # description of the model
-    data:str|Path, # data folder of the training
-    recipe, # `Recipe` of the training, which determines the split
+    table:LabelTable, # training and validation images
+    packed:PackedImages|None=None, # their cache; None to open files
 )->Int8Check: # raises `InputError` for another model's data
     "Quantise the graph of a model folder, and keep the result if it is as good"
-    table,packed,_ = read_data(data, replace(recipe, final='no')) # a final fit has no validation images of its own
     names = list(table.vocab.categories),list(table.vocab.attributes)
-    if names != (config['categories'], config['attributes']): raise InputError(f"{data}: its labels are not those of the model")
+    if names != (config['categories'], config['attributes']): raise InputError(f"{table.data}: its labels are not those of the model")
     size,threads = stored_size(config['size']),defaults.cpus
     if packed and packed.pixels.shape[1:3] != size: packed = None
     training,valid = map(np.flatnonzero, (~table.is_valid, table.is_valid))
@@ -91,6 +91,14 @@ def _write_config(folder, config, metrics, check):
     text = json.dumps(config, indent=1, ensure_ascii=False)
     (folder/'config.json').write_text(text, encoding='utf-8')
 
+def _training_data(run, data):
+    "The labels with the split of a run, and the cache of their images"
+    recipe = replace(read_recorded_recipe(run/'settings.ini'), final='no') # a final fit has no validation images of its own
+    # a named cache is a folder of whoever trained
+    table,packed,_ = read_data(data, recipe if recipe.cache == 'auto' else replace(recipe, cache='no'))
+    require_same_split(run, table)
+    return table,packed
+
 def export_folder(
     run:str|Path, # run folder, or another with model.safetensors and its description
     out:str|Path, # folder to create
@@ -106,9 +114,7 @@ def export_folder(
     config,check,formats = read_config(source),None,()
     weights = read_file(run, WEIGHTS_FILE, config)
     metrics = _read_metrics(run, card)
-    recipe = read_recorded_recipe(run/'settings.ini') if int8 else None
-    # a named cache is a folder of whoever trained
-    if recipe and recipe.cache != 'auto': recipe = replace(recipe, cache='no')
+    if int8: table,packed = _training_data(run, int8)
     with atomic_dir(out) as folder:
         (folder/WEIGHTS_FILE).write_bytes(weights)
         if onnx or int8:
@@ -117,7 +123,7 @@ def export_folder(
             (folder/'rules.py').write_bytes(Path(inspect.getfile(rule_from_params)).read_bytes())
             formats = ('onnx',)
         if int8:
-            check = export_int8(folder, config, int8, recipe)
+            check = export_int8(folder, config, table, packed)
             if check.is_kept: formats = 'onnx','int8'
         if card:
             figures = _figures(Path(int8).absolute() if int8 else metrics.get('data'), config)

@@ -48,6 +48,7 @@ def label_curves(
     "Train on half of a run's images, and write what each label gained to the run folder"
     run,folder,out = Path(run),network_folder(run),Path(out or f'{run}-half')
     require_finished(folder)
+    if out.resolve() in (run.resolve(), folder.resolve()): raise InputError(f"{out}: is the run itself; choose another --out")
     if is_finished(out) and not resume: raise InputError(f"{out}: is finished; use --resume to compare with it, or another --out")
     metrics = read_metrics(folder/'metrics.json', ('epochs','data'))
     recipe,data = read_recorded_recipe(folder/'settings.ini'),Path(metrics['data'])
