@@ -177,8 +177,8 @@ def name_problem(
     name:str, # of a file, as Python decodes it
 )->str: # '' if there is none
     "Why a name cannot be written to tables and pages, and what to do"
-    if not (found := _NO_TEXT.search(name)): return ''
-    return f"{'is not UTF-8' if found[1] else 'has a control character'}; rename it"
+    if not (match := _NO_TEXT.search(name)): return ''
+    return f"{'is not UTF-8' if match[1] else 'has a control character'}; rename it"
 
 def usable_names(
     names:list, # of images

@@ -191,7 +191,8 @@ def test_timing_leaves_the_memory_of_the_gpu_as_it_was(table):
     assert held() <= before + 2**21
 
 def test_a_planned_training(garments, tmp_path):
-    done = run_inprocess('train', garments, '--out', tmp_path/'run', '--recipe', 'gpu', '--minutes', 1 if ON_GPU else .2, '--epochs', 1, '--report', 'no')
+    length = ['--minutes', 1] if ON_GPU else ['--minutes', .1, '--arch', 'xresnet10', '--width', .25]
+    done = run_inprocess('train', garments, '--out', tmp_path/'run', '--recipe', 'gpu', *length, '--epochs', 1, '--report', 'no')
     assert done.returncode == 0 and 'plan: xresnet' in done.stdout, done.stderr
     assert 'minutes = 0' in (tmp_path/'run'/'settings.ini').read_text()
 

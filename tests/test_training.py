@@ -87,7 +87,8 @@ def test_a_plan_is_made_for_the_split_of_the_training(copy, tmp_path, monkeypatc
         return read_split(*args)
     monkeypatch.setattr(planning, 'plan_training', plan)
     monkeypatch.setattr(core, 'read_split', read)
-    done = run_inprocess('train', copy, '--out', tmp_path/'run', '--minutes', .1, '--precision', 'fp32', '--report', 'no', '--workers', 1)
+    words = '--arch', 'xresnet10', '--width', .25, '--precision', 'fp32', '--report', 'no', '--workers', 1
+    done = run_inprocess('train', copy, '--out', tmp_path/'run', '--minutes', .05, *words)
     assert done.returncode == 0 and done.stdout.count('searching near-duplicates') == 1, done.stderr
     equal(len(reads), 1)
     metrics = json.loads((tmp_path/'run'/'metrics.json').read_text())

@@ -123,7 +123,7 @@ class Checkpoint(Callback):
         others = state.get('statistics_of_others', [])
         if rank == 0 or len(others) != world - 1: return
         try:
-            for own,saved in zip(self._statistics(), others[rank-1], strict=True): own.copy_(saved)
+            for statistic,saved in zip(self._statistics(), others[rank-1], strict=True): statistic.copy_(saved)
         except (RuntimeError, ValueError, TypeError) as e: raise self._does_not_fit(e) from e
 
     def _restore_random(self, state):

@@ -33,10 +33,10 @@ def parse_list(
     if re.search(r"""['"]\s+['"]""", text): # as NumPy prints them; Python would join these
         return [a or b for a,b in re.findall(r"""'([^']*)'|"([^"]*)\"""", text)]
     for parse in (json.loads, ast.literal_eval):
-        try: found = parse(text)
+        try: parsed = parse(text)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError): continue
-        if isinstance(found, (list,tuple,set)): return list(found)
-        return found if isinstance(found, dict) and found else [found]*(found != {})
+        if isinstance(parsed, (list,tuple,set)): return list(parsed)
+        return parsed if isinstance(parsed, dict) and parsed else [parsed]*(parsed != {})
     inner = text[1:-1].strip()
     return [_unquoted(o) for o in (inner.split(',') if ',' in inner else inner.split())]
 
@@ -45,8 +45,8 @@ def read_cell(
 ): # a list or a dictionary, if the text is that of one in brackets or braces; else the value
     "A cell that may have a list as text, such as `['shirt']`"
     if not isinstance(value, str) or value.strip()[:1] not in ('[','{'): return value
-    found = parse_list(value.strip())
-    return value if found is None else found
+    parsed = parse_list(value.strip())
+    return value if parsed is None else parsed
 
 def list_items(
     value, # of a cell

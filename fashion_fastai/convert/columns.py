@@ -32,9 +32,9 @@ def column_texts(
         raise InputError(f"{place(i)}: {column} has several values, {list_names(texts)}; one is expected")
     texts = [single(i, o) for i,o in enumerate(values)]
     if class_names is None: return texts
-    known = {str(k): name for k,name in enumerate(class_names)} | {'': '', '-1': ''}
-    unknown = next((i for i,o in enumerate(texts) if o not in known), None)
-    if unknown is None: return [known[o] for o in texts]
+    name_of = {str(k): name for k,name in enumerate(class_names)} | {'': '', '-1': ''}
+    unknown = next((i for i,o in enumerate(texts) if o not in name_of), None)
+    if unknown is None: return [name_of[o] for o in texts]
     reason = f"{column} is '{texts[unknown]}', but the table names {len(class_names)} classes"
     raise InputError(f"{place(unknown)}: {reason}")
 
@@ -123,19 +123,19 @@ class AttributeColumn:
         texts = {o: o.lower() for o in self.values if isinstance(o, str) and o}
         if self.wanted or self.class_names or not self.is_flag and len(texts) + ('' in self.values) < len(self.values):
             return None
-        known = FLAGS | {'-1': UNKNOWN}
-        if set(texts.values()) <= _MARKS.keys() and set(texts.values()) not in ({'t'},{'f'}): known |= _MARKS
-        if set(texts.values()) <= known.keys() and len(texts) + ('' in self.values) == len(self.values):
-            says_no = any(known[o] == 0 for o in texts.values()) or set(texts.values()) == {'-1'}
-            return {'': UNKNOWN} | {o: UNKNOWN if low == '-1' and says_no else max(known[low], 0) for o,low in texts.items()}
+        flag_of = FLAGS | {'-1': UNKNOWN}
+        if set(texts.values()) <= _MARKS.keys() and set(texts.values()) not in ({'t'},{'f'}): flag_of |= _MARKS
+        if set(texts.values()) <= flag_of.keys() and len(texts) + ('' in self.values) == len(self.values):
+            says_no = any(flag_of[o] == 0 for o in texts.values()) or set(texts.values()) == {'-1'}
+            return {'': UNKNOWN} | {o: UNKNOWN if low == '-1' and says_no else max(flag_of[low], 0) for o,low in texts.items()}
         counts = np.bincount(self.codes, minlength=len(self.values))
-        n_flags = sum(counts[self.values[o]] for o,low in texts.items() if low in known)
+        n_flags = sum(counts[self.values[o]] for o,low in texts.items() if low in flag_of)
         n_known = sum(counts[code] for o,code in self.values.items() if o != '')
         is_half_read = len(texts) == 2 and n_flags # the other value may mean the opposite, or unknown
         if self.is_flag or 2*n_flags > n_known or is_half_read:
             advice = f"; '{self.column}:99' would take the 99 most frequent values for names"
             if self.is_flag: advice = '; leave out the column, if it is none of flags'
-            def is_wrong(o): return o != '' and texts.get(o) not in known
+            def is_wrong(o): return o != '' and texts.get(o) not in flag_of
             self._refuse(is_wrong, lambda o: f"attribute '{self.column}' is '{o}', neither 0 nor 1{advice}")
 
     def _name_sets(self, source):
@@ -200,10 +200,10 @@ class AttributeColumn:
         selected = select_labels(all_names, [frequency[o] for o in all_names], self.wanted or 'all', f"value of '{self.column}'")
         names = [all_names[k] for k in selected]
         _refuse_other_case(names, f"{source}: column '{self.column}': the names")
-        column_of,found = {o: k for k,o in enumerate(names)},np.zeros((len(sets), len(names)), np.int8)
-        for i,o in enumerate(sets): found[i,[column_of[name] for name in o or () if name in column_of]] = 1
-        found[[o is None for o in sets]] = UNKNOWN
-        return found[codes],names
+        column_of,multi_hot = {o: k for k,o in enumerate(names)},np.zeros((len(sets), len(names)), np.int8)
+        for i,o in enumerate(sets): multi_hot[i,[column_of[name] for name in o or () if name in column_of]] = 1
+        multi_hot[[o is None for o in sets]] = UNKNOWN
+        return multi_hot[codes],names
 
 def attribute_columns(
     table:SourceTable, # that has them
@@ -211,13 +211,13 @@ def attribute_columns(
     separator:str|None=None, # between the names in a cell; None to find it
 )->list: # an `AttributeColumn` for each
     "The columns of attributes that are asked for"
-    found = []
+    columns = []
     for o in filter(None, map(str.strip, wanted.split(','))) if isinstance(wanted, str) else wanted:
         column,_,n = (o,'','') if table.has(o) or ':' not in o else o.rpartition(':')
         table.require(column, 'attributes')
         if o != column and not n.isdecimal(): raise InputError(f"attributes '{o}': '{n}' is not a number of names")
-        found.append(AttributeColumn(column, n, table.class_names.get(column), separator))
-    return found
+        columns.append(AttributeColumn(column, n, table.class_names.get(column), separator))
+    return columns
 
 _RESERVED = 'file_path','category_label','attribute_label','is_valid',''
 

@@ -212,9 +212,9 @@ def with_suffix(
     suffix:str|None, # of its true format, from `image_suffix`; None if unknown
 )->str: # ends with `suffix`; with its own suffix, or .jpg, if that is None
     "A file name with a suffix that tells the true format"
-    own = Path(name).suffix.lower()
-    if not own: return name + (suffix or '.jpg')
-    return name if suffix in (None, own, _SUFFIXES.get(own[1:].upper())) else name + suffix
+    extension = Path(name).suffix.lower()
+    if not extension: return name + (suffix or '.jpg')
+    return name if suffix in (None, extension, _SUFFIXES.get(extension[1:].upper())) else name + suffix
 
 # %% ../../nbs/55_convert.core.ipynb #1e0f72ce
 def attribute_info(

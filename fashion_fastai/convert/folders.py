@@ -53,37 +53,37 @@ class _Level:
 
     def splits(self):
         "Split -> its folder"
-        found = {}
+        folder_of = {}
         for o in self.folders:
             split = split_of(o)
-            if split in found: raise InputError(f"{self}: the folders {found[split]} and {o} are both {split}")
-            if split: found[split] = o
-        if found and 'train' not in found:
-            raise InputError(f"{self}: has a folder {next(iter(found.values()))}, but none that is called train")
-        beside = next((o for o in self.filled if o not in found.values()), None)
-        if found and beside is not None:
-            raise InputError(f"{self.below(beside)}: is beside {found['train']}; move it into {found['train']}, or out of {self}")
-        return {o: found[o] for o in SPLITS if o in found}
+            if split in folder_of: raise InputError(f"{self}: the folders {folder_of[split]} and {o} are both {split}")
+            if split: folder_of[split] = o
+        if folder_of and 'train' not in folder_of:
+            raise InputError(f"{self}: has a folder {next(iter(folder_of.values()))}, but none that is called train")
+        beside = next((o for o in self.filled if o not in folder_of.values()), None)
+        if folder_of and beside is not None:
+            raise InputError(f"{self.below(beside)}: is beside {folder_of['train']}; move it into {folder_of['train']}, or out of {self}")
+        return {o: folder_of[o] for o in SPLITS if o in folder_of}
 
 def _category(folder):
     "The category that a folder's name means, on one line, with composed accents, as some systems have them decomposed"
     return ' '.join(normalize('NFC', folder).split())
 
-def _categories(level, split, known):
-    "Folder -> category; `known` are those of the training set, by their names in lower case"
-    folder_of,found = {},{o: _category(o) for o in level.folders}
-    for o,category in found.items():
+def _categories(level, split, training_names):
+    "Folder -> category; `training_names` are those of the training set, by their names in lower case"
+    folder_of,category_of = {},{o: _category(o) for o in level.folders}
+    for o,category in category_of.items():
         if problem := name_problem(category): raise InputError(f"{level}: the name of the category {o!r} {problem}")
         other = folder_of.setdefault(category, o)
         if other != o: print(f"{level}: the folders {other!r} and {o!r} are one category, {category}", flush=True)
     if split in (None,'train'):
-        if level.filled: return found
+        if level.filled: return category_of
         reason = 'has no images' if level.folders else 'has no folders; it should have one for each category'
         raise InputError(f"{level}: {reason}{level.files.excuse}")
-    new = [o for o,category in found.items() if category.lower() not in known]
-    if split == 'test' and len(new) == len(found): return {} # images without labels
+    new = [o for o,category in category_of.items() if category.lower() not in training_names]
+    if split == 'test' and len(new) == len(category_of): return {} # images without labels
     if new: raise InputError(f"{level.below(new[0])}: this category has no folder of training images")
-    return {o: known[category.lower()] for o,category in found.items()}
+    return {o: training_names[category.lower()] for o,category in category_of.items()}
 
 def _split_levels(files):
     "Split -> the level with its categories; None -> the one of all images"
@@ -124,12 +124,12 @@ def find_folder_images(
     src:str|Path, # folder with a folder of images per category, also below train, val and test, or above them
 )->FolderImages: # raises `InputError` if there are no folders of categories, or one is empty
     "The images in folders of categories"
-    files,rows,known = ImageFolder(src),[],{}
+    files,rows,training_names = ImageFolder(src),[],{}
     levels = _split_levels(files)
     for split,level in levels.items():
         if level.path.count('/') > (split is not None): print(f"the categories are the folders in {level}", flush=True)
-        category_of = _categories(level, split, known)
-        if split in (None,'train'): known = {o.lower(): o for o in category_of.values()}
+        category_of = _categories(level, split, training_names)
+        if split in (None,'train'): training_names = {o.lower(): o for o in category_of.values()}
         empty = next((o for o in category_of if o not in level.filled), None)
         if empty is not None and split in (None,'train'):
             raise InputError(f"{level}: the folder of the category '{empty}' has no images; remove it, or add some{files.excuse}")

@@ -74,8 +74,8 @@ def _read_json(path):
 
 def _list(values, key):
     "A list in JSON; empty if there is none"
-    found = values.get(key)
-    return found if isinstance(found, list) else []
+    items = values.get(key)
+    return items if isinstance(items, list) else []
 
 def _last_result(task):
     "The result of the last annotation that was not skipped; None without one"
@@ -107,8 +107,8 @@ def read_label_studio(
         for o in result:
             value = o.get('value') if isinstance(o, dict) else None
             if isinstance(value, dict) and o.get('from_name') in list(chosen): chosen[o['from_name']] += _list(value, 'choices')
-        for part,known in (('category', vocab.categories), ('attributes', vocab.attributes)):
-            wrong = next((o for o in chosen[part] if o not in known), None)
+        for part,names in (('category', vocab.categories), ('attributes', vocab.attributes)):
+            wrong = next((o for o in chosen[part] if o not in names), None)
             if wrong is not None: raise InputError(f"{place}: {part} has '{wrong}', which the run does not know")
         label = vocab.categories.index(chosen['category'][-1]) if chosen['category'] else UNKNOWN
         rows.append([_task_image(task, place), label, *(int(o in chosen['attributes']) for o in vocab.attributes)])

@@ -39,13 +39,13 @@ def image_column(
 
 def _conditions(table, only):
     "{column: values that are kept} of conditions such as `masterCategory=Apparel|Footwear`"
-    found = {}
+    wanted = {}
     for o in only:
         column,equals,values = o.partition('=')
         if not equals: raise InputError(f"only '{o}' should look like COLUMN=VALUE, or COLUMN=VALUE|VALUE")
         table.require(column.strip(), 'only')
-        found.setdefault(column.strip(), []).append({' '.join(v.split()) for v in values.split('|')})
-    return found
+        wanted.setdefault(column.strip(), []).append({' '.join(v.split()) for v in values.split('|')})
+    return wanted
 
 class TableRows:
     "Images and labels of the rows of a table, n of them"
@@ -82,9 +82,9 @@ class TableRows:
         "Split of each row by a column, or by the names of files or of their folders if there are at least two"
         if 'split' not in self.texts:
             files = [Path(str(o.path)) for o in self.table.files]
-            found = [split_of(o.name.split('-')[0].split('.')[0]) or split_of(o.parent.name) for o in files]
-            if None in found or len(set(found)) < 2: return None
-            return np.repeat(np.array(found, dtype='<U5'), np.diff([*self.table.starts, self.n]))
+            file_splits = [split_of(o.name.split('-')[0].split('.')[0]) or split_of(o.parent.name) for o in files]
+            if None in file_splits or len(set(file_splits)) < 2: return None
+            return np.repeat(np.array(file_splits, dtype='<U5'), np.diff([*self.table.starts, self.n]))
         is_flag = self.column_of['split'].lower() == 'is_valid' # as in fastai
         def read(text): return {0: 'train', 1: 'val'}.get(FLAGS.get(text.lower())) if is_flag else split_of(text)
         splits = list(map(read, self.texts['split']))
@@ -141,18 +141,18 @@ def iter_contents(
     "The images in a column of bytes, a few at a time"
     root,roots = None,[str(images), '.'] # of the paths, known from the first of them
     for start,batch in table.batches([column], 64):
-        found = [_content_of(o, table.where(start+i)) or None for i,o in enumerate(batch[column])]
-        paths = [o for o in found if isinstance(o, str)]
+        contents = [_content_of(o, table.where(start+i)) or None for i,o in enumerate(batch[column])]
+        paths = [o for o in contents if isinstance(o, str)]
         if paths:
             files = find_images(paths, images, strict=False, table=table.path, root=root, roots=roots)
             first = next(((o, file) for o,file in zip(paths, files) if file), None)
             if first and not root and first[1].endswith(first[0]): root = first[1][:-len(first[0])].rstrip('/') or None
             files = iter(files)
-            found = [next(files) if isinstance(o, str) else o for o in found]
-        given = [o for o in found if o is not None]
+            contents = [next(files) if isinstance(o, str) else o for o in contents]
+        given = [o for o in contents if o is not None]
         if start == 0 and given and not any(isinstance(o, str) or image_suffix(o) for o in given):
             raise InputError(f"{table.where(0)}: column '{column}' has bytes, but not those of an image")
-        for i,o in enumerate(found, start):
+        for i,o in enumerate(contents, start):
             if numbers[i] >= 0: yield numbers[i],o
 
 # %% ../../nbs/60_convert.rows.ipynb #770cc442
@@ -182,11 +182,11 @@ def join_rows(
         raise InputError(f"{where(0)}: there are no columns {','.join(BOX)} to tell the largest")
     def disagree(values):
         "(row, another row of the same image) that have other values, or None"
-        known = np.flatnonzero(values >= 0)
-        first = pd.Series(values[known]).groupby(codes[known]).transform('first').to_numpy()
-        if not (wrong := np.flatnonzero(first != values[known])).size: return None
-        j = known[wrong[0]]
-        return next(i for i in known if codes[i] == codes[j]),j
+        labelled = np.flatnonzero(values >= 0)
+        first = pd.Series(values[labelled]).groupby(codes[labelled]).transform('first').to_numpy()
+        if not (wrong := np.flatnonzero(first != values[labelled])).size: return None
+        j = labelled[wrong[0]]
+        return next(i for i in labelled if codes[i] == codes[j]),j
     if splits is not None and (pair := disagree(pd.factorize(splits)[0])):
         i,j = pair
         raise InputError(f"{where(j)}: {files[j]} is in {splits[j]}, but in {splits[i]} in {where(i)}; an image "

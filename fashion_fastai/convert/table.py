@@ -66,16 +66,16 @@ def _check_categories(labels, names, category, path):
         seen = f"column '{category}' has {n_names:,} different values in {n_rows:,} rows, such as '{example}'"
         raise InputError(f"{path}: {seen}; is this the category? --categories 20 takes the 20 most frequent ones")
 
-def _choose_labels(found, selection, category, categories, collectors, splits, complete):
+def _choose_labels(table_rows, selection, category, categories, collectors, splits, complete):
     "Choose and count the labels among the rows that have an image, and drop the rows without any"
-    labels,names,path = None,[],found.table.path
+    labels,names,path = None,[],table_rows.table.path
     if category:
-        kept,labels = np.flatnonzero(selection.keep),np.full(found.n, -1)
-        texts = [found.texts['category'][i] for i in kept]
+        kept,labels = np.flatnonzero(selection.keep),np.full(table_rows.n, -1)
+        texts = [table_rows.texts['category'][i] for i in kept]
         if not any(texts):
             reason = f"column '{category}' is empty in all {len(kept):,} rows"
             raise InputError(f"{path}: {reason}; name another with --category")
-        labels[kept],names = encode_categories(texts, categories, found.table.class_names.get(category), path)
+        labels[kept],names = encode_categories(texts, categories, table_rows.table.class_names.get(category), path)
         selection.drop(labels == -2, 'of other categories')
         if complete: selection.drop(labels == -1, 'without a category')
     kept,multi_hot,attribute_names,groups = np.flatnonzero(selection.keep),None,[],[]
@@ -90,7 +90,7 @@ def _choose_labels(found, selection, category, categories, collectors, splits, c
     is_used = is_labelled(None if labels is None else labels[kept], multi_hot)
     if splits is not None: is_used |= splits[kept] == 'test' # which needs no label
     if complete and collectors: is_used &= multi_hot.any(1)
-    is_bad = np.zeros(found.n, bool)
+    is_bad = np.zeros(table_rows.n, bool)
     is_bad[kept] = ~is_used
     selection.drop(is_bad, 'without one of the attributes' if complete else 'without a label')
     selection.require_some(path)
@@ -137,17 +137,17 @@ def convert_table(
     print(f"reading {table.path}", flush=True)
     collectors = attribute_columns(table, attributes or '', separator)
     _tell_of_unused(table, [*columns.values(), *(o.column for o in collectors)], split)
-    found = TableRows(table, columns, collectors, only)
-    splits,selection = found.splits(),Selection(found.n, table.where)
-    if found.n_short: selection.add('in lines with too few cells', found.n_short, found.first_short)
-    selection.drop(~found.is_selected, 'not selected')
+    table_rows = TableRows(table, columns, collectors, only)
+    splits,selection = table_rows.splits(),Selection(table_rows.n, table.where)
+    if table_rows.n_short: selection.add('in lines with too few cells', table_rows.n_short, table_rows.first_short)
+    selection.drop(~table_rows.is_selected, 'not selected')
     selection.require_some(table.path)
     folder = images or (table.path if Path(str(table.path)).is_dir() else Path(str(table.path)).parent)
-    files = None if has_bytes else find_row_images(found, folder, selection)
-    chosen = _choose_labels(found, selection, category, categories, collectors, splits, complete)
+    files = None if has_bytes else find_row_images(table_rows, folder, selection)
+    chosen = _choose_labels(table_rows, selection, category, categories, collectors, splits, complete)
     kept,labels,multi_hot = chosen.rows,chosen.categories,chosen.attributes
     def part(values): return None if values is None else np.asarray(values)[kept]
-    boxes,splits,n_joined = part(found.boxes),part(splits),0
+    boxes,splits,n_joined = part(table_rows.boxes),part(splits),0
     if not has_bytes:
         def place(i): return table.where(kept[i])
         paths = [files[i] for i in kept]
@@ -155,19 +155,21 @@ def convert_table(
         n_joined,multi_hot,boxes = len(kept) - len(joined.rows),joined.attributes,joined.boxes
         labels,splits = (o if o is None else o[joined.rows] for o in (labels, splits))
         kept = kept[joined.rows]
-    texts,paths = found.texts.get('group'),[] if has_bytes else [files[i] for i in kept]
+    texts,paths = table_rows.texts.get('group'),[] if has_bytes else [files[i] for i in kept]
     groups = group_rows(len(kept), texts and [texts[i] for i in kept], paths, group_fn if splits is None else None)
     if splits is None: splits = random_splits(np.zeros(len(kept)) if labels is None else labels, groups, seed)
-    numbers = np.full(found.n, -1)
+    numbers = np.full(table_rows.n, -1)
     numbers[kept] = np.arange(len(kept))
     to_write = SourceImages(paths=paths, names=list(map(os.path.basename, paths)) or [''] * len(kept), categories=labels,
         attributes=multi_hot, groups=groups, splits=splits, boxes=boxes, where=lambda i: table.where(kept[i]),
         contents=iter_contents(table, image, numbers, folder) if has_bytes else None,
-        n_rows=found.n + found.n_short, n_joined=n_joined, first_left_out=selection.first)
+        n_rows=table_rows.n + table_rows.n_short, n_joined=n_joined, first_left_out=selection.first)
     info = None if multi_hot is None else attribute_info(multi_hot, chosen.attribute_names, chosen.attribute_columns)
     summary = write_images(dst, to_write, chosen.category_names, chosen.attribute_names, seed=seed, margin=crop or 0.,
         left_out=selection.left_out, info=info, **kwargs)
-    if found.n_long: print(f"{found.n_long:,} lines have more cells than the header; the surplus was joined to the last cell", flush=True)
+    if table_rows.n_long:
+        reason = 'lines have more cells than the header; the surplus was joined to the last cell'
+        print(f"{table_rows.n_long:,} {reason}", flush=True)
     return summary
 
 # %% ../../nbs/61_convert.table.ipynb #c927a5b3

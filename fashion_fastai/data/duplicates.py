@@ -114,14 +114,14 @@ def _close_pairs(flat, hashes, max_bits, max_difference, max_n):
     def difference(i, j):
         a,b = _centred(flat[i]),_centred(flat[j])
         return np.sqrt(((a-b)**2).mean(1))/np.maximum(_contrast(a), _contrast(b))
-    found,any_cut = [np.zeros((0,2), int)],False
+    close_pairs,any_cut = [np.zeros((0,2), int)],False
     for pairs,is_cut in _candidates(flat, max_difference, max_n):
         any_cut |= is_cut
         for part in np.array_split(pairs, len(pairs)//20_000 + 1):
             n_bits = (hashes[part[:,0]] != hashes[part[:,1]]).sum(1)
             part = part[n_bits <= max_bits]
-            found.append(part[difference(*part.T) <= max_difference])
-    return np.unique(np.concatenate(found), axis=0),any_cut
+            close_pairs.append(part[difference(*part.T) <= max_difference])
+    return np.unique(np.concatenate(close_pairs), axis=0),any_cut
 
 def near_pairs(
     thumbnails:np.ndarray, # shape (n, 16, 17, 3), uint8
@@ -137,10 +137,10 @@ def near_pairs(
     pairs,rows,search = identical[identical[:,0] != identical[:,1]],np.sort(first),True
     while search and len(rows) > 1:
         hashes = np.concatenate([difference_hash(thumbnails[rows[i:i+_ROWS]]) for i in range(0, len(rows), _ROWS)])
-        found,any_cut = _close_pairs(flat[rows], hashes, max_bits, max_difference, max_n)
-        pairs = np.concatenate([pairs, rows[found]])
-        search = any_cut and len(found) > 0 # where many images are similar, search again with one of each group
-        rows = rows[np.unique(_first_of_group(connected_groups(found, len(rows))))]
+        close,any_cut = _close_pairs(flat[rows], hashes, max_bits, max_difference, max_n)
+        pairs = np.concatenate([pairs, rows[close]])
+        search = any_cut and len(close) > 0 # where many images are similar, search again with one of each group
+        rows = rows[np.unique(_first_of_group(connected_groups(close, len(rows))))]
     return np.unique(pairs, axis=0)
 
 # %% ../../nbs/36_data.duplicates.ipynb #db464775

@@ -45,11 +45,11 @@ def read_attribute_info(
     reject_rows(places, ~np.isin(flags, ['','0','1']), lambda i: f"exactly_one is '{flags[i]}', not 0 or 1")
     for i,group in enumerate(cleaned('group')):
         if group: members.setdefault(group, []).append(i)
-    for group,found in members.items():
-        where = f"{path}, line {rows.lines[found[0]]}: group '{group}'"
-        if len(found) == 1: raise InputError(f"{where} has only one attribute; a group excludes one of two or more")
-        if len({flags[i] != '0' for i in found}) > 1: raise InputError(f"{where} has both 0 and 1 in the column exactly_one")
-    def group(name, found): return AttributeGroup(name, tuple(index[names[i]] for i in found), bool(flags[found[0]] != '0'))
+    for group,numbers in members.items():
+        where = f"{path}, line {rows.lines[numbers[0]]}: group '{group}'"
+        if len(numbers) == 1: raise InputError(f"{where} has only one attribute; a group excludes one of two or more")
+        if len({flags[i] != '0' for i in numbers}) > 1: raise InputError(f"{where} has both 0 and 1 in the column exactly_one")
+    def group(name, numbers): return AttributeGroup(name, tuple(index[names[i]] for i in numbers), bool(flags[numbers[0]] != '0'))
     types = dict(zip(names, cleaned('type')))
     types = tuple(types.get(o, '') for o in attributes)
     return AttributeInfo(tuple(group(*o) for o in members.items()), types if any(types) else ())

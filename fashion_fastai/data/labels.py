@@ -32,10 +32,10 @@ def _refuse_numbered(names, path):
     number_last = r'(?P<name>.*\D.*?)(?: *[:,;=\t] *| )(?P<number>\d+)'
     for pattern in (number_first, number_last):
         for start in (0, 1): # a header
-            found = [re.fullmatch(pattern, o) for o in names[start:]]
-            if len(found) < 2 or not all(found) or len({o['name'] for o in found}) == 1: continue
-            numbers = sorted(int(o['number']) for o in found)
-            if numbers[0] not in (0, 1) or numbers != list(range(numbers[0], numbers[0] + len(found))): continue
+            matches = [re.fullmatch(pattern, o) for o in names[start:]]
+            if len(matches) < 2 or not all(matches) or len({o['name'] for o in matches}) == 1: continue
+            numbers = sorted(int(o['number']) for o in matches)
+            if numbers[0] not in (0, 1) or numbers != list(range(numbers[0], numbers[0] + len(matches))): continue
             place = f"{path}, line {start+1}: '{names[start]}'"
             raise InputError(f"{place} has a number; write the names in the order of their numbers: {advice}")
 
@@ -144,18 +144,18 @@ def read_groups(
     if 'group' not in columns: raise InputError(f"{path}: has no column group; it has {list_names(columns)}")
     rows = read_rows(path, ['file_path','group'])
     names,places = rows.texts['file_path'],[(path, rows.lines)]
-    found = find_rows(names, file_paths, images, path)
-    is_unknown = found < 0
+    numbers = find_rows(names, file_paths, images, path)
+    is_unknown = numbers < 0
     for o in ('test.csv','test_labels.csv'): # whose images are not split, but belong to groups
         if not is_unknown.any() or not (path.parent/o).is_file(): continue
         test = read_test_list(path.parent/o, strict=False)
         is_unknown &= find_rows(names, test.file_path, test.image, path) < 0
     advice = f"such as {file_paths[0]}; correct it, or remove the row"
     reject_rows(places, is_unknown, lambda i: f"'{names[i]}' is none of the images in train.csv, val.csv or test.csv, {advice}")
-    is_repeated = pd.Series(names).duplicated() | (pd.Series(found).duplicated() & (found >= 0))
+    is_repeated = pd.Series(names).duplicated() | (pd.Series(numbers).duplicated() & (numbers >= 0))
     reject_rows(places, is_repeated.values, lambda i: f"file_path {names[i]} has occurred before")
     groups = np.full(len(file_paths), '', object)
-    groups[found[found >= 0]] = rows.texts['group'][found >= 0]
+    groups[numbers[numbers >= 0]] = rows.texts['group'][numbers >= 0]
     # an image that is not listed is a group of its own
     return np.array([group or f'{path}:{i}' for i,group in enumerate(groups)])
 

@@ -115,7 +115,7 @@ class LabelFile:
         with locked(self.path.with_name(f'.{self.path.name}.lock'), f"{self.path}: is being written", wait=lambda: None):
             self.labels = {**self.labels, **self._read(), **labels}
             def cells(label, flags): return [*([label] if self.vocab.categories else []), *flags]
-            frame = pd.DataFrame([[o, *cells(*found)] for o,found in self.labels.items()], columns=self.columns)
+            frame = pd.DataFrame([[o, *cells(*labels)] for o,labels in self.labels.items()], columns=self.columns)
             with atomic_write(self.path) as f: frame.astype(object).mask(frame == UNKNOWN, '').to_csv(f, index=False)
 
 # %% ../../nbs/34_data.listed.ipynb #16d614bb

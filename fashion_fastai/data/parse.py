@@ -65,8 +65,8 @@ def parse_label_sets(
     sets = [list(map(int, o.split())) for o in unique]
     highest = np.array([max(o, default=-1) for o in sets], dtype=int)
     if n_attributes is not None:
-        known = f"there are the attributes 0 to {n_attributes-1}"
-        reject_rows(places, highest[codes] >= n_attributes, lambda i: f"attribute_label is '{texts[i]}', but {known}")
+        allowed = f"there are the attributes 0 to {n_attributes-1}"
+        reject_rows(places, highest[codes] >= n_attributes, lambda i: f"attribute_label is '{texts[i]}', but {allowed}")
     elif highest.max(initial=0) >= 100: # a small table may lack most of a few attributes
         advice = "number them from 0, or write a column of 0 and 1 for each"
         reject_sparse(places, highest[codes], len(set().union(*sets)), 'attribute_label', advice)

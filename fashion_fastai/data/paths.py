@@ -193,5 +193,5 @@ def find_rows(
         return os.path.join(real_folder(folder), name)
     if images is None: images = find_images(table_paths, data, strict=False)
     row_of = {real(o): i for i,o in enumerate(images) if isinstance(o, str)}
-    found = find_images(file_paths, data, strict=False, table=table)
-    return np.array([row_of.get(real(o), -1) if o and row < 0 else row for row,o in zip(rows, found)])
+    other_images = find_images(file_paths, data, strict=False, table=table)
+    return np.array([row_of.get(real(o), -1) if o and row < 0 else row for row,o in zip(rows, other_images)])

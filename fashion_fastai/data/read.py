@@ -107,9 +107,9 @@ def read_split(
     print(table, flush=True)
     if not is_split_here:
         rows,groups = np.flatnonzero(table.is_valid),np.arange(len(table))
-        found = search(table.frame.file_path.values[rows], [table.images[i] for i in rows])
-        groups[rows] = rows[found]
-        if len(np.unique(found)) < len(rows): table.groups = groups if table.groups is None else join_groups(table.groups, groups)
+        first = search(table.frame.file_path.values[rows], [table.images[i] for i in rows])
+        groups[rows] = rows[first]
+        if len(np.unique(first)) < len(rows): table.groups = groups if table.groups is None else join_groups(table.groups, groups)
     return with_more_labels(corrected(table, recipe), recipe)
 
 def read_all(

@@ -25,8 +25,8 @@ def clean_name(
 )->str: # raises `InputError` for a character that no file can have
     "A name on one line: white space is joined, accents are composed, and what cannot be seen is removed"
     name = normalize('NFC', ' '.join(name.translate(_INVISIBLE).split()))
-    if found := _NO_TEXT.search(name):
-        what = 'half of a surrogate pair' if found[1] else 'a control character'
+    if match := _NO_TEXT.search(name):
+        what = 'half of a surrogate pair' if match[1] else 'a control character'
         raise InputError(f"{place}: {name!r} contains {what}; remove it from the name")
     return name
 
@@ -154,13 +154,13 @@ _ATTRIBUTE_KEYS = 'attribute_ids','attributes','labelId' # of annotations, the f
 
 def _without_other_values(path, annotations):
     "Print a line for attributes that are not flags in all annotations, such as CVAT's rotation, and leave them out"
-    found = [o[key] for o in annotations for key in _ATTRIBUTE_KEYS if isinstance(o.get(key), dict)]
-    others = {name: value for o in reversed(found) for name,value in o.items() if _flag(value) is None}
+    per_annotation = [o[key] for o in annotations for key in _ATTRIBUTE_KEYS if isinstance(o.get(key), dict)]
+    others = {name: value for o in reversed(per_annotation) for name,value in o.items() if _flag(value) is None}
     if not others: return
     examples = ', '.join(f'{ascii(name)[1:-1][:50]} {ascii(value)[:50]}' for name,value in sorted(others.items())[:3])
     reason = f"attributes of annotations are not read, since their values are no flags: {examples}"
     print(f"{path}: {len(others):,} {reason}; write a name with a flag for each value", flush=True)
-    for o in found:
+    for o in per_annotation:
         for name in [name for name in o if name in others]: del o[name]
 
 def _annotation_row(path, i, o, images, names):

@@ -28,8 +28,8 @@ def _class_names(feature, name=''):
 def _read_class_names(path, description):
     "{column: names of its classes} from the description of a table by the library `datasets`"
     try:
-        found = _class_names(dict(json.loads(description).get('info', {}).get('features', {}).items()))
-        if all(isinstance(o, str) for names in found.values() for o in names): return found
+        class_names = _class_names(dict(json.loads(description).get('info', {}).get('features', {}).items()))
+        if all(isinstance(o, str) for names in class_names.values() for o in names): return class_names
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError): pass
     raise InputError(f"{path}: its description of the columns, named huggingface, is damaged; save the table "
                      "again without it")
@@ -79,13 +79,13 @@ def _table_files(path):
     if '://' in str(path) or not Path(path).is_dir(): return [path]
     files = sorted(o for o in Path(path).rglob('*') if not is_hidden(o.relative_to(path).as_posix()))
     for is_wanted in (lambda o: o.suffix == '.parquet', lambda o: o.name in _IN_FOLDERS):
-        found = [o for o in files if is_wanted(o) and o.is_file()]
-        if found: return found
-    found = [o for o in files if o.parent == Path(path) and o.suffix.lower() in TABLE_SUFFIXES]
-    if any(o.name == 'styles.csv' for o in found): return [Path(path)/'styles.csv']
-    if len(found) == 1: return found
-    if not found: raise InputError(f"{path}: there are no Parquet files or other tables in this folder")
-    raise InputError(f"{path}: has {len(found)} tables; name the right one: {list_names(o.name for o in found)}")
+        tables = [o for o in files if is_wanted(o) and o.is_file()]
+        if tables: return tables
+    tables = [o for o in files if o.parent == Path(path) and o.suffix.lower() in TABLE_SUFFIXES]
+    if any(o.name == 'styles.csv' for o in tables): return [Path(path)/'styles.csv']
+    if len(tables) == 1: return tables
+    if not tables: raise InputError(f"{path}: there are no Parquet files or other tables in this folder")
+    raise InputError(f"{path}: has {len(tables)} tables; name the right one: {list_names(o.name for o in tables)}")
 
 def _open_table(path, encoding, lenient):
     "A table's file, by its content"

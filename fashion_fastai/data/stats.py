@@ -92,8 +92,8 @@ def label_counts(
         columns[split] = np.concatenate([per_category, (stats.attributes[rows] > 0).sum(0)])
     table = pd.DataFrame(columns, index=[*stats.vocab.categories, *stats.vocab.attributes])
     attributes = table[n_categories:]
-    known = (stats.attributes[stats.is_labelled] >= 0).mean(0)
-    if (known < 1).any(): attributes = attributes.assign(known=known)
+    known_shares = (stats.attributes[stats.is_labelled] >= 0).mean(0)
+    if (known_shares < 1).any(): attributes = attributes.assign(known=known_shares)
     return table[:n_categories],attributes
 
 def co_occurrences(
@@ -101,12 +101,12 @@ def co_occurrences(
     rows:int=65_536, # images per step
 )->np.ndarray: # shape (n_attributes, n_attributes), from 0 to 1; the diagonal is 1, or 0 without images
     "Of the images with the attribute of the row, the fraction that has that of the column, where both are known"
-    both,known = (np.zeros((attributes.shape[1],)*2) for _ in range(2))
+    both,n_known = (np.zeros((attributes.shape[1],)*2) for _ in range(2))
     for i in range(0, len(attributes), rows):
         part = attributes[i:i+rows]
         # 100 times as fast as integers, and exact below 2**24
         is_true,is_known = (o.astype(np.float32) for o in (part > 0, part >= 0))
         both += is_true.T@is_true
-        known += is_true.T@is_known
-    return both/np.maximum(known, 1)
+        n_known += is_true.T@is_known
+    return both/np.maximum(n_known, 1)
 

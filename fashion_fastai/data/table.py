@@ -121,9 +121,9 @@ def _fill_plain(flags, rows, joined):
     is_plain = np.array([len(o) == width for o in joined])
     if not is_plain.any(): return rows
     characters = np.frombuffer(b''.join(o for o,plain in zip(joined, is_plain) if plain), np.uint8).reshape(-1, width)
-    found = _CODES[characters[:,::2]]
-    valid = (characters[:,1::2] == ord(',')).all(1) & (found != INVALID).all(1)
-    flags[rows[is_plain][valid]] = found[valid]
+    values = _CODES[characters[:,::2]]
+    valid = (characters[:,1::2] == ord(',')).all(1) & (values != INVALID).all(1)
+    flags[rows[is_plain][valid]] = values[valid]
     is_plain[is_plain] = valid
     return rows[~is_plain]
 
@@ -164,8 +164,8 @@ def read_rows(
         if names:
             flag_cells = [[cells[i] for i in flag_index] for _,cells in part]
             flags.append(_to_flags(flag_cells))
-            if invalid is None and (found := _first_invalid(flags[-1], names, flag_cells)):
-                invalid = len(lines)+found[0],*found[1:]
+            if invalid is None and (invalid_cell := _first_invalid(flags[-1], names, flag_cells)):
+                invalid = len(lines)+invalid_cell[0],*invalid_cell[1:]
         lines += [line for line,_ in part]
     if not lines: raise InputError(f"{path}: has a header, but no rows")
     flags = np.concatenate(flags) if names else np.empty((len(lines), 0), np.int8)

@@ -51,13 +51,13 @@ class RowDifferences(NamedTuple):
 
 def compare_rows(
     expected:list, # file paths of the list, without repetition
-    found:list, # file paths of a submission
+    submitted:list, # file paths of a submission
 )->RowDifferences: # in the order in which the rows occur
     "Which rows of a submission are missing, extra or double"
-    expected,found = pd.Index(expected),pd.Index(found)
-    unique = found.unique()
+    expected,submitted = pd.Index(expected),pd.Index(submitted)
+    unique = submitted.unique()
     missing,extra = expected[~expected.isin(unique)],unique[~unique.isin(expected)]
-    return RowDifferences(missing.tolist(), extra.tolist(), double=found[found.duplicated()].unique().tolist())
+    return RowDifferences(missing.tolist(), extra.tolist(), double=submitted[submitted.duplicated()].unique().tolist())
 
 class SubmissionScore(NamedTuple):
     "The score of one file of a submission"
@@ -80,14 +80,14 @@ def _score_file(submitted, truth):
     places,texts = [submitted.place],submitted.texts[column]
     if name == 'accuracy': predicted = parse_categories(places, texts, may_be_empty=False)
     else: predicted = parse_label_sets(places, texts, labels.shape[1])
-    expected,found = (pd.Index(o.texts['file_path']) for o in (truth.rows, submitted))
-    once = found[~found.duplicated(keep=False)]
+    expected,submitted_paths = (pd.Index(o.texts['file_path']) for o in (truth.rows, submitted))
+    once = submitted_paths[~submitted_paths.duplicated(keep=False)]
     rows = np.flatnonzero(expected.isin(once) & (labels >= 0 if labels.ndim == 1 else (labels >= 0).any(1)))
-    own = once.get_indexer(expected[rows])
-    own = np.flatnonzero(~found.duplicated(keep=False))[own]
-    scores = predicted[own] == labels[rows] if name == 'accuracy' else f1_per_image(predicted[own], labels[rows])
+    submitted_rows = once.get_indexer(expected[rows])
+    submitted_rows = np.flatnonzero(~submitted_paths.duplicated(keep=False))[submitted_rows]
+    scores = predicted[submitted_rows] == labels[rows] if name == 'accuracy' else f1_per_image(predicted[submitted_rows], labels[rows])
     value = float(np.mean(scores)) if len(rows) else float('nan')
-    return SubmissionScore(name, submitted.path, value, len(rows), compare_rows(expected, found))
+    return SubmissionScore(name, submitted.path, value, len(rows), compare_rows(expected, submitted_paths))
 
 def submission_scores(
     labels:str|Path, # CSV with file_path, category_label and attribute columns, or attribute_label

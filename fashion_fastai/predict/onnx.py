@@ -46,8 +46,8 @@ def run_graph(
     try: outputs = session.run(present, dict(images=images))
     except Exception as e: # onnxruntime has many, for a graph of other inputs
         raise InputError(f"the ONNX graph cannot be used ({' '.join(str(e).split())[:300]})") from None
-    found = dict(zip(present, outputs))
-    return [found.get(o, np.zeros((len(images), 0), np.float32)) for o in names]
+    value_of = dict(zip(present, outputs))
+    return [value_of.get(o, np.zeros((len(images), 0), np.float32)) for o in names]
 
 class OnnxModel:
     "The ONNX graph of a model folder, with its vocabulary and decision rule: a predictor, as `predict_batches` uses it"

@@ -63,10 +63,10 @@ def _local_settings():
     sections = [defaults, *(set(ini[o]) - defaults for o in ini.sections())]
     return any(len(o & set(_KEYS)) >= max(1, len(o)/2) for o in sections)
 
-def _keep_lengths(ini, own):
-    "Plan no minutes for recipes to which the settings `own` give stages or epochs, and no minutes"
+def _keep_lengths(ini, local):
+    "Plan no minutes for recipes to which the settings `local` give stages or epochs, and no minutes"
     for name in ini.sections():
-        section = own[name] if name in own else own.defaults()
+        section = local[name] if name in local else local.defaults()
         def is_own(key): return section.get(key, 'auto').strip().lower() not in ('auto', '') and ini[name][key] == section[key]
         if (is_own('stages') or is_own('epochs')) and 'minutes' not in section: ini[name]['minutes'] = '0'
 

@@ -165,13 +165,13 @@ def _validation_map(interp, learn):
     rows = np.sort(np.random.default_rng(42).permutation(rows)[:_MAX_MAP])
     paths = [interp.images[i] for i in rows]
     if not paths: raise InputError('its validation images are gone')
-    found = embed_images(learn, ImageList(paths, paths, set()))
+    embeddings = embed_images(learn, ImageList(paths, paths, set()))
     names,labels = list(interp.vocab.categories),interp.category[rows].tolist()
     predicted = interp.probabilities()[0].argmax(1)[rows].tolist() if names else labels
     def text(path, k, p):
         if k < 0: return Path(path).name
         return f"{Path(path).name}: {names[k]}" + (f", predicted {names[p]}" if p != k else '')
-    return image_map(map_points(found.vectors), labels, names, paths, map(text, paths, labels, predicted))
+    return image_map(map_points(embeddings.vectors), labels, names, paths, map(text, paths, labels, predicted))
 
 def write_report(
     run:str|Path, # run folder, finished or not

@@ -85,9 +85,9 @@ def api_app(
         return JSONResponse(dict(predictions=await answer_request(request, queue)))
 
     if queue.catalogue:
-        found = dict(description='similar: for each image its name, and the most similar items; or a problem')
+        answer = dict(description='similar: for each image its name, and the most similar items; or a problem')
         @app.post('/similar', summary='Search the catalogue for similar items; ?top=N for their number, from 1 to 100',
-            responses=responses | {200: found}, openapi_extra=dict(requestBody=_BODY))
+            responses=responses | {200: answer}, openapi_extra=dict(requestBody=_BODY))
         async def similar(request: fastapi.Request, top: int = 12):
             if not 1 <= top <= MAX_SIMILAR: raise Refused(400, f"top is {top}, but should be from 1 to {MAX_SIMILAR}")
             return JSONResponse(dict(similar=await answer_request(request, queue, partial(queue.similar, n=top))))

@@ -46,8 +46,8 @@ def outlier_scores(
     if len(vectors) < 2: return np.zeros(len(vectors))
     blocks = np.array_split(vectors, max(1, len(vectors)//4096))
     queries = np.array_split(vectors, max(1, len(vectors)//1024))
-    found = [nearest_vectors(blocks, o, min(k + 1, len(vectors))) for o in queries]
-    return 1 - np.concatenate([o.cosines[:,1:].mean(1) for o in found]) # the first is the image itself
+    nearest = [nearest_vectors(blocks, o, min(k + 1, len(vectors))) for o in queries]
+    return 1 - np.concatenate([o.cosines[:,1:].mean(1) for o in nearest]) # the first is the image itself
 
 # %% ../../nbs/88_similar.map.ipynb #88ff01c4
 class Shift(NamedTuple):
@@ -146,9 +146,9 @@ def see_data(
     def embed(file_paths, paths):
         return embed_images(predictor, ImageList(file_paths, paths, set()), workers=workers, progress=terminal_progress)
     print(f"looking at {len(frame):,} images with {folder}", flush=True)
-    found = embed(frame.file_path.tolist(), frame.image.tolist())
-    is_readable = found.is_readable
-    frame,vectors = frame[is_readable],found.vectors[is_readable]
+    embeddings = embed(frame.file_path.tolist(), frame.image.tolist())
+    is_readable = embeddings.is_readable
+    frame,vectors = frame[is_readable],embeddings.vectors[is_readable]
     rng = np.random.default_rng(seed)
     shown = _spread_sample(frame.category_label.values, n_map, rng)
     points = map_points(vectors[shown], seed)

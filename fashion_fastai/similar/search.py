@@ -32,12 +32,12 @@ class Neighbours(NamedTuple):
 def _best(cosines, rows, n):
     "The `n` largest of each row of `cosines`, in descending order; equal ones in the order of `rows`"
     lowest = np.partition(cosines, -n, axis=1)[:,-n] if cosines.shape[1] > n else np.full(len(cosines), -np.inf)
-    found = []
+    nearest_of = []
     for values,numbers,low in zip(cosines, rows, lowest):
         candidates = np.flatnonzero(values >= low) # more than `n` where some are equal
         order = candidates[np.lexsort((numbers[candidates], -values[candidates]))[:n]]
-        found.append((numbers[order], values[order]))
-    return Neighbours(*map(np.array, zip(*found)))
+        nearest_of.append((numbers[order], values[order]))
+    return Neighbours(*map(np.array, zip(*nearest_of)))
 
 def nearest_vectors(
     blocks:Iterable, # matrices of vectors of length 1, in order, shapes (…, n_features)
@@ -60,8 +60,8 @@ def nearest_vectors(
         rows = np.broadcast_to(np.arange(start, start + len(block)), cosines.shape)
         return _best(cosines, rows, n)
     best = Neighbours(np.empty((len(queries), 0), int), np.empty((len(queries), 0), np.float32))
-    for found in prefetch_map(search, numbered(), threads or defaults.cpus):
-        rows,cosines = (np.concatenate(o, axis=1) for o in zip(best, found))
+    for nearest in prefetch_map(search, numbered(), threads or defaults.cpus):
+        rows,cosines = (np.concatenate(o, axis=1) for o in zip(best, nearest))
         best = _best(cosines, rows, n)
     return best
 
@@ -191,9 +191,9 @@ class SimilarItems:
         probabilities:Callable|None=None, # as for `embed_image`
     )->list: # of `SimilarItem`, most similar first; raises `InputError` if it cannot be read as an image
         "The items most similar to an image"
-        found = self._nearest(embed_image(self.model, item, probabilities)[None], n)
-        is_found = (found.rows[0] >= 0) & (found.cosines[0] > 0) # images that could not be read are vectors of zeros
-        return list(self._items(found.rows[0][is_found], found.cosines[0][is_found]))
+        nearest = self._nearest(embed_image(self.model, item, probabilities)[None], n)
+        is_found = (nearest.rows[0] >= 0) & (nearest.cosines[0] > 0) # images that could not be read are vectors of zeros
+        return list(self._items(nearest.rows[0][is_found], nearest.cosines[0][is_found]))
 
     @cached_property
     def root(self)->str: # raises `InputError` if no image of some that are spread over the list is there
@@ -205,8 +205,8 @@ class SimilarItems:
         paths = pa.concat_tables(self.files.tables(['file_path']))['file_path']
         sample = [paths[i].as_py() for i in range(0, len(paths), max(1, len(paths)//200))]
         place = Path(self.folder or source)
-        found = find_root(sample, table_roots(place if place.is_dir() else place.parent), source)
-        if found.exists.any(): return found.root
+        candidate = find_root(sample, table_roots(place if place.is_dir() else place.parent), source)
+        if candidate.exists.any(): return candidate.root
         advice = 'where are they? name their folder with --images DIR'
         raise InputError(f"{self.files.path}: its images are gone, such as {sample[0]}; {advice}")
 

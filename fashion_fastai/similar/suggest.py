@@ -59,9 +59,9 @@ _POOL = 10 # uncertain images for each that is chosen
 def _without_duplicates(images, training):
     "For each of `images`, whether it is the first of its near-duplicates, and has none in `training`"
     groups = near_duplicate_groups([*images, *training])
-    own,known = groups[:len(images)],set(groups[len(images):])
-    is_first = ~pd.Series(own).duplicated().values
-    return is_first & np.array([o not in known for o in own], bool)
+    image_groups,labelled_groups = groups[:len(images)],set(groups[len(images):])
+    is_first = ~pd.Series(image_groups).duplicated().values
+    return is_first & np.array([o not in labelled_groups for o in image_groups], bool)
 
 def suggested_rows(
     embeddings:Embeddings, # of the images to choose from

@@ -88,6 +88,6 @@ def teacher_logits(
     unseen,valid = _unseen(networks),[table.images[i] for i in np.flatnonzero(table.is_valid)]
     n_seen = sum(abspath(o) not in unseen for o in valid)
     if n_seen:
-        known = f"{n_seen:,} of {len(valid):,} validation images are not among those that {run} held out"
-        print(f"teacher: {known}: scores on them may be too high", flush=True)
+        reason = f"{n_seen:,} of {len(valid):,} validation images are not among those that {run} held out"
+        print(f"teacher: {reason}: scores on them may be too high", flush=True)
     return TeacherLogits(category, attributes, minutes + (time.perf_counter() - start)/60)
