@@ -22,13 +22,15 @@ from ..data.lists import read_test_list
 from ..outputs.submission import ImageList,image_list,require_images
 
 # %% ../../nbs/79_predict.catalogue.ipynb #b0a21acb
-def _spread(rows, n=200):
-    "From `n` to twice as many of `rows`, evenly spread; all if there are fewer"
+_N_LOOKED_UP = 200 # rows whose images are looked up
+
+def _spread(rows):
+    "From `_N_LOOKED_UP` to twice as many of `rows`, evenly spread; all if there are fewer"
     step,kept = 1,[]
     for i,o in enumerate(rows):
         if i % step: continue
         kept.append(o)
-        if len(kept) == 2*n: step,kept = 2*step,kept[::2]
+        if len(kept) == 2*_N_LOOKED_UP: step,kept = 2*step,kept[::2]
     return kept
 
 _BYTES_COLUMNS = 'image','img','bytes'
@@ -123,13 +125,13 @@ class _ParquetList:
         rows = rows or range(sum(self.n_rows))
         for table in self.tables(rows, [self.path]): yield from ('' if o is None else str(o) for o in table[self.path].to_pylist())
 
-    def has_content(self, n_groups=4):
-        "Whether most rows have bytes that are not empty, which no footer counts, in some row groups that are spread over the list"
+    def has_content(self):
+        "Whether most rows have bytes that are not empty, which no footer counts, in four row groups that are spread over the list"
         ranges,start = [],0
         for n in self.group_rows:
             ranges.append(range(start, start + n))
             start += n
-        cells = [bool(content) for rows in ranges[::max(1, len(ranges)//n_groups)] for *_,content,_ in self.cells(rows)]
+        cells = [bool(content) for rows in ranges[::max(1, len(ranges)//4)] for *_,content,_ in self.cells(rows)]
         return 2*sum(cells) > len(cells)
 
     def image_paths(self):
@@ -250,11 +252,10 @@ class Catalogue:
 
     def check(self,
         n:int, # number of rows
-        n_looked_up:int=200, # rows whose images are looked up
     ): # raises `InputError` if half of the images are missing
         "Look up some images, evenly spread over the list"
         if self.has_bytes and self.parquet.n_without_bytes < n/2 and self.parquet.has_content(): return
-        step = max(1, n//n_looked_up)
+        step = max(1, n//_N_LOOKED_UP)
         rows = self.parquet.cells(range(n)) if self.has_bytes else self.paths()
         frame = self._frame([o for i,o in enumerate(rows) if i % step == 0])
         def is_there(image):

@@ -208,17 +208,18 @@ def read_garments(
     return _group_of_each(file_paths, names[is_listed], lambda i: f'{path}, line {lines[i]}') if len(names) else {}
 
 # %% ../../nbs/81_predict.inputs.ipynb #9f337063
+_WIDTH = 40 # of the names of images that are printed, of which the end is shown
+
 def prediction_lines(
     batches:Iterable, # of `Predictions`
     as_json:bool=False, # a JSON object per image
-    width:int=40, # of the names of the images, of which the end is shown
 )->Iterable: # of lines; raises `InputError` behind the last one if no image can be read
     "Predictions to be printed; a warning counts the images that cannot be read"
     n = n_bad = 0
     first_bad = ''
     for batch in batches:
         if not n:
-            n_name = min(width, max(map(len, batch.file_paths)))
+            n_name = min(_WIDTH, max(map(len, batch.file_paths)))
             n_category = max((len(o) for o in batch.vocab.categories), default=0) + 5
             heads = ['image'.ljust(n_name)]
             if batch.vocab.categories: heads.append('category'.ljust(n_category))

@@ -133,17 +133,16 @@ def _no_answer(url, reason):
 
 def fetch_from_web(
     url:str, # http://… or https://…
-    max_bytes:int=MAX_FETCHED, # more are refused
 )->bytes: # raises `InputError` if the server refuses it, or it is too large, and `OSError` if the server does not answer
     "The content of a URL"
     start,content = time.monotonic(),bytearray()
-    too_large = f"{url}: has more than {max_bytes/1e6:.0f} MB"
+    too_large = f"{url}: has more than {MAX_FETCHED/1e6:.0f} MB"
     try:
         with _web_opener().open(Request(url, headers={'User-Agent': 'fashion_fastai'}), timeout=20) as response:
-            if int(response.headers.get('content-length') or 0) > max_bytes: raise InputError(too_large)
+            if int(response.headers.get('content-length') or 0) > MAX_FETCHED: raise InputError(too_large)
             while part := response.read1(2**16): # what has arrived: a server may send a byte now and then
                 content += part
-                if len(content) > max_bytes: raise InputError(too_large)
+                if len(content) > MAX_FETCHED: raise InputError(too_large)
                 if time.monotonic() - start > _SECONDS: raise InputError(f"{url}: has not arrived within {_SECONDS} seconds")
         return bytes(content)
     except InputError: raise

@@ -96,18 +96,16 @@ MAX_ROWS = 30 # labels in a table
 
 def most_frequent(
     table:pd.DataFrame, # a row per label, the first column being the count to sort by
-    max_n:int=MAX_ROWS, # rows to keep
 )->pd.DataFrame: # in its own order if all rows are kept
     "The labels to show"
-    if len(table) <= max_n: return table
-    return table.sort_values(table.columns[0], ascending=False, kind='stable')[:max_n]
+    if len(table) <= MAX_ROWS: return table
+    return table.sort_values(table.columns[0], ascending=False, kind='stable')[:MAX_ROWS]
 
 def frequency_note(
     n:int, # labels that there are
-    max_n:int=MAX_ROWS, # labels that are shown
 )->str: # '' if all are shown
     "The note below a table of the most frequent labels"
-    return f"The {max_n} most frequent of {n:,}." if n > max_n else ''
+    return f"The {MAX_ROWS} most frequent of {n:,}." if n > MAX_ROWS else ''
 
 def count_table(
     counts:pd.DataFrame, # a row per label, a column per split; fractions are shown in percent
