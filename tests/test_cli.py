@@ -42,7 +42,7 @@ def test_an_error_in_the_command_line_imports_nothing_heavy(words):
     assert code == 2 and 'fashion' in done.stderr and imported == []
 
 @pytest.mark.parametrize('words', ['train {} --out r', 'lr-find {}', 'tune {} --minutes 1', 'predict {} a.jpg', 'embed {} a.csv --out e.parquet', 'similar {} a.jpg --in e.parquet',
-    'suggest {} a.csv --out s.csv', 'export {} --out e', 'report {}'])
+    'suggest {} a.csv --out s.csv', 'export {} --out e', 'report {}', 'doctor {}'])
 def test_a_folder_that_is_none_is_an_error_before_the_imports_that_take_seconds(words, tmp_path):
     done,code,imported = imported_by(*words.format(tmp_path/'nowhere').split())
     assert code == 2 and 'nowhere: no such ' in done.stderr and not {'torch','fastai'} & set(imported)
