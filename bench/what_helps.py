@@ -13,6 +13,7 @@ from fashion_fastai.decision.prior import best_constant_set,known_shares
 from fashion_fastai.decision.tune import decide
 from fashion_fastai.core import atomic_write
 from fashion_fastai.data.labels import read_labels
+from fashion_fastai.data.vocab import LabelTable
 from fashion_fastai.build import recipe_learner
 from fashion_fastai.recipes.recipe import parse_stages
 from fashion_fastai.recipes.settings import read_recipe
@@ -27,9 +28,9 @@ STUDY = {'basic': {}, 'AdamW in place of Muon': dict(optimizer='adamw'), 'withou
     'with MixUp': dict(mixup=1.), 'category alone': dict(attribute_weight=0.), 'attributes alone': dict(category_weight=0.)}
 BALANCE = {'equal weights': {}, 'power 0.25': dict(attribute_balance=.25), 'power 0.5': dict(attribute_balance=.5),
     'asymmetric': dict(attribute_balance='asymmetric')}
-# what keeps a long training from learning its images by heart, at once and twice the epochs that are useful for 1,000 images
-LONG = {f'{name}, {n} epochs': dict(keys, epochs=n) for n in (114,228) for name,keys in {'as quick': {},
-    'small crops': dict(min_scale=.35, dropout=.2), 'CutMix': dict(cutmix=1.)}.items()}
+# what keeps a training of many epochs from learning its images by heart, and what else its minutes would buy
+LONG = {'as quick': {}, 'CutMix': dict(cutmix=.5), 'CutMix in every batch': dict(cutmix=1.), 'small crops': dict(min_scale=.35, dropout=.2),
+    'wide': dict(width=1.), 'wide, CutMix': dict(width=1., cutmix=.5)}
 STUDIES = dict(what_helps=STUDY, balance=BALANCE, long=LONG)
 N_RARE = 5 # of the attributes, whose average precision the study of balance has beside that of all
 
@@ -77,16 +78,17 @@ def score(file, table):
         minutes=float(stored['minutes']), core_minutes=float(stored['core_minutes']))
     return {k: round(v, 5) if isinstance(v, float) else v for k,v in row.items()}
 
-def write_rows(runs, csv, table, names):
-    "Add the rows of new trainings in folder `runs` to `csv`, in the order of `names`; returns all its rows"
+def write_rows(runs, csv, table, names, setting):
+    "Add the rows of new trainings in folder `runs`, all of one `setting`, to `csv`, in the order of `names`; returns all its rows"
     with FileLock(runs/'table.lock'):
-        rows = pd.read_csv(csv) if csv.is_file() else pd.DataFrame(dict(name=[], seed=[]))
-        known = set(zip(rows.name, rows.seed))
-        new = [score(o, table) for o in sorted(runs.glob('*.npz')) if name_and_seed(o) not in known]
+        rows = pd.read_csv(csv) if csv.is_file() else pd.DataFrame(dict(name=[], seed=[], **{o: [] for o in setting}))
+        same = rows[np.all([rows[key] == value for key,value in setting.items()], axis=0)] if setting else rows
+        present = set(zip(same.name, same.seed))
+        new = [{**setting, **score(o, table)} for o in sorted(runs.glob('*.npz')) if name_and_seed(o) not in present]
         if new:
             order = list(names)
             rows = pd.concat([rows, pd.DataFrame(new)]) if len(rows) else pd.DataFrame(new)
-            rows = rows.sort_values(['seed','name'], key=lambda o: o.map(order.index) if o.name == 'name' else o)
+            rows = rows.sort_values([*setting, 'seed', 'name'], key=lambda o: o.map(order.index) if o.name == 'name' else o)
             with atomic_write(csv) as f: rows.to_csv(f, index=False)
     return rows
 
@@ -100,19 +102,22 @@ def summary(table):
         rows.append([name, accuracy, mean_f1, float(o.core_minutes.mean())])
     return rows
 
-_SCORES = dict(accuracy='accuracy', mean_f1='mean F1', macro_f1='macro F1', mean_average_precision='mAP',
+_SCORES = dict(accuracy='accuracy', mean_f1='mean F1', mirror_accuracy='accuracy with mirror images',
+    mirror_mean_f1='mean F1 with mirror images', macro_f1='macro F1', mean_average_precision='mAP',
     rare_average_precision=f'mAP of the {N_RARE} rarest')
 
-def paired_summary(table, study):
-    "A row for each name: means over the seeds, and differences in points from the first of as many epochs, with standard errors"
-    rows = [['training', *_SCORES.values(), 'seeds']]
-    for name,o in table.groupby('name', sort=False):
-        first_name = next(k for k,keys in study.items() if keys.get('epochs') == study[name].get('epochs'))
-        o,first,cells = o.set_index('seed'),table[table.name == first_name].set_index('seed'),[]
-        for key in _SCORES:
-            points = 100*(o[key] - first[key]).dropna()
-            cells.append(f'{o[key].mean():.4f}' + (f' ({points.mean():+.2f} ± {points.sem():.2f})' if name != first_name else ''))
-        rows.append([name, *cells, ' '.join(map(str, o.index))])
+def paired_summary(table, study, setting):
+    "A row for each setting and name: means over the seeds, and differences in points from the first name, with standard errors"
+    rows,first_name = [[*setting, 'training', *_SCORES.values(), 'seeds']],next(iter(study))
+    for values,same in table.groupby([*setting], sort=False) if setting else [((), table)]:
+        first = same[same.name == first_name].set_index('seed')
+        for name,o in same.groupby('name', sort=False):
+            o,cells = o.set_index('seed'),[]
+            for key in _SCORES:
+                points = 100*(o[key] - first[key]).dropna()
+                difference = f' ({points.mean():+.2f} ± {points.sem():.2f})' if len(points) > 1 else f' ({points.mean():+.2f})'
+                cells.append(f'{o[key].mean():.4f}' + (difference if name != first_name else ''))
+            rows.append([*values, name, *cells, ' '.join(map(str, o.index))])
     return rows
 
 def figures(table, labels):
@@ -137,6 +142,12 @@ def figures(table, labels):
             'cost of one network for both tasks, over two networks': (basic.core_minutes.mean()/both_minutes, None)}
     return found
 
+def with_rest(table, n):
+    "`table` with the training images of `subset`; all others are for validation"
+    kept = set(subset(table, n).images)
+    is_valid = table.is_valid | [o not in kept for o in table.images]
+    return LabelTable(table.frame.assign(is_valid=is_valid), table.vocab, table.data, table.images)
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('data', nargs='?', help='folder with train.csv and val.csv (default: 6,000 synthetic garments)')
@@ -147,16 +158,19 @@ def main():
     parser.add_argument('--images', type=int, default=4000, help='training images (default: 4,000)')
     parser.add_argument('--rounds', type=int, default=4, help='trainings of each, with seeds 1, 2, … (default: 4)')
     parser.add_argument('--study', choices=STUDIES, default='what_helps',
-        help='balance: weights for rare attributes; long: crops, dropout and CutMix by the number of epochs (default: what_helps)')
+        help='balance: weights for rare attributes; long: crops, dropout, CutMix and width in many epochs (default: what_helps)')
     parser.add_argument('--overrides', default='', help='keys of all trainings, such as width=0.25 epochs=8')
+    parser.add_argument('--rest', action='store_true', help='also score the training images that are not trained on')
     parser.add_argument('--only', nargs='+', metavar='NAME', help='names of the study (default: all)')
     args = parser.parse_args()
+    setting = dict(images=args.images, stages=args.stages) if args.study == 'long' else {} # its table has several
     study,csv = STUDIES[args.study],args.results/f'{args.study}.csv'
     if unknown := set(args.only or ()) - set(study): parser.error(f"no {sorted(unknown)[0]} in study {args.study}: {', '.join(study)}")
     overrides = dict(o.split('=') for o in args.overrides.split())
     for o in (args.runs, args.results): o.mkdir(parents=True, exist_ok=True)
     with data_folder(args.data) as (data,cache):
-        table = subset(read_labels(data), args.images)
+        table = read_labels(data)
+        table = with_rest(table, args.images) if args.rest else subset(table, args.images)
         packed = pack_table(table, parse_stages(args.stages)[-1][0], cache, progress=None)
         for seed in range(1, args.rounds+1):
             for name in args.only or study:
@@ -167,9 +181,9 @@ def main():
                         train(table, packed, {**overrides, **study[name]}, seed, args.stages, out)
                         print(f'{name}, seed {seed}', flush=True)
                 except Timeout: continue # another process trains it
-                write_rows(args.runs, csv, table, study)
-        rows = write_rows(args.runs, csv, table, study)
+                write_rows(args.runs, csv, table, study, setting)
+        rows = write_rows(args.runs, csv, table, study, setting)
     if args.study == 'what_helps': save('what_helps', args, summary(rows), figures(rows, table))
-    else: save(args.study, args, paired_summary(rows, study), {})
+    else: save(args.study, args, paired_summary(rows, study, setting), {})
 
 if __name__ == '__main__': main()

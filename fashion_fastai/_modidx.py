@@ -3425,6 +3425,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'fashion_fastai/train/search.py'),
                                              'fashion_fastai.train.search.Search.candidate': ( 'train.search.html#search.candidate',
                                                                                                'fashion_fastai/train/search.py'),
+                                             'fashion_fastai.train.search.cutmix_share': ( 'train.search.html#cutmix_share',
+                                                                                           'fashion_fastai/train/search.py'),
                                              'fashion_fastai.train.search.expected_deficit': ( 'train.search.html#expected_deficit',
                                                                                                'fashion_fastai/train/search.py'),
                                              'fashion_fastai.train.search.possible_sizes': ( 'train.search.html#possible_sizes',

@@ -1,7 +1,7 @@
 "The benches run and record what they say they measure; how fast anything is, is not for tests to say"
 import json,sys
 from pathlib import Path
-import forked,pytest
+import forked,numpy as np,pytest
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +43,18 @@ def test_the_study_of_balance_compares_seeds_in_pairs(garments, tmp_path):
     result = json.loads((tmp_path/'results'/'balance.json').read_text())
     assert [o[0] for o in result['table'][1:]] == ['equal weights','power 0.25','power 0.5','asymmetric'] and result['table'][1][-1] == '1 2'
     assert all('±' in o for o in result['table'][2][1:-1]) and not any('±' in o for o in result['table'][1])
+
+def test_the_study_of_many_epochs_compares_within_a_setting(garments, tmp_path):
+    for n in (60,100):
+        command = [sys.executable, '-W', 'ignore', BENCH/'what_helps.py', garments, '--study', 'long', '--only', 'as quick', 'CutMix', '--rounds', '1', '--stages', '24x18:1', '--images', n,
+            '--rest', '--runs', tmp_path/f'runs_{n}', '--results', tmp_path/'results']
+        done = forked.run(command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    header,*rows = json.loads((tmp_path/'results'/'long.json').read_text())['table']
+    assert header[:3] == ['images','stages','training'] and [o[:3] for o in rows] == [[n, '24x18:1', name] for n in ('60','100') for name in ('as quick','CutMix')]
+    assert all(('(' in o[3]) == (o[2] == 'CutMix') for o in rows)
+    logits = [np.load(tmp_path/f'runs_{n}'/'CutMix-1.npz')['images'] for n in (60,100)]
+    assert [len(o) for o in logits] == [120, 80] # of the 180 that are labelled
 
 def test_the_study_of_plans(tmp_path):
     "Its parts: each data set can be read, each change of a network trains, and the summary compares what is there"

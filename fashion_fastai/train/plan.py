@@ -21,7 +21,7 @@ from ..data.vocab import LabelTable
 from ..data.loader import compute_device
 from ..folders.model import check_values,is_dict_of,is_number,read_json
 from .timing import Timing,time_training
-from .search import useful_epochs,typical_size,possible_sizes,Candidate,Search
+from .search import cutmix_share,useful_epochs,typical_size,possible_sizes,Candidate,Search
 
 # %% ../../nbs/98_train.plan.ipynb #3b89e10c
 class _Timings:
@@ -89,6 +89,7 @@ class Plan(NamedTuple):
         recipe = self.recipe
         stages = recipe.stages if recipe.epochs is None else f"{recipe.stages} over {recipe.epochs} epochs"
         batches = '' if recipe.batch_size == 64 else f", batches of {recipe.batch_size}"
+        if recipe.cutmix: batches += f", CutMix in {recipe.cutmix:.0%} of batches"
         print(f"plan: {recipe.arch} × {recipe.width:g}, {stages}{batches}, {self.minutes:.1f} of {minutes:g} minutes\n"
               f"      {self.reason}", flush=True)
         if len(recipe.sizes) > 1:
@@ -169,6 +170,7 @@ class _Planner:
         if not chosen.best: raise InputError(f"{self.minutes:g} minutes are too few: {self.least(chosen)}")
         recipe,search,best = chosen
         if self.is_given('lr'): recipe = replace(recipe, lr=self.recipe.lr)
+        if not self.is_given('cutmix', 'mixup'): recipe = replace(recipe, cutmix=cutmix_share(best.epochs, self.n_train))
         train_seconds = {fmt_size(o): self.n_train*search.timing(o).train for o,_ in best.stages}
         valid_seconds = self.n_valid*search.timing(search.test_size or best.stages[-1][0]).valid
         return Plan(self.with_stages(recipe, best), best.seconds/60, self.reason(chosen), train_seconds, valid_seconds)
@@ -201,7 +203,7 @@ def plan_training(
     recipe:Recipe, # for all keys that the plan does not set; its given ones are kept
     world:int=1, # processes that train together, of which this one does its part of a step
 )->Plan: # raises `InputError` if not even one epoch fits into `minutes`
-    "The network, image sizes, epochs, batch size and learning rate that make the most of `minutes` on this machine"
+    "The network, image sizes, epochs, batch size, learning rate and share of CutMix that make the most of `minutes` on this machine"
     return _Planner(table, minutes, recipe, world).plan()
 
 def plan_recipe(
