@@ -1,16 +1,26 @@
 "Model folders in processes without PyTorch: the same predictions, the card's own program, the hub"
 import json,re
+from types import SimpleNamespace
 import numpy as np
 import pandas as pd
-import pytest
+import pytest,torch
 from conftest import SHORT,refused,run_inprocess,run_python,train
+from fashion_fastai.callback.tta import predict_with_flip
 from fashion_fastai.core import InputError
 from fashion_fastai.data.cache import stored_size
 from fashion_fastai.data.image import load_pixels
+from fashion_fastai.data.groups import AttributeGroup
 from fashion_fastai.data.labels import read_labels
+from fashion_fastai.data.vocab import Vocab
+from fashion_fastai.decision.core import Decision
+from fashion_fastai.examples import tiny_learner
+from fashion_fastai.export.graph import ServingGraph,export_onnx
+from fashion_fastai.folders.model import FEATURES,PARTS
+from fashion_fastai.model.loss import MultiTaskLoss
+from fashion_fastai.model.multitask import multi_task_model
 from fashion_fastai.predict.model import load_model
 from fashion_fastai.predict.core import predict_images
-from fashion_fastai.predict.onnx import OnnxModel,open_session
+from fashion_fastai.predict.onnx import OnnxModel,open_session,run_graph
 
 # a process in which importing PyTorch, or what a serving environment does not have, fails
 WITHOUT_TORCH = """
@@ -133,6 +143,27 @@ def test_groups_and_models_of_one_part(garments, tmp_path, name, columns, groups
     without_torch(code, 'predict', tmp_path/'model', garments/'test.csv', '--out', tmp_path/'out')
     wanted = {'predictions.csv'} | ({'category.csv'} if vocab.categories else set()) | ({'attribute.csv'} if vocab.attributes else set())
     assert {o.name for o in (tmp_path/'out').iterdir()} == wanted
+
+GROUPS = AttributeGroup('colour', (0,2,3)),AttributeGroup('sleeves', (1,5), False)
+
+@pytest.mark.parametrize('n_categories,n_attributes,groups,kwargs', [(3, 6, GROUPS, dict(flip_tta=True)), (3, 0, (), {}), (0, 6, GROUPS, {})],
+    ids=['groups and mirror images', 'categories', 'attributes'])
+def test_a_graph_gives_the_probabilities_of_its_network(tmp_path, n_categories, n_attributes, groups, kwargs):
+    model = multi_task_model(n_categories, n_attributes, 'xresnet10', width=.25).eval()
+    decision = Decision(temperatures=(1.3, [.5 + k/10 for k in range(n_attributes)]))
+    vocab = Vocab(tuple('abc'[:n_categories]), tuple('uvwxyz'[:n_attributes]), groups)
+    learn = SimpleNamespace(model=model, loss_func=MultiTaskLoss(groups=groups, decision=decision), vocab=vocab, dls=tiny_learner().dls, **kwargs)
+    export_onnx(learn, tmp_path/'model.onnx')
+    session,graph = open_session(str(tmp_path/'model.onnx'), 1),ServingGraph(learn)
+    parts = [name for name,o in zip(PARTS, (vocab.categories, vocab.attributes)) if o]
+    assert [o.name for o in session.get_outputs()] == [*parts, FEATURES]
+    images = torch.randint(0, 256, (5,*graph.stored,3), dtype=torch.uint8)
+    outputs = run_graph(session, images.numpy())
+    with torch.inference_mode():
+        x = graph.resize(images.permute(0,3,1,2).float())*graph.scale + graph.shift
+        logits = predict_with_flip(model, x, groups) if kwargs else model(x)
+        for a,b in zip(outputs, learn.loss_func.activation(logits)): np.testing.assert_allclose(a, b.numpy(), atol=1e-5)
+    if groups: np.testing.assert_allclose(outputs[1][:,[0,2,3]].sum(1), np.ones(5), atol=1e-5)
 
 LOAD = """
 import socket,sys,torch
