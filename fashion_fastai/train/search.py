@@ -32,7 +32,7 @@ def expected_deficit(
     return scale**-2 + useful_epochs(n_train)/epochs
 
 # %% ../../nbs/97_train.search.ipynb #a2bf855b
-MANY_EPOCHS = .85 # of the useful ones
+MANY_EPOCHS = .8 # of the useful ones
 
 def cutmix_share(
     epochs:int, # of a training
