@@ -174,16 +174,20 @@ def test_a_plan_stands_if_half_the_batch_does_not_fit(garments, monkeypatch):
     minutes = 1.01*160*24*18*1e-6/60 # for one epoch of the smallest images, in batches of 64
     assert plan_training(table, minutes, read_recipe('quick', None, minutes=minutes)).recipe.batch_size == 64
 
-def test_images_are_mixed_where_a_plan_has_many_epochs(garments, monkeypatch, capsys):
+def test_images_are_mixed_where_a_plan_has_many_epochs(garments, tmp_path, monkeypatch, capsys):
     def timed(table, recipe, size, *args): return timing.Timing(1e-6*size[0]*size[1], 1e-6, 'fp32', False)
     monkeypatch.setattr(plan, 'time_training', timed)
     monkeypatch.setattr(search, 'MANY_EPOCHS', .2) # 71 epochs of 160 images
-    def planned(minutes, **keys):
-        recipe = plan_recipe(read_labels(garments), minutes, settings=None, **keys)
+    def planned(minutes, settings=None, **keys):
+        recipe = plan_recipe(read_labels(garments), minutes, settings=settings, **keys)
         return recipe.n_epochs,recipe.cutmix,'CutMix in 50% of batches' in capsys.readouterr().out
     assert planned(.05)[1:] == (0, False) and planned(.05)[0] < 71
     assert planned(1) == (100, .5, True)
     assert planned(1, cutmix=.1)[1:] == (.1, False) and planned(1, mixup=.2)[1:] == (0, False)
+    settings = tmp_path/'mine.ini'
+    for key,share in (('cutmix', .3), ('mixup', 0.)): # what a settings file mixes stays as it is
+        settings.write_text(f'[quick]\n{key} = .3\n')
+        assert planned(1, settings)[1:] == (share, False)
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_read(garments, tmp_path, monkeypatch):
     def fail(*args): raise AssertionError('labels were read')

@@ -25,7 +25,7 @@ def _doctor_options(p):
 
 def _doctor(args):
     recipe = read_command_recipe(args)
-    if not Path(args.folder).is_dir(): raise InputError(f"{args.folder}: no such folder")
+    if not Path(args.folder).exists(): raise InputError(f"{args.folder}: no such folder")
     from fashion_fastai.train.doctor import doctor
     findings = doctor(args.folder, recipe, args.lr_find)
     for o in findings: print(o)

@@ -170,7 +170,9 @@ class _Planner:
         if not chosen.best: raise InputError(f"{self.minutes:g} minutes are too few: {self.least(chosen)}")
         recipe,search,best = chosen
         if self.is_given('lr'): recipe = replace(recipe, lr=self.recipe.lr)
-        if not self.is_given('cutmix', 'mixup'): recipe = replace(recipe, cutmix=cutmix_share(best.epochs, self.n_train))
+        is_mixed = recipe.cutmix or recipe.mixup # as a settings file has it
+        if not is_mixed and not self.is_given('cutmix', 'mixup'):
+            recipe = replace(recipe, cutmix=cutmix_share(best.epochs, self.n_train))
         train_seconds = {fmt_size(o): self.n_train*search.timing(o).train for o,_ in best.stages}
         valid_seconds = self.n_valid*search.timing(search.test_size or best.stages[-1][0]).valid
         return Plan(self.with_stages(recipe, best), best.seconds/60, self.reason(chosen), train_seconds, valid_seconds)
